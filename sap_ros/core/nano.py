@@ -1,0 +1,102 @@
+"""sap-nano: SAM 2's architecture with an EfficientNet-Lite trunk, small enough for two CPU cores.
+
+Two classes that ``config/models/sap_nano.yaml`` names in place of SAM 2's own: the trunk (as EdgeTAM
+does, with a RepViT) and a prompt encoder input that lets a small model find its click.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+
+class EfficientNetLiteTrunk(nn.Module):
+    """EfficientNet-Lite0 without its head, as a trunk for SAM 2's ``FpnNeck``.
+
+    Input (B, 3, S, S), S a multiple of 32; output four maps at strides 4, 8, 16 and 32 with 24, 40,
+    112 and 320 channels. BatchNorm stays as it was pretrained, in training too. Source: M. Tan and
+    Q. Le, "EfficientNet", arXiv 1905.11946; R. Liu, "Higher accuracy on vision models with
+    EfficientNet-Lite".
+    """
+
+    _LAST_BLOCKS = (2, 4, 10, 15)  # the last block of each stride
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = EfficientNet.from_name("efficientnet-lite0")
+        self.stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
+        self.blocks = net._blocks
+        self.channel_list = [320, 112, 40, 24]  # coarse to fine, as FpnNeck wants them
+        # SAM 2's images come normalised by ImageNet's mean and deviation; this network was
+        # pretrained on (pixel - 127) / 128.
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+        self.register_buffer("scale", std * 255 / 128, persistent=False)
+        self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x * self.scale + self.shift)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self._LAST_BLOCKS:
+                features.append(x)
+        return features
+
+    def train(self, mode: bool = True) -> EfficientNetLiteTrunk:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class ClickMapSAM2(SAM2Base):
+    """SAM 2 whose mask decoder is also shown the prompt as a map, in the prompt encoder's mask input.
+
+    A positive click is a Gaussian disk, a negative one the same below zero, a box is filled. Without
+    it, a model trained for hours rather than months does not learn to find its click from the
+    point's position embedding. No weight is added.
+    """
+
+    #: Height and width (sigma, in low-resolution pixels) of a click's disk; height of a box.
+    CLICK, SIGMA, BOX = 8.0, 1.5, 3.0
+
+    def _forward_sam_heads(
+        self,
+        backbone_features: Tensor,
+        point_inputs: dict[str, Tensor] | None = None,
+        mask_inputs: Tensor | None = None,
+        high_res_features: list[Tensor] | None = None,
+        multimask_output: bool = False,
+    ) -> Any:
+        if point_inputs is not None:
+            prompt_map = self.prompt_map(
+                point_inputs["point_coords"], point_inputs["point_labels"]
+            )
+            mask_inputs = prompt_map if mask_inputs is None else mask_inputs + prompt_map
+        return super()._forward_sam_heads(
+            backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
+        )
+
+    def prompt_map(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Points (B, P, 2) in view pixels, labels (B, P) of SAM 2, to a map (B, 1, S / 4, S / 4).
+
+        Labels: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
+        """
+        side = self.sam_prompt_encoder.mask_input_size[0]
+        grid = torch.arange(side, device=coords.device) + 0.5
+        points = coords / (self.image_size / side)
+        near = (points[..., None] - grid) ** 2  # (B, P, 2, side)
+        disks = torch.exp(-(near[:, :, 1, :, None] + near[:, :, 0, None, :]) / (2 * self.SIGMA**2))
+        sign = (labels == 1).float() - (labels == 0).float()
+        prompt_map = self.CLICK * (disks * sign[..., None, None]).sum(1)
+        is_first, is_last = (labels == 2).float(), (labels == 3).float()
+        first = (points * is_first[..., None]).sum(1)[..., None]
+        last = (points * is_last[..., None]).sum(1)[..., None]
+        within = ((grid >= first) & (grid <= last)).float() * is_first.sum(1)[:, None, None]
+        box = within[:, 1, :, None] * within[:, 0, None, :]
+        return (prompt_map + self.BOX * box)[:, None]

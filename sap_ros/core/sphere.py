@@ -1,0 +1,76 @@
+"""Directions, pixels of the panorama, and camera rotations: the only place with longitude formulas.
+
+Frames and units, used everywhere in the package:
+
+- A *direction* is a unit vector in the body frame of REP-103: x forward, y left, z up.
+- *Azimuth* is counter-clockwise from x (left is positive), in (-pi, pi]; *elevation* is up from the
+  horizon, in [-pi/2, pi/2]. Radians.
+- A *pixel* of an equirectangular panorama is (u, v), continuous, u to the right in [0, W), v down in
+  [0, H]; the centre of the pixel in column i, row j is (i + 0.5, j + 0.5). The middle of the
+  panorama, u = W / 2, looks along x; u = 0 and u = W are both straight behind: the seam.
+- A *view* is a pinhole camera in the optical frame: x right, y down, z along the optical axis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def angles_to_direction(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
+    """Azimuth and elevation in rad, broadcast to shape (...), to unit vectors (..., 3)."""
+    azimuth, elevation = np.broadcast_arrays(
+        np.asarray(azimuth, np.float64), np.asarray(elevation, np.float64)
+    )
+    horizontal = np.cos(elevation)
+    return np.stack(
+        [horizontal * np.cos(azimuth), horizontal * np.sin(azimuth), np.sin(elevation)], axis=-1
+    )
+
+
+def direction_to_angles(direction: ArrayLike) -> tuple[Array, Array]:
+    """Vectors (..., 3) of any length to azimuth in (-pi, pi] and elevation, each (...), in rad."""
+    x, y, z = np.moveaxis(np.asarray(direction, np.float64), -1, 0)
+    return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
+
+
+def pixel_to_direction(pixel: ArrayLike, size: tuple[int, int]) -> Array:
+    """Panorama pixels (..., 2) as (u, v) to unit vectors (..., 3); ``size`` is (width, height)."""
+    u, v = np.moveaxis(np.asarray(pixel, np.float64), -1, 0)
+    width, height = size
+    return angles_to_direction((0.5 - u / width) * 2 * np.pi, (0.5 - v / height) * np.pi)
+
+
+def direction_to_pixel(direction: ArrayLike, size: tuple[int, int]) -> Array:
+    """Vectors (..., 3) to panorama pixels (..., 2), u in [0, W); ``size`` is (width, height)."""
+    azimuth, elevation = direction_to_angles(direction)
+    width, height = size
+    u = np.mod((0.5 - azimuth / (2 * np.pi)) * width, width)
+    u = np.where(u >= width, 0.0, u)  # np.mod rounds a tiny negative number up to width itself
+    return np.stack([u, (0.5 - elevation / np.pi) * height], axis=-1)
+
+
+def view_rotation(yaw: float, pitch: float) -> Array:
+    """Rotation (3, 3) that takes a view's optical frame to the body frame.
+
+    ``yaw`` turns the optical axis counter-clockwise (left), ``pitch`` turns it up, both in rad; the
+    view has no roll, so its x axis lies in the horizontal plane.
+    """
+    forward = angles_to_direction(yaw, pitch)
+    right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    return np.stack([right, np.cross(forward, right), forward], axis=1)
+
+
+def row_solid_angles(size: tuple[int, int]) -> Array:
+    """Exact solid angle of one pixel of each panorama row, (H,), in sr; W times its sum is 4 pi."""
+    width, height = size
+    edges = np.sin((0.5 - np.arange(height + 1) / height) * np.pi)
+    return (edges[:-1] - edges[1:]) * (2 * np.pi / width)
+
+
+def angle_between(a: ArrayLike, b: ArrayLike) -> Array:
+    """Angle between vectors (..., 3), in rad; exact for small and for opposite directions too."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1))

@@ -1,0 +1,228 @@
+"""Labelled panoramas by pasting: cut-outs of photographs and textured shapes, on the sphere itself.
+
+An object is a tangent-plane (gnomonic) patch at a direction drawn uniformly from the sphere, so it
+falls across the seam and on the poles as often as anywhere. Masks are exact and modal: an object
+that another covers keeps only what is seen of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from pycocotools import mask as coco_mask
+
+from sap_ros.core import sphere
+from sap_ros.core.trajectory import View, direction_to_view
+
+_PATCH = 256  # pixels of a patch's longer side
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A picture of one object: ``image`` (h, w, 3) uint8, ``alpha`` (h, w) float32 in 0 to 1."""
+
+    image: np.ndarray
+    alpha: np.ndarray
+
+
+@dataclass(frozen=True)
+class CutOuts:
+    """Objects of photographs in SA-1B's format: NAME.jpg beside NAME.json with COCO RLE masks.
+
+    Args:
+        photographs: the JPEG files to draw from.
+    """
+
+    photographs: Sequence[Path]
+
+    def draw(self, rng: Generator) -> Patch:
+        """One object that covers 1 to 50 % of its photograph, drawn at random."""
+        while True:
+            path = self.photographs[rng.integers(len(self.photographs))]
+            annotations = _annotations(path)
+            if not annotations:
+                continue
+            mask = coco_mask.decode(annotations[rng.integers(len(annotations))]["segmentation"])
+            if 0.01 <= mask.mean() <= 0.5:
+                break
+        image = cv2.imread(str(path))
+        x, y, w, h = cv2.boundingRect(mask)
+        image, mask = image[y : y + h, x : x + w], mask[y : y + h, x : x + w]
+        scale = _PATCH / max(w, h)
+        size = (max(8, round(w * scale)), max(8, round(h * scale)))
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        alpha = cv2.resize(mask.astype(np.float32), size, interpolation=interpolation)
+        return Patch(cv2.resize(image, size, interpolation=interpolation), alpha)
+
+
+@lru_cache(maxsize=4096)
+def _annotations(photograph: Path) -> list[dict]:
+    return json.loads(photograph.with_suffix(".json").read_text())["annotations"]
+
+
+def draw_shape(rng: Generator, texture: np.ndarray) -> Patch:
+    """An ellipse, polygon or box, plain or with a piece of ``texture`` (an (h, w, 3) photograph)."""
+    size = _PATCH
+    alpha = np.zeros((size, size), np.uint8)
+    centre, kind = (size // 2, size // 2), rng.integers(3)
+    if kind == 0:
+        axes = tuple(int(a) for a in rng.integers(size // 6, size // 2, 2))
+        cv2.ellipse(alpha, centre, axes, float(rng.uniform(0, 180)), 0, 360, 255, -1, cv2.LINE_AA)
+    else:
+        corners = 4 if kind == 1 else int(rng.integers(3, 9))
+        angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        if kind == 1:
+            half = rng.uniform(0.3, 1.2)
+            angle = np.array([half, np.pi - half, np.pi + half, -half]) + rng.uniform(0, np.pi)
+        radius = size / 2 * (rng.uniform(0.5, 1, corners) if kind == 2 else rng.uniform(0.6, 1))
+        outline = np.stack([np.cos(angle), np.sin(angle)], -1) * np.reshape(radius, (-1, 1))
+        cv2.fillPoly(alpha, [np.int32(outline + size / 2)], 255, cv2.LINE_AA)
+    if rng.random() < 0.5:
+        image = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
+        shade = np.linspace(rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.4), size)
+        image = np.clip(image * (shade[:, None, None] if rng.random() < 0.5 else shade[:, None]), 0, 255)
+    else:
+        side = min(*texture.shape[:2], int(rng.integers(64, 400)))
+        top, left = (int(rng.integers(n - side + 1)) for n in texture.shape[:2])
+        image = cv2.resize(texture[top : top + side, left : left + side], (size, size))
+    return Patch(image.astype(np.uint8), alpha.astype(np.float32) / 255)
+
+
+def paste(
+    panorama: np.ndarray,
+    instances: np.ndarray,
+    patch: Patch,
+    direction: np.ndarray,
+    half_extent: float,
+    roll: float,
+    instance_id: int,
+) -> None:
+    """Pastes a patch on a panorama and its label image, in place.
+
+    Args:
+        panorama: (H, W, 3) uint8.
+        instances: (H, W) uint16; pixels that the patch covers more than half get ``instance_id``.
+        patch: what to paste; its longer side spans twice ``half_extent``.
+        direction: (3,) unit vector to its centre.
+        half_extent: half its angular size, in rad, below pi / 2.
+        roll: its turn about ``direction``, in rad.
+        instance_id: 1 to 65535.
+    """
+    height, width = instances.shape
+    azimuth, elevation = (float(a) for a in sphere.direction_to_angles(direction))
+    side = max(patch.alpha.shape)
+    reach = math.atan(math.tan(half_extent) * math.sqrt(2))
+    top = max(0, math.floor((0.5 - (elevation + reach) / np.pi) * height))
+    bottom = min(height, math.ceil((0.5 - (elevation - reach) / np.pi) * height))
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(top, bottom) + 0.5)
+    pixels = np.stack([u, v], -1)
+    directions = sphere.pixel_to_direction(pixels, (width, height))
+    # direction_to_view's focal length for this field of view, on a grid of side + 1 pixels.
+    fov = math.degrees(2 * half_extent)
+    offset = direction_to_view(directions, View(azimuth, elevation), side + 1, fov) - (side + 1) / 2
+    cos, sin = math.cos(roll), math.sin(roll)
+    h, w = patch.alpha.shape
+    x = offset[..., 0] * cos - offset[..., 1] * sin + w / 2 - 0.5
+    y = offset[..., 0] * sin + offset[..., 1] * cos + h / 2 - 0.5
+    maps = [np.nan_to_num(a, nan=-1e4).clip(-1e4, 1e4).astype(np.float32) for a in (x, y)]
+    alpha = cv2.remap(patch.alpha, *maps, cv2.INTER_LINEAR, borderValue=0)
+    colour = cv2.remap(patch.image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    rows = panorama[top:bottom]
+    blended = rows + alpha[..., None] * (colour.astype(np.float32) - rows)
+    panorama[top:bottom] = np.round(blended).astype(np.uint8)
+    instances[top:bottom][alpha > 0.5] = instance_id
+
+
+def compose(
+    rng: Generator,
+    backgrounds: Sequence[Path],
+    cut_outs: CutOuts,
+    size: tuple[int, int] = (1024, 512),
+    objects: tuple[int, int] = (3, 6),
+) -> tuple[np.ndarray, np.ndarray]:
+    """One labelled panorama.
+
+    Args:
+        rng: all that is random comes from here.
+        backgrounds: panoramas to paste on; each is rolled and mirrored at random.
+        cut_outs: where two thirds of the objects come from; the others are drawn shapes.
+        size: (width, height) of the result.
+        objects: fewest and most objects.
+
+    Returns:
+        The panorama (H, W, 3) uint8 BGR, and its instances (H, W) uint16: 0 background, 1 to n.
+    """
+    panorama = cv2.resize(
+        _background(backgrounds[rng.integers(len(backgrounds))]), size, interpolation=cv2.INTER_AREA
+    )
+    panorama = np.roll(panorama, int(rng.integers(size[0])), axis=1)
+    if rng.random() < 0.5:
+        panorama = panorama[:, ::-1]
+    panorama = np.ascontiguousarray(panorama)
+    instances = np.zeros((size[1], size[0]), np.uint16)
+    for instance_id in range(1, int(rng.integers(objects[0], objects[1] + 1)) + 1):
+        if rng.random() < 2 / 3:
+            patch = cut_outs.draw(rng)
+        else:
+            photograph = cut_outs.photographs[rng.integers(len(cut_outs.photographs))]
+            patch = draw_shape(rng, cv2.imread(str(photograph)))
+        bright = np.clip(patch.image * rng.uniform(0.75, 1.2), 0, 255).astype(np.uint8)
+        direction = rng.normal(size=3)
+        paste(
+            panorama,
+            instances,
+            Patch(bright, patch.alpha),
+            direction / np.linalg.norm(direction),
+            half_extent=math.radians(float(np.exp(rng.uniform(np.log(3), np.log(45))))),
+            roll=float(rng.normal(0, 0.3)),
+            instance_id=instance_id,
+        )
+    return panorama, instances
+
+
+@lru_cache(maxsize=64)
+def _background(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path))
+    return cv2.resize(image, (2048, 1024), interpolation=cv2.INTER_AREA)
+
+
+def write_composites(
+    folder: Path,
+    seeds: range,
+    backgrounds: Sequence[Path],
+    cut_outs: CutOuts,
+    size: tuple[int, int] = (1024, 512),
+    objects: tuple[int, int] = (3, 6),
+) -> None:
+    """Writes a labelled panorama a seed: ``images/SEED.jpg`` and ``instances/SEED.png`` (uint16).
+
+    A panorama that is there already is kept, so a killed run is continued by the same call, and
+    ranges of seeds can be split over processes and machines with no coordination.
+    """
+    for name in ("images", "instances"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        image_path = folder / "images" / f"{seed:08d}.jpg"
+        if image_path.exists():
+            continue
+        panorama, instances = compose(
+            np.random.default_rng(seed), backgrounds, cut_outs, size, objects
+        )
+        _write(folder / "instances" / f"{seed:08d}.png", instances)
+        _write(image_path, panorama)  # the image last: where it is, its instances are
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    """Writes an image beside its place, then renames it: a killed run leaves no half file."""
+    beside = path.with_suffix(".part" + path.suffix)
+    if not cv2.imwrite(str(beside), image):
+        raise OSError(f"{beside} could not be written")
+    beside.rename(path)

