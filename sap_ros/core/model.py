@@ -1,7 +1,11 @@
-"""SAM 2 models: built from a configuration, loaded from a file or by name, run view by view."""
+"""SAM 2 models: built from a configuration, loaded by name or from a file, run view by view."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,22 +14,251 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-_MEAN = torch.tensor([0.485, 0.456, 0.406])
-_STD = torch.tensor([0.229, 0.224, 0.225])
+from sap_ros.core.download import Progress, cache_folder, download
+
+_PACKAGE = Path(__file__).parents[1]
+_RELEASE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+
+# SAM 2's ImageNet mean and deviation.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that can be named.
+
+    Attributes:
+        config: configuration; one of SAM 2's own, or one under ``config/models/``.
+        file: file name of the weights, in the package or on the release server.
+        sha256, size: hash and bytes of a file to download; empty where the package ships it.
+    """
+
+    config: str
+    file: str
+    sha256: str = ""
+    size: int = 0
+
+
+MODELS: dict[str, ModelInfo] = {
+    "sap-nano": ModelInfo("sap_nano.yaml", "sap_nano.safetensors"),
+    "sam2.1-tiny": ModelInfo(
+        "sam2.1_hiera_t.yaml",
+        "sam2.1_hiera_tiny.pt",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        156_008_466,
+    ),
+    "sam2.1-small": ModelInfo(
+        "sam2.1_hiera_s.yaml",
+        "sam2.1_hiera_small.pt",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        184_416_285,
+    ),
+    "sam2.1-base-plus": ModelInfo(
+        "sam2.1_hiera_b+.yaml",
+        "sam2.1_hiera_base_plus.pt",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        323_606_802,
+    ),
+    "sam2.1-large": ModelInfo(
+        "sam2.1_hiera_l.yaml",
+        "sam2.1_hiera_large.pt",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        898_083_611,
+    ),
+}
+DEFAULT_MODEL = "sap-nano"
+
+# What SAM 2's build_sam.py sets for its video predictor beside the configuration file.
+_POSTPROCESSING = {
+    "sam_mask_decoder_extra_args": {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    },
+    "binarize_mask_from_pts_for_mem_enc": True,
+}
+
+
+def model_info(name: str) -> ModelInfo:
+    """The named model; ValueError that lists the names there are."""
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise ValueError(f"no model is named {name!r}; there are {', '.join(MODELS)}") from None
+
+
+def build_architecture(name: str, image_size: int | None = None) -> SAM2Base:
+    """A named model with random weights.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        image_size: side of a view in pixels, a multiple of 32; None takes the configuration's.
+
+    Raises:
+        ValueError: an unknown name, or a size that does not fit.
+    """
+    file = model_info(name).config
+    ours = [folder / "models" / file for folder in (_PACKAGE / "config", _PACKAGE.parent / "config")]
+    path = next((p for p in ours if p.exists()), None)
+    if path is None:
+        path = Path(str(resources.files("sam2"))) / "configs" / "sam2.1" / file
+    config = OmegaConf.load(path)
+    if image_size is not None:
+        if image_size % 32 or not 64 <= image_size <= 2048:
+            raise ValueError(f"image_size is {image_size}; it must be a multiple of 32, 64 to 2048")
+        config.model.image_size = image_size
+    model = instantiate(OmegaConf.merge(config.model, _POSTPROCESSING), _recursive_=True)
+    assert isinstance(model, SAM2Base)
+    return model
+
+
+def checkpoint_path(name: str, progress: Progress | None = None) -> Path:
+    """The file with a named model's weights, downloaded to the cache when it is not there.
+
+    Raises:
+        ValueError: an unknown name, or a download that is not the expected file.
+        OSError: it could not be downloaded.
+    """
+    info = model_info(name)
+    if not info.sha256:
+        return _PACKAGE / "data" / "models" / info.file
+    path = cache_folder() / info.file
+    return download(f"{_RELEASE}/{info.file}", path, info.sha256, info.size, progress)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a ``.safetensors`` file, or of a SAM 2 ``.pt`` file (no code in it is run).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, or not such a file, or holds code.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; a checkpoint is a .pt or .safetensors file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than weights, or is damaged, and is not loaded: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is truncated or no checkpoint: {reason}") from error
+    weights = state.get("model", state) if isinstance(state, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"{path} holds no weights; a SAM 2 checkpoint has them under 'model'")
+    return dict(weights)
+
+
+def _check_architecture(model: SAM2Base, weights: Mapping[str, Tensor], what: str) -> None:
+    own = model.state_dict()
+    faults = {
+        "missing": [k for k in own if k not in weights],
+        "unknown": [k for k in weights if k not in own],
+        "of another shape": [k for k in own if k in weights and own[k].shape != weights[k].shape],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{len(k)} {name} (first {k[0]})" for name, k in faults.items() if k)
+        raise ValueError(f"{what}: {told}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the image encoder makes of one view.
+
+    Attributes:
+        maps: feature maps, fine to coarse, each (h * w, 1, channels).
+        sizes: their (h, w).
+    """
+
+    maps: list[Tensor]
+    sizes: list[tuple[int, int]]
+
+
+class Model:
+    """A SAM 2 model on a device; encodes views. Views are square, of ``image_size`` pixels.
+
+    Args:
+        sam: the network.
+        name: what to call it.
+        device: a torch device.
+    """
+
+    def __init__(self, sam: SAM2Base, name: str, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.sam = sam.to(self.device).eval()
+        self.name = name
+        self.image_size: int = sam.image_size
+        self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self._positions: list[Tensor] | None = None
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bf16 autocast on a GPU that has it, else nothing: fp32."""
+        return torch.autocast("cuda", torch.bfloat16) if self._bf16 else nullcontext()
+
+    @torch.inference_mode()
+    def encode(self, view: np.ndarray) -> Features:
+        """Encodes a view, (S, S, 3) uint8 RGB."""
+        with self.precision():
+            batch = normalize(torch.from_numpy(view)[None].to(self.device))
+            out = self.sam.forward_image(batch)
+            _, maps, positions, sizes = self.sam._prepare_backbone_features(out)
+        if self._positions is None:  # they depend on the size alone: five times the features' memory
+            self._positions = positions
+        return Features(maps, sizes)
+
+    @property
+    def positions(self) -> list[Tensor]:
+        """Positional encodings of the feature maps, the same for every view."""
+        assert self._positions is not None, "encode a view first"
+        return self._positions
 
 
 def normalize(views: Tensor) -> Tensor:
     """RGB views (B, S, S, 3) uint8 to SAM 2's input (B, 3, S, S) float32, on the same device."""
-    mean, std = _MEAN.to(views.device), _STD.to(views.device)
+    mean = torch.tensor(_MEAN, device=views.device)
+    std = torch.tensor(_STD, device=views.device)
     return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def build_architecture(name: str, image_size: int | None = None) -> SAM2Base:
-    path = Path(__file__).parents[2] / "config" / "models" / f"{name}.yaml"
-    config = OmegaConf.load(path)
-    if image_size:
-        config.model.image_size = image_size
-    return instantiate(config.model, _recursive_=True)
+def load_model(
+    name: str = DEFAULT_MODEL,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
+    image_size: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Loads a model.
+
+    Args:
+        name: a key of :data:`MODELS`: which architecture, and which weights.
+        checkpoint: a file with other weights for that architecture.
+        device: a torch device, such as ``cpu`` or ``cuda:0``.
+        image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
+        progress: told of a download, as (bytes, all bytes).
+
+    Raises:
+        ValueError: an unknown name or device; a damaged file, or one of another architecture.
+        OSError: a file that is not there, a download that failed.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    sam = build_architecture(name, image_size)
+    path = checkpoint or checkpoint_path(name, progress)
+    weights = read_weights(path)
+    _check_architecture(sam, weights, f"{path} does not fit {name}")
+    sam.load_state_dict(weights)
+    return Model(sam, name, place)

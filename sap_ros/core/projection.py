@@ -7,7 +7,7 @@ Tables depend on sizes alone and are kept: nothing is rebuilt for a new image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -100,55 +100,69 @@ def _render_table(
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def fuse(
-    logits: Iterable[tuple[View, np.ndarray]],
-    view_size: int,
-    fov: float,
-    size: tuple[int, int],
-    fusion: Fusion = "max",
-) -> np.ndarray:
-    """Fuses an object's mask logits in several views onto the panorama.
+class Canvas:
+    """Collects one object's mask logits from many views, or crops, on the panorama.
 
     Args:
-        logits: views and their mask logits, each (n, n) float, n the view's size or a coarser grid
-            over the same square (SAM 2's low-resolution masks have a quarter of its size).
-        view_size: side of a view, in pixels.
-        fov: field of view of a view, in degrees.
         size: the panorama's (width, height).
-        fusion: ``max`` (the method) or ``weighted``: the mean, weighted by nearness to each view's
-            centre, so that one view's error at its rim does not rule.
-
-    Returns:
-        (H, W) float32 logits; ``NO_OBJECT`` where no view looked.
+        fusion: ``max`` (the method) or ``weighted``: the mean, weighted by nearness to the centre
+            of each view, so that one view's error at its rim does not rule.
 
     Raises:
         ValueError: an unknown ``fusion``.
     """
-    if fusion not in ("max", "weighted"):
-        raise ValueError(f"fusion is {fusion!r}; it must be 'max' or 'weighted'")
-    width, height = size
-    weighted = fusion == "weighted"
-    fused = np.full((height, width), 0 if weighted else NO_OBJECT, np.float32)
-    weights = np.zeros((height, width), np.float32) if weighted else None
-    for view, mask in logits:
-        if weights is None and mask.max() <= NO_OBJECT:
-            continue
-        shift, fraction = _yaw_shift(view.yaw, width)
-        footprint = _footprint(view.pitch, fraction, view_size, fov, size)
-        seen = footprint.look_up(mask)
-        rows = slice(footprint.top, footprint.top + len(seen))
-        for here, there in _wrapped(footprint.left + shift, seen.shape[1], width):
-            target, values = fused[rows, there], seen[:, here]
-            if weights is None:
+
+    def __init__(self, size: tuple[int, int], fusion: Fusion = "max") -> None:
+        if fusion not in ("max", "weighted"):
+            raise ValueError(f"fusion is {fusion!r}; it must be 'max' or 'weighted'")
+        self.size = size
+        shape = size[1], size[0]
+        self._sum = np.full(shape, 0 if fusion == "weighted" else NO_OBJECT, np.float32)
+        self._weights = np.zeros(shape, np.float32) if fusion == "weighted" else None
+
+    def add(self, logits: np.ndarray, top: int, left: int, nearness: Callable[[], np.ndarray]) -> None:
+        """Adds a rectangle of logits.
+
+        Args:
+            logits: (rows, columns) float32.
+            top: its first row.
+            left: its first column, of any turn: it may lie across the seam.
+            nearness: gives (rows, columns), 0 where the view does not look, up to 1 at its centre;
+                asked for only where the fusion is weighted.
+        """
+        rows = slice(top, top + len(logits))
+        for here, there in _wrapped(left, logits.shape[1], self.size[0]):
+            target, values = self._sum[rows, there], logits[:, here]
+            if self._weights is None:
                 np.maximum(target, values, out=target)
             else:
-                near = footprint.nearness[:, here]
+                near = nearness()[:, here]
                 target += near * np.clip(values, -_CERTAIN, _CERTAIN)
-                weights[rows, there] += near
-    if weights is not None:
-        np.divide(fused, weights, out=fused, where=weights > 0)
-        fused[weights == 0] = NO_OBJECT
-    return fused
+                self._weights[rows, there] += near
+
+    def add_view(self, view: View, mask: np.ndarray, view_size: int, fov: float) -> None:
+        """Adds a view's mask logits.
+
+        Args:
+            view: where the camera looked.
+            mask: (n, n) float, n the view's size or a coarser grid over the same square (SAM 2's
+                low-resolution masks have a quarter of its size).
+            view_size: side of the view, in pixels.
+            fov: its field of view, in degrees.
+        """
+        if self._weights is None and mask.max() <= NO_OBJECT:
+            return
+        shift, fraction = _yaw_shift(view.yaw, self.size[0])
+        footprint = _footprint(view.pitch, fraction, view_size, fov, self.size)
+        seen = footprint.look_up(mask)
+        self.add(seen, footprint.top, footprint.left + shift, lambda: footprint.nearness)
+
+    def logits(self) -> np.ndarray:
+        """(H, W) float32; ``NO_OBJECT`` where no view looked."""
+        if self._weights is None:
+            return self._sum
+        mean = np.full_like(self._sum, NO_OBJECT)
+        return np.divide(self._sum, self._weights, out=mean, where=self._weights > 0)
 
 
 def _wrapped(start: int, length: int, width: int) -> list[tuple[slice, slice]]:

@@ -1,0 +1,120 @@
+"""Objects on the panorama: label image, bearing, extent, solid angle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from sap_ros.core import sphere
+
+
+class State(IntEnum):
+    """What has become of an object; the values of ``sap_ros/Object.state``."""
+
+    PENDING = 0  # prompted, not looked for yet
+    TRACKED = 1
+    LOST = 2  # looked for and not found
+    REJECTED = 3  # its prompt cannot be used
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object. Angles in rad, in the body frame; NaN where it was not found.
+
+    Attributes:
+        object_id: its value in the label image.
+        state: whether it was found.
+        direction: (3,) unit vector to its centroid, weighted by solid angle.
+        azimuth, elevation: the same as angles, azimuth counter-clockwise.
+        azimuth_width: the smallest interval of azimuth that contains it, across the seam where that
+            is smaller; 2 pi where it holds a pole.
+        azimuth_centre: the middle of that interval.
+        elevation_min, elevation_max: its lowest and highest row.
+        solid_angle: in sr.
+        score: quality of its mask as the model predicts it, 0 to 1; 0 where it was not found.
+    """
+
+    object_id: int
+    state: State
+    direction: np.ndarray
+    azimuth: float
+    elevation: float
+    azimuth_width: float
+    azimuth_centre: float
+    elevation_min: float
+    elevation_max: float
+    solid_angle: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The objects of a panorama.
+
+    Attributes:
+        labels: (H, W) label image, uint8 or (where an id exceeds 254) uint16; 0 is background.
+        objects: one an object, by ascending id.
+    """
+
+    labels: np.ndarray
+    objects: tuple[Instance, ...]
+
+
+def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:
+    """Measures a mask on the panorama.
+
+    Args:
+        mask: (H, W) bool.
+        object_id: its id.
+        score: predicted quality.
+    """
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        nan = float("nan")
+        nowhere = np.full(3, nan)
+        return Instance(
+            object_id, State.LOST, nowhere, nan, nan, nan, nan, nan, nan, solid_angle=0.0, score=0.0
+        )
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    azimuths, _ = sphere.direction_to_angles(
+        sphere.pixel_to_direction(
+            np.stack([np.arange(width) + 0.5, np.full(width, height / 2)], -1), (width, height)
+        )
+    )
+    elevations = (0.5 - (np.arange(top, bottom) + 0.5) / height) * np.pi
+    # Each row's count, and its sums of the cosine and sine of azimuth.
+    turns = np.stack([np.ones(width), np.cos(azimuths), np.sin(azimuths)], -1).astype(np.float32)
+    sums = (mask[top:bottom].astype(np.float32) @ turns).astype(np.float64)
+    weights = sphere.row_solid_angles((width, height))[top:bottom]
+    solid_angle = float(weights @ sums[:, 0])
+    centroid = np.array(
+        [
+            weights @ (np.cos(elevations) * sums[:, 1]),
+            weights @ (np.cos(elevations) * sums[:, 2]),
+            weights @ (np.sin(elevations) * sums[:, 0]),
+        ]
+    )
+    length = np.linalg.norm(centroid)
+    # An object all round the camera has no bearing; forward stands for it.
+    direction = centroid / length if length > 1e-6 * solid_angle else np.array([1.0, 0.0, 0.0])
+    azimuth, elevation = sphere.direction_to_angles(direction)
+    gaps = np.diff(columns, append=columns[0] + width)
+    widest = int(gaps.argmax())
+    first, span = int(columns[(widest + 1) % len(columns)]), width - int(gaps[widest]) + 1
+    centre = (0.5 - (first + span / 2) / width) * 2 * np.pi
+    return Instance(
+        object_id,
+        State.TRACKED,
+        direction,
+        float(azimuth),
+        float(elevation),
+        azimuth_width=span / width * 2 * np.pi,
+        azimuth_centre=float(np.pi - np.mod(np.pi - centre, 2 * np.pi)),
+        elevation_min=(0.5 - bottom / height) * np.pi,
+        elevation_max=(0.5 - top / height) * np.pi,
+        solid_angle=solid_angle,
+        score=score,
+    )

@@ -1,0 +1,161 @@
+"""How a panorama is cut into square images for SAM 2: a scan, the whole of it, or crops.
+
+All three have the same methods, so the tracker, the fusion and everything after are shared:
+
+- ``scan``: perspective views along the trajectory: the method.
+- ``direct``: the panorama itself, resized to the model's input (the paper's SAM 2 baseline).
+- ``patches``: overlapping square crops of the panorama, in the scan's order (its ablation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.projection import Canvas, Fusion, ViewRenderer
+from sap_ros.core.trajectory import Trajectory, direction_to_view, sees
+
+#: Indices of images with their mask logits, (n, n) float32 each.
+Masks = Iterable[tuple[int, np.ndarray]]
+
+
+class Frames(Protocol):
+    """A panorama cut into square images; a *frame* is one of them, by index."""
+
+    def __len__(self) -> int: ...
+
+    def render(self, index: int) -> np.ndarray:
+        """The frame, (S, S, 3) uint8 RGB."""
+
+    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
+        """Where directions (P, 3) fall in the frame, (P, 2) pixels; NaN where it sees them not."""
+
+    def order(self, direction: np.ndarray) -> tuple[int, ...]:
+        """The order of frames for an object, its first positive point being at a direction (3,)."""
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+        """The panorama's logits, (H, W) float32, from those of frames."""
+
+
+class ScanFrames:
+    """Perspective views along a trajectory."""
+
+    def __init__(self, image: np.ndarray, size: int, trajectory: Trajectory) -> None:
+        self.panorama_size = image.shape[1], image.shape[0]
+        self.size, self.trajectory = size, trajectory
+        self._renderer = ViewRenderer(image, size, trajectory.fov)
+
+    def __len__(self) -> int:
+        return len(self.trajectory)
+
+    def render(self, index: int) -> np.ndarray:
+        return self._renderer.render(self.trajectory.views[index])
+
+    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
+        view = self.trajectory.views[index]
+        pixels = direction_to_view(directions, view, self.size, self.trajectory.fov)
+        seen = sees(view, directions, self.trajectory.fov)
+        return np.where(seen[:, None], pixels, np.nan)
+
+    def order(self, direction: np.ndarray) -> tuple[int, ...]:
+        return self.trajectory.window(self.trajectory.nearest(direction))
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+        canvas = Canvas(self.panorama_size, fusion)
+        for index, mask in masks:
+            view = self.trajectory.views[index]
+            canvas.add_view(view, mask, self.size, self.trajectory.fov)
+        return canvas.logits()
+
+
+class DirectFrames:
+    """One frame: the whole panorama, resized to a square as SAM 2 does with any image."""
+
+    def __init__(self, image: np.ndarray, size: int) -> None:
+        self.panorama_size = image.shape[1], image.shape[0]
+        self.size, self._image = size, image
+
+    def __len__(self) -> int:
+        return 1
+
+    def render(self, index: int) -> np.ndarray:
+        return cv2.resize(self._image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
+        pixels = sphere.direction_to_pixel(directions, self.panorama_size)
+        return np.asarray(pixels * self.size / np.array(self.panorama_size))
+
+    def order(self, direction: np.ndarray) -> tuple[int, ...]:
+        return (0,)
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+        ((_, mask),) = masks
+        return cv2.resize(mask, self.panorama_size, interpolation=cv2.INTER_LINEAR)
+
+
+class PatchFrames:
+    """Square crops of the panorama, a quarter of its width, half of it shared with the next one.
+
+    They stand in eight columns and three rows and are taken in the scan's column-first zigzag; a
+    crop may lie across the seam, none reaches over a pole.
+    """
+
+    _COLUMNS, _ROWS = 8, 3
+
+    def __init__(self, image: np.ndarray, size: int) -> None:
+        self.panorama_size = image.shape[1], image.shape[0]
+        self.size = size
+        self._crop = image.shape[1] // 4
+        self._twice = np.concatenate([image, image[:, : self._crop]], axis=1)
+        rows = range(self._ROWS - 1, -1, -1)  # as the scan: up the first column, down the second
+        self._corners = [
+            (row * image.shape[0] // 4, column * image.shape[1] // self._COLUMNS)
+            for column in range(self._COLUMNS)
+            for row in (rows if column % 2 == 0 else reversed(rows))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._corners)
+
+    def render(self, index: int) -> np.ndarray:
+        top, left = self._corners[index]
+        crop = self._twice[top : top + self._crop, left : left + self._crop]
+        interpolation = cv2.INTER_AREA if self._crop > self.size else cv2.INTER_LINEAR
+        return cv2.resize(crop, (self.size, self.size), interpolation=interpolation)
+
+    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
+        top, left = self._corners[index]
+        pixels = sphere.direction_to_pixel(directions, self.panorama_size)
+        offset = np.stack(
+            [np.mod(pixels[:, 0] - left, self.panorama_size[0]), pixels[:, 1] - top], axis=-1
+        )
+        inside = ((offset >= 0) & (offset <= self._crop)).all(1, keepdims=True)
+        return np.where(inside, offset * self.size / self._crop, np.nan)
+
+    def order(self, direction: np.ndarray) -> tuple[int, ...]:
+        middle = np.array(self._corners)[:, ::-1] + self._crop / 2
+        away = sphere.direction_to_pixel(direction, self.panorama_size) - middle
+        width = self.panorama_size[0]
+        away[:, 0] = np.mod(away[:, 0] + width / 2, width) - width / 2
+        start = int(np.abs(away).max(1).argmin())
+        return tuple((start + i) % len(self) for i in range(len(self)))
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+        canvas = Canvas(self.panorama_size, fusion)
+        for index, mask in masks:
+            crop = cv2.resize(mask, (self._crop, self._crop), interpolation=cv2.INTER_LINEAR)
+            canvas.add(crop, *self._corners[index], lambda: _crop_nearness(self._crop))
+        return canvas.logits()
+
+
+@lru_cache(maxsize=4)
+def _crop_nearness(side: int) -> np.ndarray:
+    """(side, side): 1 at the centre, falling to almost 0 at the border."""
+    offset = np.abs((np.arange(side) + 0.5) / (side / 2) - 1)
+    near = np.maximum(1 - np.maximum(offset[:, None], offset[None]), 1e-3)
+    return np.asarray(near, np.float32)
