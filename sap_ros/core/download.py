@@ -51,7 +51,11 @@ def download(
     for _ in range(tries):
         try:
             _fetch(url, part, size, progress)
-        except (OSError, urllib.error.URLError) as error:
+        except urllib.error.HTTPError as error:
+            error.close()
+            reason = error
+            break  # the server's own word: a repetition does not change it
+        except OSError as error:
             reason = error
             continue
         if part.stat().st_size < size:

@@ -145,7 +145,7 @@ class Canvas:
 
         Args:
             view: where the camera looked.
-            mask: (n, n) float, n the view's size or a coarser grid over the same square (SAM 2's
+            mask: (n, n) float32, n the view's size or a coarser grid over the same square (SAM 2's
                 low-resolution masks have a quarter of its size).
             view_size: side of the view, in pixels.
             fov: its field of view, in degrees.
@@ -154,7 +154,7 @@ class Canvas:
             return
         shift, fraction = _yaw_shift(view.yaw, self.size[0])
         footprint = _footprint(view.pitch, fraction, view_size, fov, self.size)
-        seen = footprint.look_up(mask)
+        seen = footprint.look_up(cv2.resize(mask, (view_size, view_size)))
         self.add(seen, footprint.top, footprint.left + shift, lambda: footprint.nearness)
 
     def logits(self) -> np.ndarray:
@@ -186,7 +186,6 @@ class _Footprint:
     ) -> None:
         width, height = size
         view = View(0.0, pitch)
-        self.view_size = view_size
         self.top, bottom = _row_span(view, view_size, fov, height)
         # Offsets from the view's centre, as a share of half its side: (rows, W) each.
         offsets = np.empty((2, bottom - self.top, width), np.float32)
@@ -200,20 +199,17 @@ class _Footprint:
         # Half a pixel beyond the centres of the outermost pixels is still theirs.
         reached = np.flatnonzero((np.abs(offsets).max(0) <= 1).any(0))
         self.left = int(reached[0])
-        self.offsets = np.ascontiguousarray(offsets[:, :, self.left : int(reached[-1]) + 1])
-        self.inside = np.abs(self.offsets).max(0) <= 1
-        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        offsets = offsets[:, :, self.left : int(reached[-1]) + 1]
+        self._off_centre = np.abs(offsets).max(0)
+        index = np.clip((offsets + 1) * (view_size / 2) - 0.5, 0, view_size - 1)
+        index[:, self._off_centre > 1] = -1000  # far from the image: the border's value
+        self._table = cv2.convertMaps(index[0], index[1], cv2.CV_16SC2)
 
-    def look_up(self, mask: np.ndarray) -> np.ndarray:
-        """A view's (n, n) logits at the rectangle's pixels; ``NO_OBJECT`` outside the view."""
-        n = len(mask)
-        if n not in self._tables:
-            index = np.clip((self.offsets + 1) * (n / 2) - 0.5, 0, n - 1)
-            index[:, ~self.inside] = -1000  # far from the image: the border's value
-            self._tables = {n: cv2.convertMaps(index[0], index[1], cv2.CV_16SC2)}
+    def look_up(self, image: np.ndarray) -> np.ndarray:
+        """A view's (size, size) logits at the rectangle's pixels; ``NO_OBJECT`` outside the view."""
         return cv2.remap(
-            np.ascontiguousarray(mask, np.float32),
-            *self._tables[n],
+            image,
+            *self._table,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=NO_OBJECT,
@@ -222,8 +218,8 @@ class _Footprint:
     @cached_property
     def nearness(self) -> np.ndarray:
         """1 at the view's centre, falling to almost 0 at its border, 0 outside."""
-        near = np.maximum(1 - np.abs(self.offsets).max(0), 1e-3)
-        return np.where(self.inside, near, 0).astype(np.float32)
+        near = np.maximum(1 - self._off_centre, 1e-3)
+        return np.where(self._off_centre <= 1, near, 0).astype(np.float32)
 
 
 _footprint = lru_cache(maxsize=16)(_Footprint)

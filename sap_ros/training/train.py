@@ -1,7 +1,7 @@
 """Trains a SAM 2 model on labelled panoramas and photographs.
 
-    sap train --config config/training/nano_views.yaml --out runs/nano_views
-    sap train --config config/training/nano_scan.yaml --out runs/nano_scan
+    python -m sap_ros.training.train config/training/nano_views.yaml runs/nano_views
+    python -m sap_ros.training.train config/training/nano_scan.yaml runs/nano_scan size=192
 
 Two stages: ``views`` (single views, as an image model) and ``scan`` (windows of a scan, encoder
 frozen: memory). A run that was killed goes on when the same command is given again.
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
@@ -34,7 +37,7 @@ class TrainConfig:
     """A training run. Folders may hold ``~``; see ``config/training/`` for commented examples."""
 
     stage: str  # "views" or "scan"
-    model: str  # a configuration under config/models/, by name
+    model: str  # which architecture, a name of `sap models`
     panoramas: str  # folder of labelled panoramas
     init: str = ""  # weights to start from, safetensors
     imagenet: bool = False  # else start the trunk from its ImageNet weights
@@ -44,9 +47,10 @@ class TrainConfig:
     batch: int = 24  # views a batch (stage views)
     objects: int = 6  # at most, a view
     window: int = 7  # views a window (stage scan)
+    view_share: float = 0.25  # stage scan: share of iterations on single views, against forgetting
     minutes: float = 30.0
     lr: float = 5e-4
-    encoder_lr_scale: float = 0.25  # 0: frozen
+    encoder_lr_scale: float = 0.25  # of the trunk; the scan stage freezes the encoder
     encoder_warm_up: float = 0.2  # share of the run for which the trunk stays frozen
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -56,15 +60,14 @@ class TrainConfig:
     loss: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     save_every: float = 120.0  # seconds
+    log_every: int = 20  # iterations
 
 
-def train(config: TrainConfig, out: Path, threads: int = 0) -> None:
+def train(config: TrainConfig, out: Path) -> None:
     """Runs, or resumes, a training run in ``out``: ``last.pt`` (everything), ``weights.safetensors``."""
-    if threads:
-        torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    model = build_architecture(config.model, image_size=config.size)
+    model = build_architecture(config.model, config.size)
     _initialise(model, config)
     trunk, rest = _parameter_groups(model, config)
     optimizer = torch.optim.AdamW(
@@ -80,16 +83,21 @@ def train(config: TrainConfig, out: Path, threads: int = 0) -> None:
         iteration, spent = state["iteration"], state["spent"]
     model.train()
     weights = LossWeights(**config.loss)
-    batches = iter(_loader(config, iteration))
-    step = view_step if config.stage == "views" else scan_step
+    seed = config.seed + iteration  # a resumed run sees new samples
+    views = _view_batches(config, seed)
+    windows = _windows(config, seed) if config.stage == "scan" else None
+    draw = random.Random(seed)
     began = saved = time.monotonic()
     spent_before, averages = spent, {}
     while spent < config.minutes * 60:
         progress = spent / (config.minutes * 60)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * group["scale"] * _schedule(progress, iteration)
-        frozen = config.encoder_lr_scale == 0 or progress < config.encoder_warm_up
-        loss, figures = step(model, next(batches), weights, frozen)
+        frozen = config.stage == "scan" or progress < config.encoder_warm_up
+        if windows is None or draw.random() < config.view_share:
+            loss, figures = view_step(model, next(views), weights, frozen)
+        else:
+            loss, figures = scan_step(model, next(windows), weights, draw.random() < 0.5)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk + rest, config.clip)
@@ -98,7 +106,7 @@ def train(config: TrainConfig, out: Path, threads: int = 0) -> None:
         spent = spent_before + time.monotonic() - began
         for name, value in {"loss": loss.item(), **figures}.items():
             averages[name] = 0.95 * averages.get(name, value) + 0.05 * value
-        if iteration % 20 == 0:
+        if iteration % config.log_every == 0:
             row = {"iteration": iteration, "minutes": round(spent / 60, 2)}
             row |= {name: round(value, 4) for name, value in averages.items()}
             with (out / "log.jsonl").open("a") as log:
@@ -149,26 +157,36 @@ def _schedule(progress: float, iteration: int) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
-def _loader(config: TrainConfig, iteration: int) -> Iterator[dict[str, Tensor]]:
-    panoramas = sorted((Path(config.panoramas).expanduser() / "images").glob("*.jpg"))
-    if not panoramas:
+def _panorama_files(config: TrainConfig) -> list[Path]:
+    files = sorted((Path(config.panoramas).expanduser() / "images").glob("*.jpg"))
+    if not files:
         raise ValueError(f"{config.panoramas} holds no images/*.jpg")
-    seed = config.seed + iteration  # a resumed run sees new samples
-    if config.stage == "scan":
-        windows = ScanWindows(panoramas, config.size, config.window, config.objects, seed)
-        return iter(DataLoader(windows, batch_size=None, num_workers=1, prefetch_factor=4))
+    return files
+
+
+def _windows(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
+    data = ScanWindows(_panorama_files(config), config.size, config.window, config.objects, seed)
+    return iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+
+
+def _view_batches(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
     photographs: list[Path] = []
     if config.photographs:
-        folder = Path(config.photographs).expanduser()
-        photographs = sorted(folder.glob("*.jpg"))
+        photographs = sorted(Path(config.photographs).expanduser().glob("*.jpg"))
         if config.photograph_names:
             rows = Path(config.photograph_names).expanduser().read_text().split()
             chosen = {row.split(",")[0] for row in rows if ",train," in row}
             photographs = [p for p in photographs if p.stem in chosen]
-    dataset = SingleViews(
-        panoramas, photographs, config.size, config.batch, config.objects, config.kinds, seed
+    data = SingleViews(
+        _panorama_files(config),
+        photographs,
+        config.size,
+        config.batch,
+        config.objects,
+        config.kinds,
+        seed,
     )
-    return iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
+    return iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
 
 
 def encode(model: SAM2Base, images: Tensor, frozen: bool) -> tuple[list[Tensor], list[Tensor], Any]:
@@ -220,26 +238,32 @@ def view_step(
 
 
 def scan_step(
-    model: SAM2Base, window: dict[str, Tensor], weights: LossWeights, frozen: bool
+    model: SAM2Base, window: dict[str, Tensor], weights: LossWeights, click_all: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a window of a scan: a click on the first view, memory for the others."""
+    """Loss of a window of a scan: clicks on the first view, memory for the others.
+
+    With ``click_all`` the click is also given to each further view in which all objects' clicks are
+    seen. As in a scan, clicked views are decoded from their clicks alone and before the others.
+    """
     with torch.no_grad():
         flat, positions, sizes = encode(model, window["images"], frozen=True)
     views, n = window["masks"].shape[:2]
     memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    losses, first, later, known = [], 0.0, [], []
-    for i in range(views):
+    clicked = [i for i in range(views) if i == 0 or (click_all and (window["labels"][i] == 1).all())]
+    losses, of_clicks, of_memory, known = [], [], [], []
+    for i in [*clicked, *(i for i in range(views) if i not in clicked)]:
         features = [f[:, i : i + 1].expand(-1, n, -1) for f in flat]
         places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
-        clicked = i == 0
-        points = {"point_coords": window["points"][i], "point_labels": window["labels"][i]}
+        points = None
+        if i in clicked:
+            points = {"point_coords": window["points"][i], "point_labels": window["labels"][i]}
         out, heads, _, _ = model._track_step(
             frame_idx=i,
-            is_init_cond_frame=clicked,
+            is_init_cond_frame=points is not None,
             current_vision_feats=features,
             current_vision_pos_embeds=places,
             feat_sizes=sizes,
-            point_inputs=points if clicked else None,
+            point_inputs=points,
             mask_inputs=None,
             output_dict=memory,
             num_frames=views,
@@ -247,25 +271,29 @@ def scan_step(
             prev_sam_mask_logits=None,
         )
         masks, _, iou, _, high, out["obj_ptr"], presence = heads
-        model._encode_memory_in_output(
-            features, sizes, points if clicked else None, True, high, presence, out
-        )
-        memory["cond_frame_outputs" if clicked else "non_cond_frame_outputs"][i] = out
+        model._encode_memory_in_output(features, sizes, points, True, high, presence, out)
+        memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][i] = out
         target = F.interpolate(
             window["masks"][i][:, None].float(), size=masks.shape[-2:], mode="area"
         ).squeeze(1)
         loss, found = mask_loss(masks, iou, presence, target, weights)
         losses.append(loss)
         present = window["masks"][i].flatten(1).any(1)
-        known.append(((presence[:, 0] > 0) == present).float().mean().item())
-        chosen = found.gather(1, iou.argmax(1, keepdim=True))[:, 0][present]
-        if clicked:
-            first = chosen.mean().item()
+        chosen = found.gather(1, iou.argmax(1, keepdim=True))[:, 0][present].tolist()
+        if points is None:
+            of_memory += chosen
+            known += ((presence[:, 0] > 0) == present).tolist()
         else:
-            later += chosen.tolist()
-    figures = {"iou_first": first, "presence": sum(known[1:]) / (views - 1)}
-    if later:
-        figures["iou_later"] = sum(later) / len(later)
+            of_clicks += chosen
+    figures = {
+        name: sum(values) / len(values)
+        for name, values in (
+            ("scan_click", of_clicks),
+            ("scan_memory", of_memory),
+            ("scan_presence", known),
+        )
+        if values
+    }
     return torch.stack(losses).mean(), figures
 
 
@@ -284,3 +312,21 @@ def _save(
     half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state["model"].items()}
     save_file(half, out / "weights.safetensors.part")
     (out / "weights.safetensors.part").rename(out / "weights.safetensors")
+
+
+def main() -> None:
+    """``train.py CONFIG OUT [KEY=VALUE ...]``"""
+    if len(sys.argv) < 3:
+        sys.exit("usage: python -m sap_ros.training.train CONFIG.yaml OUT [KEY=VALUE ...]")
+    options = OmegaConf.merge(
+        OmegaConf.structured(TrainConfig),
+        OmegaConf.load(sys.argv[1]),
+        OmegaConf.from_cli(sys.argv[3:]),
+    )
+    config = OmegaConf.to_object(options)
+    assert isinstance(config, TrainConfig)
+    train(config, Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+# make demo    set everything up, segment a panorama with the node over ROS 2, show the result
+#              PANORAMA=path POINT=u,v  your own panorama, and where to click
+# make test    set everything up, run the tests (make test-slow: the long ones)
+# make check   lint, types, import rules
+# make build   set up and build with colcon; then: source scripts/env.bash
+# make clean   remove all that these have made
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check build clean
+
+STAMPS := .venv/.stamps
+SOURCES := $(shell find msg srv sap_ros config launch scripts -type f -not -name '*.pyc' 2>/dev/null)
+ENV := source scripts/env.bash &&
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(STAMPS)/core: requirements/core.txt requirements/build.txt requirements/lock.txt setup.py pyproject.toml scripts/setup.sh
+	@scripts/setup.sh core
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/ros: requirements/ros.txt requirements/lock.txt scripts/repair_ros_wheels.py $(STAMPS)/core
+	@scripts/setup.sh ros
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt requirements/lock.txt $(STAMPS)/core
+	@scripts/setup.sh dev
+	@touch $@
+
+install/.stamp: $(STAMPS)/ros CMakeLists.txt package.xml $(SOURCES)
+	@rm -f $@
+	@source scripts/env.bash && scripts/build.sh
+	@touch $@
+
+build: install/.stamp
+
+demo: install/.stamp
+	@$(ENV) sap demo $(PANORAMA) $(if $(POINT),--point $(POINT))
+
+test: install/.stamp $(STAMPS)/dev
+	@$(ENV) python -m pytest -m "not slow"
+
+test-slow: install/.stamp $(STAMPS)/dev
+	@$(ENV) python -m pytest -m slow
+
+check: install/.stamp $(STAMPS)/dev
+	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
+
+clean:
+	rm -rf .venv build install log demo_out

@@ -1,0 +1,64 @@
+"""Starts the node and brings it up: `ros2 launch sap_ros sap.launch.py image:=/camera/image`."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.conditions import IfCondition
+from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.substitutions import FindPackageShare
+from lifecycle_msgs.msg import Transition
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument("namespace", default_value="sap", description="namespace of the node and its topics"),
+        DeclareLaunchArgument("image", default_value="/image", description="topic of the equirectangular images"),
+        DeclareLaunchArgument("model", default_value="sap-nano", description="model to load; `sap models` lists them"),
+        DeclareLaunchArgument("device", default_value="cpu", description="torch device: cpu, cuda, cuda:1"),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=PathJoinSubstitution([FindPackageShare("sap_ros"), "config", "sap.yaml"]),
+            description="parameter file of the node",
+        ),
+        DeclareLaunchArgument("autostart", default_value="true", description="configure and activate the node; false leaves that to a lifecycle manager"),
+    ]
+    node = LifecycleNode(
+        package="sap_ros",
+        executable="sap_node",
+        name="sap",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {"model": LaunchConfiguration("model"), "device": LaunchConfiguration("device")},
+        ],
+        remappings=[("image", LaunchConfiguration("image"))],
+        output="screen",
+    )
+    wanted = IfCondition(LaunchConfiguration("autostart"))
+    activate = RegisterEventHandler(
+        OnStateTransition(
+            target_lifecycle_node=node,
+            start_state="configuring",
+            goal_state="inactive",
+            entities=[_change(node, Transition.TRANSITION_ACTIVATE)],
+        ),
+        condition=wanted,
+    )
+    configure = EmitEvent(
+        event=ChangeState(
+            lifecycle_node_matcher=matches_action(node),
+            transition_id=Transition.TRANSITION_CONFIGURE,
+        ),
+        condition=wanted,
+    )
+    # The handler first: a quick node must not be through configuring before it is there.
+    return LaunchDescription([*arguments, activate, node, configure])
+
+
+def _change(node: LifecycleNode, transition: int) -> EmitEvent:
+    return EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+    )

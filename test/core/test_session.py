@@ -1,0 +1,145 @@
+"""session: the public face, with a random model: what it keeps, what it repeats, what it refuses."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sap_ros.core.instances import State
+from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.session import PanoramaSession
+from sap_ros.core.trajectory import Trajectory
+
+SIZE = (512, 256)
+STRATEGIES = ("scan", "direct", "patches")
+
+
+def _session(model, panorama, **kwargs):
+    session = PanoramaSession(model, **kwargs)
+    session.set_image(panorama)
+    return session
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("pixel", [(300, 120), (0.2, 128), (511.9, 40), (77, 0.1), (400, 255.9)])
+def test_any_pixel_can_be_clicked(random_model, panorama, strategy, pixel):
+    session = _session(random_model, panorama, strategy=strategy)
+    session.add_prompt(from_pixels(9, [pixel], SIZE))
+    instances = session.segment()
+    assert instances.labels.shape == (256, 512)
+    assert set(np.unique(instances.labels)) <= {0, 9}
+    (thing,) = instances.objects
+    assert thing.object_id == 9
+    assert (thing.state == State.TRACKED) == bool((instances.labels == 9).any())
+    assert session.encoded == {"scan": 24, "direct": 1, "patches": 24}[strategy]
+
+
+def test_a_second_prompt_encodes_nothing(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    session.segment()
+    encoded = []
+    random_encode = random_model.encode
+    random_model.encode = lambda view: encoded.append(1) or random_encode(view)
+    try:
+        session.add_prompt(from_pixels(1, [(110, 110)], SIZE))
+        session.add_prompt(from_pixels(2, [(300, 30)], SIZE))
+        looked = []
+        session.segment(lambda done, count, object_id: looked.append(object_id))
+        assert (encoded, set(looked)) == ([], {1, 2})
+        session.segment(lambda done, count, object_id: looked.append("again"))
+        assert "again" not in looked  # nothing has changed: nothing is looked for
+        session.set_image(panorama)
+        session.segment()
+        assert len(encoded) == 24
+    finally:
+        del random_model.encode
+
+
+@given(st.integers(0, 7), st.floats(0, 511.9), st.floats(1, 255))
+@settings(max_examples=8)
+@pytest.mark.parametrize("strategy", ["scan", "patches"])
+def test_a_roll_of_the_panorama_rolls_the_result(random_model, panorama, strategy, columns, u, v):
+    """By whole columns of the scan the views are the same, so the result is: the seam is no place."""
+    shift = 64 * columns
+    session = _session(random_model, panorama, strategy=strategy)
+    session.add_prompt(from_pixels(1, [(u, v)], SIZE))
+    plain = session.segment()
+    # An even number of columns: an odd one swaps the columns that go up and those that go down.
+    shift = 128 * (columns // 2)
+    turned = _session(random_model, np.roll(panorama, shift, axis=1), strategy=strategy)
+    turned.add_prompt(from_pixels(1, [((u + shift) % 512, v)], SIZE))
+    rolled = turned.segment()
+    different = np.roll(plain.labels, shift, axis=1) != rolled.labels
+    assert different.mean() < 2e-3
+
+
+def test_results_do_not_depend_on_the_other_objects(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    alone = session.segment().labels == 1
+    session.add_prompt(from_pixels(2, [(350, 60)], SIZE))
+    session.segment()
+    session.remove_object(2)
+    np.testing.assert_array_equal(session.segment().labels == 1, alone)
+
+
+def test_the_scan_begins_at_the_view_nearest_the_click(random_model, panorama):
+    session = _session(random_model, panorama, click_frames="first")
+    prompt = from_pixels(1, [(130, 200)], SIZE)
+    session.add_prompt(prompt)
+    session.segment()
+    order = list(session.frame_masks(1))
+    assert order == list(Trajectory().window(Trajectory().nearest(prompt.anchor)))
+
+
+def test_all_views_that_see_the_click_are_conditioned_on_it_first(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(256, 128)], SIZE))
+    session.segment()
+    order = list(session.frame_masks(1))
+    assert {0, 1, 2} & set(order[:3])  # the views ahead
+    assert len(order) == 24
+
+
+def test_ids_above_254_make_sixteen_bit_labels(random_model, panorama):
+    session = _session(random_model, panorama, strategy="direct")
+    session.add_prompt(from_pixels(300, [(256, 128)], SIZE))
+    assert session.segment().labels.dtype == np.uint16
+
+
+def test_nothing_prompted_gives_nothing(random_model, panorama):
+    instances = _session(random_model, panorama).segment()
+    assert instances.objects == ()
+    assert not instances.labels.any()
+
+
+def test_what_is_not_there_is_said(random_model, panorama):
+    session = PanoramaSession(random_model)
+    session.add_prompt(Prompt(1, np.array([[1.0, 0, 0]]), np.array([1])))
+    with pytest.raises(ValueError, match="set_image"):
+        session.segment()
+    with pytest.raises(ValueError, match=r"no object has the id 5; there are \[1\]"):
+        session.remove_object(5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"strategy": "spiral"}, "'spiral'; it must be one of scan, direct, patches"),
+        ({"fusion": "mean"}, "'mean'"),
+        ({"click_frames": "last"}, "'last'"),
+    ],
+)
+def test_bad_options_are_named(random_model, bad, named):
+    with pytest.raises(ValueError, match=named):
+        PanoramaSession(random_model, **bad)
+
+
+@pytest.mark.parametrize("size", [(8192, 4096), (1000, 500), (3840, 1920)])
+@pytest.mark.slow
+def test_panoramas_of_other_sizes(random_model, size):
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    session = _session(random_model, image)
+    session.add_prompt(from_pixels(1, [(size[0] / 2, 20)], size))
+    assert session.segment().labels.shape == (size[1], size[0])

@@ -1,0 +1,224 @@
+"""The node over DDS: what goes in, what comes out, and what must not stop it."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
+
+from sap_ros.core import sphere
+from sap_ros.core.instances import State, measure
+from sap_ros.core.model import load_model
+from sap_ros.core.prompts import from_pixels
+from sap_ros.core.session import PanoramaSession
+
+
+def test_masks_and_objects_carry_the_images_header(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=7, frame="camera_frame")
+    rig.click(300, 120)
+    masks, objects = rig.answer(7)
+    for message in (masks, objects):
+        assert (message.header.stamp.sec, message.header.frame_id) == (7, "camera_frame")
+    assert (masks.width, masks.height, masks.step, masks.encoding) == (512, 256, 512, "mono8")
+    (thing,) = objects.objects
+    assert thing.id == 1
+    labels = np.frombuffer(masks.data, np.uint8).reshape(256, 512)
+    true = measure(labels == 1, 1, 0.5)
+    assert thing.state == (State.TRACKED if (labels == 1).any() else State.LOST)
+    assert thing.solid_angle == pytest.approx(true.solid_angle, rel=1e-5)
+    direction = [thing.direction.x, thing.direction.y, thing.direction.z]
+    np.testing.assert_allclose(direction, true.direction, atol=1e-9)
+    expected = sphere.angles_to_direction(thing.azimuth, thing.elevation)
+    np.testing.assert_allclose(direction, expected, atol=1e-6)
+    assert math.isnan(thing.range)
+
+
+def test_the_node_and_the_core_give_the_same_masks(make_rig, panorama):
+    rig = make_rig(strategy="scan").up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    masks, _ = rig.answer(1)
+    session = PanoramaSession(load_model())
+    session.set_image(panorama)
+    session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+    np.testing.assert_array_equal(
+        np.frombuffer(masks.data, np.uint8).reshape(256, 512), session.segment().labels
+    )
+
+
+def test_a_click_before_any_image_waits_for_it(make_rig, panorama):
+    rig = make_rig().up()
+    rig.click(300, 120)
+    rig.spin(0.3)
+    assert not rig.objects
+    rig.publish(panorama, stamp=2)
+    assert len(rig.answer(2)[1].objects) == 1
+
+
+def test_each_click_is_a_new_object_and_the_old_ones_stay(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    for i, at in enumerate([(100, 100), (300, 120), (400, 60)], 1):
+        rig.click(*at)
+        rig.until(lambda i=i: any(len(m.objects) == i for m in rig.objects))
+    assert [thing.id for thing in rig.objects[-1].objects] == [1, 2, 3]
+
+
+def test_without_an_object_nothing_is_published(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.spin(0.5)
+    assert not rig.masks
+    assert not rig.objects
+
+
+def test_objects_are_found_again_in_the_next_image(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    rig.publish(panorama, stamp=2)
+    assert [thing.id for thing in rig.answer(2)[1].objects] == [1]
+
+
+def test_a_stamp_is_processed_once(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    count = len(rig.masks)
+    for _ in range(3):
+        rig.publish(panorama, stamp=1)
+        rig.spin(0.2)
+    assert len(rig.masks) == count
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "BGR8", "rgba8", "bgra8", "mono8"])
+def test_encodings(make_rig, panorama, encoding):
+    rig = make_rig().up()
+    image = {
+        "rgb8": panorama,
+        "BGR8": panorama[..., ::-1],
+        "rgba8": np.dstack([panorama, panorama[..., :1]]),
+        "bgra8": np.dstack([panorama[..., ::-1], panorama[..., :1]]),
+        "mono8": panorama[..., 0],
+    }[encoding]
+    rig.publish(np.ascontiguousarray(image), stamp=1, encoding=encoding)
+    rig.click(300, 120)
+    masks, _ = rig.answer(1)
+    session = PanoramaSession(load_model(), "direct")
+    session.set_image(np.repeat(panorama[..., :1], 3, 2) if encoding == "mono8" else panorama)
+    session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+    labels = np.frombuffer(masks.data, np.uint8).reshape(256, 512)
+    np.testing.assert_array_equal(labels, session.segment().labels)
+
+
+def test_rows_may_be_padded(make_rig, panorama):
+    rig = make_rig().up()
+    padded = np.zeros((256, 512 * 3 + 64), np.uint8)
+    padded[:, : 512 * 3] = panorama.reshape(256, -1)
+    message = rig.message(panorama, stamp=1)
+    message.step, message.data = padded.shape[1], padded.tobytes()
+    rig.images.publish(message)
+    rig.click(300, 120)
+    masks, _ = rig.answer(1)
+    session = PanoramaSession(load_model(), "direct")
+    session.set_image(panorama)
+    session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+    labels = np.frombuffer(masks.data, np.uint8).reshape(256, 512)
+    np.testing.assert_array_equal(labels, session.segment().labels)
+
+
+def _spoil(message, what):
+    if what == "encoding":
+        message.encoding = "yuv422"
+    elif what == "step":
+        message.step = 5
+    elif what == "truncated":
+        message.data = message.data[:1000]
+    elif what == "shape":
+        message.width, message.height, message.step = 256, 512, 768
+    elif what == "empty":
+        message.width = message.height = message.step = 0
+        message.data = b""
+    return message
+
+
+@pytest.mark.parametrize("what", ["encoding", "step", "truncated", "shape", "empty"])
+def test_after_a_bad_image_the_next_good_one_is_answered(make_rig, panorama, what):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    rig.images.publish(_spoil(rig.message(panorama, stamp=2), what))
+    rig.spin(0.3)
+    assert all(m.header.stamp.sec != 2 for m in rig.masks)
+    rig.publish(panorama, stamp=3)
+    rig.answer(3)
+
+
+@pytest.mark.parametrize("at", [(math.nan, 5), (math.inf, 5), (-1, 5), (900, 5), (5, 256.5)])
+def test_a_bad_click_is_no_object(make_rig, panorama, at):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(*at)
+    rig.click(300, 120)
+    assert [thing.id for thing in rig.answer(1)[1].objects] == [1]
+
+
+def test_sixteen_bit_masks(make_rig, panorama):
+    rig = make_rig(mask_encoding="mono16").up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    masks, _ = rig.answer(1)
+    assert (masks.encoding, masks.step, len(masks.data)) == ("mono16", 1024, 1024 * 256)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"model": "sam9"}, {"strategy": "spiral"}, {"mask_encoding": "32SC1"}]
+)
+def test_a_bad_parameter_fails_configuring(make_rig, parameters):
+    assert make_rig(**parameters).sap.trigger_configure().name == "FAILURE"
+
+
+@pytest.mark.parametrize("parameters", [{"checkpoint": "/none.pt"}, {"device": "toaster"}])
+def test_a_model_that_cannot_be_loaded_fails_activating(make_rig, parameters):
+    rig = make_rig(**parameters)
+    assert rig.sap.trigger_configure().name == "SUCCESS"
+    assert rig.sap.trigger_activate().name == "FAILURE"
+
+
+def test_down_and_up_again(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    assert rig.sap.trigger_deactivate().name == "SUCCESS"
+    assert rig.sap.trigger_cleanup().name == "SUCCESS"
+    rig.up()
+    rig.publish(panorama, stamp=1)
+    rig.click(100, 100)
+    rig.until(lambda: len(rig.objects) > 1)
+    assert [thing.id for thing in rig.objects[-1].objects] == [1]  # it has forgotten
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_cleanly(number):
+    executable = Path(__file__).parents[2] / "scripts" / "sap_node"
+    process = subprocess.Popen(
+        [sys.executable, str(executable)], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    time.sleep(8)  # imports take a while; a signal before them is Python's to answer
+    process.send_signal(number)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 0, error
+    assert "Traceback" not in error

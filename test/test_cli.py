@@ -1,0 +1,135 @@
+"""cli: the command as a person types it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sap_ros.cli import parse_points
+from sap_ros.files import read_panorama
+
+
+def sap(*arguments, **kwargs):
+    command = [sys.executable, "-m", "sap_ros.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory, panorama):
+    path = tmp_path_factory.mktemp("pictures") / "room.png"
+    Image.fromarray(panorama).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmented(picture, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "new"
+    done = sap("segment", picture, "--point", "300,120", "--point", "20,40:3", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return done, out
+
+
+def test_segment_writes_all_files(segmented, picture):
+    done, out = segmented
+    assert sorted(p.name for p in out.iterdir()) == [
+        "masks.png",
+        "objects.json",
+        "overlay.jpg",
+        "views.jpg",
+    ]
+    labels = np.array(Image.open(out / "masks.png"))
+    assert labels.shape == (256, 512)
+    assert labels.dtype == np.uint8
+    objects = json.loads((out / "objects.json").read_text())
+    assert [thing["id"] for thing in objects] == [1, 3]
+    assert set(np.unique(labels)) - {0} == {o["id"] for o in objects if o["state"] == "TRACKED"}
+    assert read_panorama(out / "overlay.jpg").shape == (256, 512, 3)
+    assert Image.open(out / "views.jpg").size == (6 * 256, 8 * 256)  # 24 views for each of two objects
+
+
+def test_segment_prints_a_table(segmented):
+    assert "azimuth" in segmented[0].stdout
+    assert "sr" in segmented[0].stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["none.jpg", "--point", "1,1"], "none.jpg is no file"),
+        (["PICTURE", "--point", "900,10"], "(900.0, 10.0) lies outside the panorama of 512x256"),
+        (["PICTURE", "--point", "9"], "'9' is no point"),
+        (["PICTURE", "--point", "9,9:0"], "object id is 0"),
+        (["PICTURE", "--point", "9,9:-"], "no positive point"),
+        (["PICTURE", "--point", "9,9", "--model", "sam9"], "no model is named 'sam9'"),
+        (["PICTURE", "--point", "9,9", "--strategy", "spiral"], "'spiral'"),
+        (["PICTURE", "--point", "9,9", "--device", "toaster"], "'toaster'"),
+        (["PICTURE", "--point", "9,9", "--checkpoint", "none.pt"], "none.pt is no file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(picture, tmp_path, arguments, named):
+    arguments = [picture if a == "PICTURE" else a for a in arguments]
+    done = sap("segment", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("sap: ")
+    assert named in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_neither_torch_nor_ros():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sap_ros.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not {"torch", "cv2", "rclpy", "numpy"} & imported
+    assert "segment" in done.stdout
+
+
+def test_the_core_and_the_command_need_no_ros(tmp_path):
+    """Everything but the node imports where ROS is not to be had."""
+    code = (
+        "import sys\n"
+        "class NoRos:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('rclpy', 'cv_bridge', 'sensor_msgs', 'geometry_msgs'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoRos())\n"
+        "import sap_ros.cli, sap_ros.core.session, sap_ros.core.overlay, sap_ros.report\n"
+        "import sap_ros.synthesis.composite, sap_ros.training.train\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_the_demo_says_what_it_needs(tmp_path):
+    """Without the built messages it is one line."""
+    code = (
+        "import sys; sys.modules['rclpy'] = None\n"
+        "sys.argv = ['sap', 'demo']\n"
+        "from sap_ros.cli import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "make demo" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_models_lists_the_models():
+    done = sap("models")
+    assert done.returncode == 0
+    assert "sap-nano" in done.stdout
+    assert "sam2.1-large" in done.stdout
+
+
+def test_points_are_gathered_by_object():
+    first, second = parse_points(["10,20", "30.5,40:2", "11,21:1:-", "12,22:-"], (512, 256))
+    assert (first.object_id, first.labels.tolist()) == (1, [1, 0, 0])
+    assert (second.object_id, second.labels.tolist()) == (2, [1])

@@ -1,0 +1,82 @@
+"""files: what is read, and what is said of files that are no panorama."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sap_ros.files import read_panorama, write_image
+
+
+def _save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_colour_files_are_read_as_rgb(tmp_path, suffix, panorama):
+    options = {"quality": 100} if suffix != "png" else {}
+    pixels = read_panorama(_save(tmp_path / f"p.{suffix}", panorama, **options))
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - panorama).mean() < 3
+
+
+def test_grey_and_palette_and_alpha_are_read_too(tmp_path, panorama):
+    grey = read_panorama(_save(tmp_path / "g.png", panorama[..., 0]))
+    np.testing.assert_array_equal(grey, np.repeat(panorama[..., :1], 3, axis=2))
+    Image.fromarray(panorama).convert("P").save(tmp_path / "p.png")
+    assert read_panorama(tmp_path / "p.png").shape == (256, 512, 3)
+    rgba = np.dstack([panorama, np.full((256, 512), 9, np.uint8)])
+    np.testing.assert_array_equal(read_panorama(_save(tmp_path / "a.png", rgba)), panorama)
+
+
+def test_truncated_files_are_said(tmp_path, panorama):
+    for suffix in ("jpg", "png", "webp"):
+        path = _save(tmp_path / f"cut.{suffix}", panorama)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(ValueError, match=rf"cut.{suffix} cannot be read"):
+            read_panorama(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [((256, 500, 3), "500x256"), ((1, 1, 3), "1x1"), ((100, 200, 3), "200x100")],
+)
+def test_what_is_no_panorama_is_named_with_its_file(tmp_path, shape, named):
+    path = _save(tmp_path / "odd.png", np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=f"odd.png: .*{named}"):
+        read_panorama(path)
+
+
+def test_deep_pixels_are_named(tmp_path):
+    path = _save(tmp_path / "deep.png", np.zeros((256, 512), np.uint16))
+    with pytest.raises(ValueError, match="8-bit"):
+        read_panorama(path)
+
+
+def test_no_file_and_no_image_are_said(tmp_path):
+    with pytest.raises(ValueError, match="is no file"):
+        read_panorama(tmp_path / "none.jpg")
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_panorama(tmp_path / "text.jpg")
+
+
+def test_a_written_image_replaces_the_old_one_whole(tmp_path, panorama):
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+    write_image(path, panorama)
+    np.testing.assert_array_equal(read_panorama(path), panorama)
+    assert os.listdir(tmp_path) == ["out.png"]
+
+
+def test_labels_of_sixteen_bits_survive(tmp_path):
+    labels = np.array([[0, 300], [65534, 1]], np.uint16)
+    write_image(tmp_path / "l.png", labels)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "l.png")), labels)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(OSError, match="could not be written"):
+        write_image(tmp_path / "none" / "out.png", np.zeros((4, 4), np.uint8))
