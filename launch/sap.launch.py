@@ -1,6 +1,5 @@
 """Starts the node and brings it up: `ros2 launch sap_ros sap.launch.py image:=/camera/image`."""
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.events import matches_action
@@ -11,19 +10,33 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
+from launch import LaunchDescription
+
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument("namespace", default_value="sap", description="namespace of the node and its topics"),
-        DeclareLaunchArgument("image", default_value="/image", description="topic of the equirectangular images"),
-        DeclareLaunchArgument("model", default_value="sap-nano", description="model to load; `sap models` lists them"),
-        DeclareLaunchArgument("device", default_value="cpu", description="torch device: cpu, cuda, cuda:1"),
+        DeclareLaunchArgument(
+            "namespace", default_value="sap", description="namespace of the node and its topics"
+        ),
+        DeclareLaunchArgument(
+            "image", default_value="/image", description="topic of the equirectangular images"
+        ),
+        DeclareLaunchArgument(
+            "model", default_value="sap-nano", description="model to load; `sap models` lists them"
+        ),
+        DeclareLaunchArgument(
+            "device", default_value="cpu", description="torch device: cpu, cuda, cuda:1"
+        ),
         DeclareLaunchArgument(
             "params_file",
             default_value=PathJoinSubstitution([FindPackageShare("sap_ros"), "config", "sap.yaml"]),
             description="parameter file of the node",
         ),
-        DeclareLaunchArgument("autostart", default_value="true", description="configure and activate the node; false leaves that to a lifecycle manager"),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            description="configure and activate the node; false leaves that to a lifecycle manager",
+        ),
     ]
     node = LifecycleNode(
         package="sap_ros",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from sap_ros.core.model import Model
+    from sap_ros.core.projection import Fusion
     from sap_ros.core.prompts import Prompt
+    from sap_ros.core.session import Strategy
 
 app = typer.Typer(
     help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
@@ -25,7 +27,8 @@ _CHECKPOINT = Annotated[
 ]
 _DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
 _STRATEGY = Annotated[
-    str, typer.Option(help="scan (the method), direct (the panorama resized) or patches (its crops).")
+    str,
+    typer.Option(help="scan (the method), direct (the panorama resized) or patches (its crops)."),
 ]
 _FUSION = Annotated[str, typer.Option(help="Fusion of the views: max or weighted.")]
 
@@ -59,7 +62,9 @@ def segment(
     image = read_panorama(panorama)
     prompts = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
-        load_model_with_bar(model, checkpoint, device), strategy, fusion=fusion  # type: ignore[arg-type]
+        load_model_with_bar(model, checkpoint, device),
+        cast("Strategy", strategy),  # a wrong one is said by the session
+        fusion=cast("Fusion", fusion),
     )
     session.set_image(image)
     for prompt in prompts:
@@ -75,7 +80,11 @@ def segment(
     write_image(out / "masks.png", instances.labels)
     write_image(out / "overlay.jpg", draw_overlay(image, instances, prompts))
     views = [
-        (view, _enlarged(mask.logits, view.shape[0]) * prompt.object_id, f"{prompt.object_id}: view {i}")
+        (
+            view,
+            _enlarged(mask.logits, view.shape[0]) * prompt.object_id,
+            f"{prompt.object_id}: view {i}",
+        )
         for prompt in prompts
         for i, (view, mask) in session.frame_masks(prompt.object_id).items()
     ]
@@ -146,7 +155,9 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
             u, v = (float(number) for number in place.split(","))
             (object_id,) = (int(number) for number in rest or ["1"])
         except ValueError:
-            raise ValueError(f"{text!r} is no point; it must read U,V or U,V:ID, with :- behind it where the point is off the object") from None
+            raise ValueError(
+                f"{text!r} is no point; it must read U,V or U,V:ID, with :- behind it where the point is off the object"
+            ) from None
         points.setdefault(object_id, []).append((u, v, label))
     return [
         from_pixels(i, np.array(p)[:, :2], size, np.array(p)[:, 2].astype(int))

@@ -33,7 +33,7 @@ def segmented(picture, tmp_path_factory):
 
 
 def test_segment_writes_all_files(segmented, picture):
-    done, out = segmented
+    _, out = segmented
     assert sorted(p.name for p in out.iterdir()) == [
         "masks.png",
         "objects.json",
@@ -47,7 +47,10 @@ def test_segment_writes_all_files(segmented, picture):
     assert [thing["id"] for thing in objects] == [1, 3]
     assert set(np.unique(labels)) - {0} == {o["id"] for o in objects if o["state"] == "TRACKED"}
     assert read_panorama(out / "overlay.jpg").shape == (256, 512, 3)
-    assert Image.open(out / "views.jpg").size == (6 * 256, 8 * 256)  # 24 views for each of two objects
+    assert Image.open(out / "views.jpg").size == (
+        6 * 256,
+        8 * 256,
+    )  # 24 views for each of two objects
 
 
 def test_segment_prints_a_table(segmented):

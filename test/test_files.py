@@ -1,7 +1,5 @@
 """files: what is read, and what is said of files that are no panorama."""
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,7 +66,7 @@ def test_a_written_image_replaces_the_old_one_whole(tmp_path, panorama):
     path.write_bytes(b"old")
     write_image(path, panorama)
     np.testing.assert_array_equal(read_panorama(path), panorama)
-    assert os.listdir(tmp_path) == ["out.png"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_labels_of_sixteen_bits_survive(tmp_path):

@@ -104,7 +104,9 @@ def build_architecture(name: str, image_size: int | None = None) -> SAM2Base:
         ValueError: an unknown name, or a size that does not fit.
     """
     file = model_info(name).config
-    ours = [folder / "models" / file for folder in (_PACKAGE / "config", _PACKAGE.parent / "config")]
+    ours = [
+        folder / "models" / file for folder in (_PACKAGE / "config", _PACKAGE.parent / "config")
+    ]
     path = next((p for p in ours if p.exists()), None)
     if path is None:
         path = Path(str(resources.files("sam2"))) / "configs" / "sam2.1" / file
@@ -212,7 +214,9 @@ class Model:
             batch = normalize(torch.from_numpy(view)[None].to(self.device))
             out = self.sam.forward_image(batch)
             _, maps, positions, sizes = self.sam._prepare_backbone_features(out)
-        if self._positions is None:  # they depend on the size alone: five times the features' memory
+        if (
+            self._positions is None
+        ):  # they depend on the size alone: five times the features' memory
             self._positions = positions
         return Features(maps, sizes)
 

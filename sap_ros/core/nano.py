@@ -24,6 +24,8 @@ class EfficientNetLiteTrunk(nn.Module):
     """
 
     _LAST_BLOCKS = (2, 4, 10, 15)  # the last block of each stride
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +76,7 @@ class ClickMapSAM2(SAM2Base):
         multimask_output: bool = False,
     ) -> Any:
         if point_inputs is not None:
-            prompt_map = self.prompt_map(
-                point_inputs["point_coords"], point_inputs["point_labels"]
-            )
+            prompt_map = self.prompt_map(point_inputs["point_coords"], point_inputs["point_labels"])
             mask_inputs = prompt_map if mask_inputs is None else mask_inputs + prompt_map
         return super()._forward_sam_heads(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output

@@ -29,10 +29,10 @@ def tint(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         if object_id == 0:
             continue
         mask = labels == object_id
-        painted[mask] = (0.5 * image[mask] + 0.5 * np.array(colour(int(object_id)))).astype(np.uint8)
-        outline, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        painted[mask] = (0.5 * image[mask] + 0.5 * np.array(colour(int(object_id)))).astype(
+            np.uint8
         )
+        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(painted, outline, -1, colour(int(object_id)), thickness)
     return painted
 
@@ -89,7 +89,9 @@ def contact_sheet(
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         tile = tint(small, cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST))
         for shade, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(tile, caption, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, shade, width, cv2.LINE_AA)
+            cv2.putText(
+                tile, caption, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, shade, width, cv2.LINE_AA
+            )
         row, column = divmod(i, columns)
         sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
     return sheet

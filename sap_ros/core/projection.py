@@ -120,7 +120,9 @@ class Canvas:
         self._sum = np.full(shape, 0 if fusion == "weighted" else NO_OBJECT, np.float32)
         self._weights = np.zeros(shape, np.float32) if fusion == "weighted" else None
 
-    def add(self, logits: np.ndarray, top: int, left: int, nearness: Callable[[], np.ndarray]) -> None:
+    def add(
+        self, logits: np.ndarray, top: int, left: int, nearness: Callable[[], np.ndarray]
+    ) -> None:
         """Adds a rectangle of logits.
 
         Args:
@@ -203,13 +205,14 @@ class _Footprint:
         self._off_centre = np.abs(offsets).max(0)
         index = np.clip((offsets + 1) * (view_size / 2) - 0.5, 0, view_size - 1)
         index[:, self._off_centre > 1] = -1000  # far from the image: the border's value
-        self._table = cv2.convertMaps(index[0], index[1], cv2.CV_16SC2)
+        self._coarse, self._fine = cv2.convertMaps(index[0], index[1], cv2.CV_16SC2)
 
     def look_up(self, image: np.ndarray) -> np.ndarray:
         """A view's (size, size) logits at the rectangle's pixels; ``NO_OBJECT`` outside the view."""
         return cv2.remap(
             image,
-            *self._table,
+            self._coarse,
+            self._fine,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=NO_OBJECT,

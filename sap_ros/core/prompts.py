@@ -50,7 +50,9 @@ class Prompt:
                 "they must be (P, 3) and (P,)"
             )
         if not np.isfinite(directions).all():
-            raise ValueError(f"a point is not finite: {_first(directions, ~np.isfinite(directions))}")
+            raise ValueError(
+                f"a point is not finite: {_first(directions, ~np.isfinite(directions))}"
+            )
         length = np.linalg.norm(directions, axis=1)
         if (length < 1e-9).any():
             raise ValueError(f"a direction has no length: {_first(directions, length < 1e-9)}")
@@ -60,7 +62,9 @@ class Prompt:
                 f"a point's label is {labels[~known][0]}; it must be 1 (on the object) or 0 (off it)"
             )
         if not (labels == POSITIVE).any():
-            raise ValueError(f"object {self.object_id} has no positive point; it needs at least one")
+            raise ValueError(
+                f"object {self.object_id} has no positive point; it needs at least one"
+            )
         object.__setattr__(self, "directions", directions / length[:, None])
         object.__setattr__(self, "labels", labels.astype(np.int32))
 

@@ -1,10 +1,10 @@
 """The public face of the core: a panorama in, prompts in, instances out.
 
-    session = PanoramaSession(load_model())
-    session.set_image(image)                       # (H, 2H, 3) uint8 RGB
-    session.add_prompt(from_pixels(1, [(2100, 1180)], session.size))
-    instances = session.segment()
-    instances.labels, instances.objects[0].azimuth
+session = PanoramaSession(load_model())
+session.set_image(image)                       # (H, 2H, 3) uint8 RGB
+session.add_prompt(from_pixels(1, [(2100, 1180)], session.size))
+instances = session.segment()
+instances.labels, instances.objects[0].azimuth
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ class PanoramaSession:
     def add_prompt(self, prompt: Prompt) -> None:
         """Adds an object, or more points to the object that has the prompt's id."""
         there = self._objects.get(prompt.object_id)
-        self._objects[prompt.object_id] = _Object(there.prompt.extended(prompt) if there else prompt)
+        self._objects[prompt.object_id] = _Object(
+            there.prompt.extended(prompt) if there else prompt
+        )
 
     def remove_object(self, object_id: int) -> None:
         """Forgets an object; ValueError when there is none of that id."""
@@ -169,9 +171,7 @@ class PanoramaSession:
             thing.masks = track(self.model, self._encoded, order, clicks, visited)
         return frames.fuse(((i, mask.logits) for i, mask in thing.masks.items()), self.fusion)
 
-    def _clicks(
-        self, frames: Frames, prompt: Prompt, order: tuple[int, ...]
-    ) -> dict[int, Clicks]:
+    def _clicks(self, frames: Frames, prompt: Prompt, order: tuple[int, ...]) -> dict[int, Clicks]:
         """The prompt's points in each frame that sees a positive one."""
         clicks: dict[int, Clicks] = {}
         for frame in order if self.click_frames == "all" else order[:1]:

@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from sap_ros.core.instances import Instances, State, measure
 from sap_ros.core.overlay import contact_sheet, draw_overlay
 from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.prompts import from_pixels
 from sap_ros.core.trajectory import Trajectory
 from sap_ros.files import read_panorama, write_image
 from sap_ros.msg import ObjectArray
@@ -38,9 +38,7 @@ _NAMESPACE = "/sap"
 _START_UP, _ANSWER = 120.0, 900.0  # seconds
 
 
-def run_demo(
-    panorama: Path | None, points: list[str], out: Path, model: str, device: str
-) -> None:
+def run_demo(panorama: Path | None, points: list[str], out: Path, model: str, device: str) -> None:
     """Segments a panorama with the node, over DDS, and writes pictures of it.
 
     Args:
@@ -73,7 +71,9 @@ def run_demo(
     prompts = [from_pixels(i, [click], size) for i, click in enumerate(clicks, 1)]
     began = time.monotonic()
     with _node(model, device), _client() as client:
-        print(f"The node is up after {time.monotonic() - began:.1f} s; publishing {size[0]}x{size[1]}")
+        print(
+            f"The node is up after {time.monotonic() - began:.1f} s; publishing {size[0]}x{size[1]}"
+        )
         asked = time.monotonic()
         masks, found = client.ask(image, clicks)
         print(f"Masks and bearings came after {time.monotonic() - asked:.1f} s")
@@ -177,8 +177,7 @@ class _Client(Node):
         message.step = 3 * image.shape[1]
         message.data.frombytes(image.tobytes())
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
-        for publisher in (self._image, self._click):
-            self._wait(lambda p=publisher: p.get_subscription_count() > 0, _START_UP, "subscribe")
+        self._wait(self._subscribed, _START_UP, "subscribe")
         for u, v in clicks:
             click = PointStamped(header=message.header)
             click.point.x, click.point.y = u, v
@@ -201,6 +200,10 @@ class _Client(Node):
         self._wait(answered, _ANSWER, "answer")
         assert self._found is not None
         return self._masks[stamp], self._found
+
+    def _subscribed(self) -> bool:
+        publishers = (self._image, self._click)
+        return all(publisher.get_subscription_count() > 0 for publisher in publishers)
 
     def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
         end = time.monotonic() + seconds

@@ -28,7 +28,7 @@ from sap_ros.node.parameters import declare_parameters, read_parameters
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """The node is being deactivated: the worker leaves its work as it is."""
 
 
@@ -126,15 +126,12 @@ class SapNode(LifecycleNode):
         while True:
             with self._work:
                 # A click waits for the first image; an image with nothing to look for is kept.
-                self._work.wait_for(
-                    lambda: not self._running or self._image or (self._clicks and current)
-                )
+                while self._running and not self._image and not (self._clicks and current):
+                    self._work.wait()
                 if not self._running:
                     return
                 image, self._image = self._image, None
-                clicks: list[PointStamped] = []
-                if image or current:
-                    clicks, self._clicks = self._clicks, []
+                clicks, self._clicks = self._clicks, []
             try:
                 if image:
                     session.set_image(image_to_rgb(image))
@@ -143,7 +140,7 @@ class SapNode(LifecycleNode):
                     self._add(session, click)
                 if session.object_ids and current:
                     self._publish(session, current)
-            except _Stopped:
+            except _StoppedError:
                 return
             except Exception as error:  # the node outlives whatever arrives
                 self.get_logger().error(f"{type(error).__name__}: {error}", throttle_duration_sec=1)
@@ -161,7 +158,7 @@ class SapNode(LifecycleNode):
     def _publish(self, session: PanoramaSession, image: Image) -> None:
         def check(done: int, count: int, object_id: int) -> None:
             if not self._running:
-                raise _Stopped
+                raise _StoppedError
 
         instances = session.segment(check)
         masks = image_from_labels(instances.labels, self._values["mask_encoding"], image.header)

@@ -88,7 +88,9 @@ def draw_shape(rng: Generator, texture: np.ndarray) -> Patch:
     if rng.random() < 0.5:
         image = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
         shade = np.linspace(rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.4), size)
-        image = np.clip(image * (shade[:, None, None] if rng.random() < 0.5 else shade[:, None]), 0, 255)
+        image = np.clip(
+            image * (shade[:, None, None] if rng.random() < 0.5 else shade[:, None]), 0, 255
+        )
     else:
         side = min(*texture.shape[:2], int(rng.integers(64, 400)))
         top, left = (int(rng.integers(n - side + 1)) for n in texture.shape[:2])
@@ -132,9 +134,9 @@ def paste(
     h, w = patch.alpha.shape
     x = offset[..., 0] * cos - offset[..., 1] * sin + w / 2 - 0.5
     y = offset[..., 0] * sin + offset[..., 1] * cos + h / 2 - 0.5
-    maps = [np.nan_to_num(a, nan=-1e4).clip(-1e4, 1e4).astype(np.float32) for a in (x, y)]
-    alpha = cv2.remap(patch.alpha, *maps, cv2.INTER_LINEAR, borderValue=0)
-    colour = cv2.remap(patch.image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = (np.nan_to_num(a, nan=-1e4).clip(-1e4, 1e4).astype(np.float32) for a in (x, y))
+    alpha = cv2.remap(patch.alpha, x, y, cv2.INTER_LINEAR, borderValue=0)
+    colour = cv2.remap(patch.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     rows = panorama[top:bottom]
     blended = rows + alpha[..., None] * (colour.astype(np.float32) - rows)
     panorama[top:bottom] = np.round(blended).astype(np.uint8)

@@ -85,19 +85,29 @@ def _objects() -> dict[int, str]:
             bpy.ops.object.shade_smooth()
         made[thing.pass_index] = name
 
-    add.primitive_uv_sphere_add(segments=64, ring_count=32, radius=0.55, location=(-2.4, 0.06, 0.55))
+    add.primitive_uv_sphere_add(
+        segments=64, ring_count=32, radius=0.55, location=(-2.4, 0.06, 0.55)
+    )
     keep("red ball", _material("red", (0.6, 0.02, 0.02), 0.35))
-    add.primitive_uv_sphere_add(segments=64, ring_count=32, radius=0.42, location=(0.45, -0.35, 3.0))
+    add.primitive_uv_sphere_add(
+        segments=64, ring_count=32, radius=0.42, location=(0.45, -0.35, 3.0)
+    )
     keep("lamp", _material("orange", (0.85, 0.3, 0.02), 0.5))
-    add.primitive_cube_add(size=1, location=(2.6, -1.1, 0.45), rotation=(0, 0, 0.5), scale=(0.9, 0.9, 0.9))
+    add.primitive_cube_add(
+        size=1, location=(2.6, -1.1, 0.45), rotation=(0, 0, 0.5), scale=(0.9, 0.9, 0.9)
+    )
     keep("blue box", _material("blue", (0.02, 0.08, 0.45), 0.5), smooth=False)
     add.primitive_cylinder_add(vertices=64, radius=0.4, depth=1.7, location=(0.9, 2.5, 0.85))
     keep("yellow column", _material("yellow", (0.75, 0.5, 0.03), 0.5))
     add.primitive_cone_add(vertices=64, radius1=0.55, depth=1.3, location=(-0.6, -2.5, 0.65))
     keep("green cone", _material("green", (0.02, 0.3, 0.05), 0.6))
     add.primitive_torus_add(
-        major_radius=0.42, minor_radius=0.15, major_segments=96, minor_segments=32,
-        location=(-2.0, 2.0, 1.5), rotation=(0, math.pi / 2, -math.pi / 4),
+        major_radius=0.42,
+        minor_radius=0.15,
+        major_segments=96,
+        minor_segments=32,
+        location=(-2.0, 2.0, 1.5),
+        rotation=(0, math.pi / 2, -math.pi / 4),
     )
     keep("white ring", _material("white", (0.9, 0.9, 0.9), 0.3))
     return made
@@ -142,8 +152,8 @@ def _render(size: tuple[int, int], samples: int) -> tuple[np.ndarray, np.ndarray
 
 def _click(mask: np.ndarray) -> list[float]:
     """A pixel (u, v) well inside a mask, which may lie across the seam."""
-    turned = np.roll(mask, mask.shape[1] // 2, axis=1)
-    for image, shift in ((mask, 0), (turned, mask.shape[1] // 2)):
+    for shift in (0, mask.shape[1] // 2):
+        image = np.roll(mask, shift, axis=1)
         if not (image[:, 0].any() and image[:, -1].any()):
             break
     distance = cv2.distanceTransform(image.astype(np.uint8), cv2.DIST_L2, 5)

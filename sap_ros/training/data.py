@@ -106,7 +106,9 @@ def draw_prompt(mask: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarray
         corners += rng.uniform(-0.08, 0.08, (2, 2)) * reach
         return np.clip(corners, 0, size).astype(np.float32), np.array([2, 3], np.int32)
     if rng.random() < 0.5:
-        distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[
+            1:-1, 1:-1
+        ]
         v, u = np.unravel_index(distance.argmax(), distance.shape)
     else:
         i = rng.integers(len(xs))
@@ -161,7 +163,8 @@ class SingleViews(IterableDataset):
 
     def draw(self, rng: Generator) -> dict[str, Tensor]:
         kind = str(rng.choice(list(self.kinds), p=list(self.kinds.values())))
-        images, index, masks, points, labels = [], [], [], [], []
+        images: list[np.ndarray] = []
+        index, masks, points, labels = [], [], [], []
         while len(images) < self.batch:
             if not self.photographs or (self.panoramas and rng.random() < 0.5):
                 panorama = self.panoramas[rng.integers(len(self.panoramas))]
@@ -253,4 +256,3 @@ class ScanWindows(IterableDataset):
             "points": torch.from_numpy(at),
             "labels": torch.from_numpy(np.array(point_labels, np.int32).T[:, :, None].copy()),
         }
-

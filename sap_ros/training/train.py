@@ -88,7 +88,8 @@ def train(config: TrainConfig, out: Path) -> None:
     windows = _windows(config, seed) if config.stage == "scan" else None
     draw = random.Random(seed)
     began = saved = time.monotonic()
-    spent_before, averages = spent, {}
+    spent_before = spent
+    averages: dict[str, float] = {}
     while spent < config.minutes * 60:
         progress = spent / (config.minutes * 60)
         for group in optimizer.param_groups:
@@ -216,9 +217,7 @@ def view_step(
     """Loss of a batch of single views, each a first view with a prompt."""
     flat, _, sizes = encode(model, batch["images"], frozen)
     index = batch["image_index"]
-    maps = [
-        f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)
-    ]
+    maps = [f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)]
     backbone = maps[-1] + model.no_mem_embed.view(1, -1, 1, 1)
     points = {"point_coords": batch["points"], "point_labels": batch["labels"]}
     masks, _, iou, _, _, _, presence = model._forward_sam_heads(
@@ -249,7 +248,9 @@ def scan_step(
         flat, positions, sizes = encode(model, window["images"], frozen=True)
     views, n = window["masks"].shape[:2]
     memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    clicked = [i for i in range(views) if i == 0 or (click_all and (window["labels"][i] == 1).all())]
+    clicked = [
+        i for i in range(views) if i == 0 or (click_all and (window["labels"][i] == 1).all())
+    ]
     losses, of_clicks, of_memory, known = [], [], [], []
     for i in [*clicked, *(i for i in range(views) if i not in clicked)]:
         features = [f[:, i : i + 1].expand(-1, n, -1) for f in flat]
@@ -309,7 +310,9 @@ def _save(
     }
     torch.save(state, out / "last.pt.part")
     (out / "last.pt.part").rename(out / "last.pt")
-    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state["model"].items()}
+    half = {
+        k: v.half().contiguous() if v.is_floating_point() else v for k, v in state["model"].items()
+    }
     save_file(half, out / "weights.safetensors.part")
     (out / "weights.safetensors.part").rename(out / "weights.safetensors")
 

@@ -34,7 +34,9 @@ def test_a_cap_gives_its_direction_and_solid_angle(azimuth, elevation, radius):
     )
     pixel = np.pi / HEIGHT
     assert found.elevation_max == pytest.approx(min(elevation + radius, np.pi / 2), abs=1.5 * pixel)
-    assert found.elevation_min == pytest.approx(max(elevation - radius, -np.pi / 2), abs=1.5 * pixel)
+    assert found.elevation_min == pytest.approx(
+        max(elevation - radius, -np.pi / 2), abs=1.5 * pixel
+    )
     if abs(elevation) + radius > np.pi / 2 + pixel:  # it holds a pole
         assert found.azimuth_width == pytest.approx(2 * np.pi)
     elif abs(elevation) + radius < np.pi / 2 - 0.05:

@@ -1,5 +1,7 @@
 """trajectory: which views, in which order, and what they see."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,9 +25,7 @@ trajectories = st.builds(
 )
 
 
-@pytest.mark.parametrize(
-    ("overlap", "columns", "rows"), [(0.5, 8, 3), (2 / 3, 12, 4), (0.0, 4, 3)]
-)
+@pytest.mark.parametrize(("overlap", "columns", "rows"), [(0.5, 8, 3), (2 / 3, 12, 4), (0.0, 4, 3)])
 def test_published_counts(overlap, columns, rows):
     trajectory = Trajectory(overlap=overlap)
     assert (len(trajectory.yaws), len(trajectory.pitches)) == (columns, rows)
@@ -52,7 +52,7 @@ def test_default_sees_every_direction_three_times_or_more(direction):
 
 
 def _steps(views):
-    for a, b in zip(views, views[1:], strict=False):
+    for a, b in pairwise(views):
         yield abs(np.sin((a.yaw - b.yaw) / 2)) > 1e-9, abs(a.pitch - b.pitch) > 1e-9
 
 

@@ -14,9 +14,9 @@ from geometry_msgs.msg import PointStamped  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from sap_ros.msg import ObjectArray  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from sap_ros.msg import ObjectArray  # noqa: E402
 from sap_ros.node.sap_node import SapNode  # noqa: E402
 
 # A domain of its own for every test process, so that runs side by side do not meet.
@@ -45,7 +45,9 @@ class Rig:
     def up(self):
         assert self.sap.trigger_configure().name == "SUCCESS"
         assert self.sap.trigger_activate().name == "SUCCESS"
-        self.until(lambda: self.images.get_subscription_count() and self.clicks.get_subscription_count())
+        self.until(
+            lambda: self.images.get_subscription_count() and self.clicks.get_subscription_count()
+        )
         self.until(lambda: self.sap.count_subscribers("masks") == 1)
         return self
 

@@ -21,7 +21,10 @@ PATCH = Patch(np.full((128, 128, 3), 200, np.uint8), DISK.astype(np.float32))
 
 
 @given(
-    st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2), st.floats(0.1, 1.2), st.floats(-3, 3)
+    st.floats(-np.pi, np.pi),
+    st.floats(-np.pi / 2, np.pi / 2),
+    st.floats(0.1, 1.2),
+    st.floats(-3, 3),
 )
 @settings(max_examples=30)
 def test_a_pasted_disk_is_a_cap_of_the_asked_size_anywhere(azimuth, elevation, half, roll):
@@ -32,7 +35,9 @@ def test_a_pasted_disk_is_a_cap_of_the_asked_size_anywhere(azimuth, elevation, h
     assert np.degrees(sphere.angle_between(found.direction, centre)) < 0.5
     assert found.solid_angle == pytest.approx(2 * np.pi * (1 - np.cos(half)), rel=0.05)
     assert (panorama[instances == 5] > 90).all()
-    assert not panorama[cv2.dilate((instances == 5).astype(np.uint8), np.ones((9, 9))) == 0].any() or (
+    assert not panorama[
+        cv2.dilate((instances == 5).astype(np.uint8), np.ones((9, 9))) == 0
+    ].any() or (
         found.azimuth_width > 6  # round a pole or across the seam the dilation does not follow
         or abs(found.azimuth) + found.azimuth_width / 2 > 3.1
     )

@@ -25,7 +25,8 @@ def panoramas(tmp_path, panorama):
         image, ids = panorama.copy(), np.zeros((256, 512), np.uint16)
         for k in range(1, 9):
             patch = Patch(
-                np.full((32, 32, 3), rng.integers(0, 256, 3), np.uint8), np.ones((32, 32), np.float32)
+                np.full((32, 32, 3), rng.integers(0, 256, 3), np.uint8),
+                np.ones((32, 32), np.float32),
             )
             at = rng.normal(size=3)
             paste(image, ids, patch, at / np.linalg.norm(at), 0.4, 0, k)
