@@ -8,7 +8,7 @@ mkdir -p log build/source
 ln -sfn ../.. build/source/sap_ros
 touch build/COLCON_IGNORE
 if ! colcon --log-base log build --base-paths build/source/sap_ros \
-  --event-handlers console_direct- --cmake-args \
+  --symlink-install --event-handlers console_direct- --cmake-args \
   -DPython3_EXECUTABLE="$VIRTUAL_ENV/bin/python" -DPython3_FIND_VIRTUALENV=ONLY \
   >log/build.log 2>&1; then
   grep -m3 -iE "error" log/build.log >&2 || tail -3 log/build.log >&2

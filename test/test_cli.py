@@ -101,7 +101,7 @@ def test_the_core_and_the_command_need_no_ros(tmp_path):
         "import sys\n"
         "class NoRos:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('rclpy', 'cv_bridge', 'sensor_msgs', 'geometry_msgs'):\n"
+        "        if name.split('.')[0] in ('rclpy', 'sensor_msgs', 'geometry_msgs'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, NoRos())\n"
         "import sap_ros.cli, sap_ros.core.session, sap_ros.core.overlay, sap_ros.report\n"

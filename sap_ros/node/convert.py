@@ -1,11 +1,15 @@
-"""Between ROS messages and the core's types."""
+"""Between ROS messages and the core's types.
+
+Images are read here and not by cv_bridge: the one on PyPI takes no heed of ``step``, and breaks with
+numpy 2; here it is a view of the message's bytes.
+"""
 
 from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
-from cv_bridge import CvBridge
 from geometry_msgs.msg import Vector3
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -13,8 +17,14 @@ from std_msgs.msg import Header
 from sap_ros.core.instances import Instance, Instances
 from sap_ros.msg import Object, ObjectArray
 
-_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-_bridge = CvBridge()
+# Channels, and cv2's conversion to RGB.
+_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+}
 
 
 def image_to_rgb(message: Image) -> np.ndarray:
@@ -23,25 +33,27 @@ def image_to_rgb(message: Image) -> np.ndarray:
     Raises:
         ValueError: an encoding that cannot be used, or sizes that contradict each other.
     """
-    encoding = message.encoding.lower()
-    if encoding not in _CHANNELS:
+    width, height, step = message.width, message.height, message.step
+    if message.encoding.lower() not in _ENCODINGS:
         raise ValueError(
-            f"the image's encoding is {message.encoding!r}; it must be one of {', '.join(_CHANNELS)}"
+            f"the image's encoding is {message.encoding!r}; it must be one of "
+            f"{', '.join(_ENCODINGS)}"
         )
-    if not message.width or not message.height:
-        raise ValueError(f"the image is {message.width}x{message.height}; it must not be empty")
-    row = message.width * _CHANNELS[encoding]
-    if message.step < row:
+    channels, conversion = _ENCODINGS[message.encoding.lower()]
+    if not width or not height:
+        raise ValueError(f"the image is {width}x{height}; it must not be empty")
+    if step < width * channels:
         raise ValueError(
-            f"the image's step is {message.step}; {message.width} pixels in {encoding} take {row} bytes"
+            f"the image's step is {step}; {width} pixels in {message.encoding} take "
+            f"{width * channels} bytes"
         )
-    if len(message.data) != message.step * message.height:
+    if len(message.data) != step * height:
         raise ValueError(
-            f"the image has {len(message.data)} bytes; {message.height} rows of {message.step} "
-            f"take {message.step * message.height}"
+            f"the image has {len(message.data)} bytes; {height} rows of {step} take {step * height}"
         )
-    message.encoding = encoding
-    return np.asarray(_bridge.imgmsg_to_cv2(message, "rgb8"))
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
+    image = rows[:, : width * channels].reshape(height, width, channels)
+    return image if conversion is None else np.asarray(cv2.cvtColor(image, conversion))
 
 
 def image_from_labels(labels: np.ndarray, encoding: str, header: Header) -> Image:

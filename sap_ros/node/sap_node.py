@@ -47,6 +47,7 @@ class SapNode(LifecycleNode):
         self._running = False
         self._worker: threading.Thread | None = None
         self._inputs: list[Any] = []
+        self.get_logger().info("waiting to be configured and activated; the launch file does both")
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:

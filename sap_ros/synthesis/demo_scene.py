@@ -101,15 +101,10 @@ def _objects() -> dict[int, str]:
     keep("yellow column", _material("yellow", (0.75, 0.5, 0.03), 0.5))
     add.primitive_cone_add(vertices=64, radius1=0.55, depth=1.3, location=(-0.6, -2.5, 0.65))
     keep("green cone", _material("green", (0.02, 0.3, 0.05), 0.6))
-    add.primitive_torus_add(
-        major_radius=0.42,
-        minor_radius=0.15,
-        major_segments=96,
-        minor_segments=32,
-        location=(-2.0, 2.0, 1.5),
-        rotation=(0, math.pi / 2, -math.pi / 4),
+    add.primitive_uv_sphere_add(
+        segments=64, ring_count=32, radius=1, location=(-1.8, 1.8, 1.5), scale=(0.45, 0.45, 0.3)
     )
-    keep("white ring", _material("white", (0.9, 0.9, 0.9), 0.3))
+    keep("violet balloon", _material("violet", (0.25, 0.03, 0.4), 0.4))
     return made
 
 

@@ -47,6 +47,7 @@ class TrainConfig:
     batch: int = 24  # views a batch (stage views)
     objects: int = 6  # at most, a view
     window: int = 7  # views a window (stage scan)
+    gate_from: float = 0.4  # stage scan: share of the run after which absent objects' masks are cut
     view_share: float = 0.25  # stage scan: share of iterations on single views, against forgetting
     minutes: float = 30.0
     lr: float = 5e-4
@@ -95,6 +96,9 @@ def train(config: TrainConfig, out: Path) -> None:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * group["scale"] * _schedule(progress, iteration)
         frozen = config.stage == "scan" or progress < config.encoder_warm_up
+        # SAM 2 cuts off the mask of an object that it holds to be absent, and with it the gradient.
+        # Memory that knows nothing yet holds most to be absent: it learns without the cut first.
+        model.pred_obj_scores = config.stage == "views" or progress >= config.gate_from
         if windows is None or draw.random() < config.view_share:
             loss, figures = view_step(model, next(views), weights, frozen)
         else:

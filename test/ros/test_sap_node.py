@@ -217,8 +217,11 @@ def test_a_signal_ends_the_process_cleanly(number):
     process = subprocess.Popen(
         [sys.executable, str(executable)], stderr=subprocess.PIPE, text=True, env=os.environ
     )
-    time.sleep(8)  # imports take a while; a signal before them is Python's to answer
+    assert "waiting to be configured" in process.stderr.readline()
+    time.sleep(0.5)  # from the constructor's last line to spin
     process.send_signal(number)
+    began = time.monotonic()
     _, error = process.communicate(timeout=10)
     assert process.returncode == 0, error
     assert "Traceback" not in error
+    assert time.monotonic() - began < 2
