@@ -35,7 +35,7 @@ install/.stamp: $(STAMPS)/ros CMakeLists.txt package.xml $(SOURCES)
 build: install/.stamp
 
 demo: install/.stamp
-	@$(ENV) sap demo $(PANORAMA) $(if $(POINT),--point $(POINT))
+	@$(ENV) sap demo $(if $(PANORAMA),"$(PANORAMA)") $(if $(POINT),--point "$(POINT)")
 
 test: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m "not slow"
@@ -43,7 +43,7 @@ test: install/.stamp $(STAMPS)/dev
 test-slow: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m slow
 
-check: install/.stamp $(STAMPS)/dev
+check: $(STAMPS)/dev
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
 
 clean:

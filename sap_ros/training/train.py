@@ -49,7 +49,7 @@ class TrainConfig:
     window: int = 7  # views a window (stage scan)
     gate_from: float = 0.4  # stage scan: share of the run after which absent objects' masks are cut
     view_share: float = 0.25  # stage scan: share of iterations on single views, against forgetting
-    minutes: float = 30.0
+    iterations: int = 1000
     lr: float = 5e-4
     encoder_lr_scale: float = 0.25  # of the trunk; the scan stage freezes the encoder
     encoder_warm_up: float = 0.2  # share of the run for which the trunk stays frozen
@@ -75,13 +75,13 @@ def train(config: TrainConfig, out: Path) -> None:
         [{"params": rest, "scale": 1.0}, {"params": trunk, "scale": config.encoder_lr_scale}],
         weight_decay=config.weight_decay,
     )
-    iteration, spent = 0, 0.0
+    iteration = 0
     last = out / "last.pt"
     if last.exists():
         state = torch.load(last, weights_only=True)
-        model.load_state_dict(state["model"], strict=False)
+        model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        iteration, spent = state["iteration"], state["spent"]
+        iteration = state["iteration"]
     model.train()
     weights = LossWeights(**config.loss)
     seed = config.seed + iteration  # a resumed run sees new samples
@@ -89,10 +89,10 @@ def train(config: TrainConfig, out: Path) -> None:
     windows = _windows(config, seed) if config.stage == "scan" else None
     draw = random.Random(seed)
     began = saved = time.monotonic()
-    spent_before = spent
+    first = iteration
     averages: dict[str, float] = {}
-    while spent < config.minutes * 60:
-        progress = spent / (config.minutes * 60)
+    while iteration < config.iterations:
+        progress = iteration / config.iterations
         for group in optimizer.param_groups:
             group["lr"] = config.lr * group["scale"] * _schedule(progress, iteration)
         frozen = config.stage == "scan" or progress < config.encoder_warm_up
@@ -108,19 +108,20 @@ def train(config: TrainConfig, out: Path) -> None:
         torch.nn.utils.clip_grad_norm_(trunk + rest, config.clip)
         optimizer.step()
         iteration += 1
-        spent = spent_before + time.monotonic() - began
         for name, value in {"loss": loss.item(), **figures}.items():
             averages[name] = 0.95 * averages.get(name, value) + 0.05 * value
         if iteration % config.log_every == 0:
-            row = {"iteration": iteration, "minutes": round(spent / 60, 2)}
+            pace = (time.monotonic() - began) / (iteration - first)
+            row = {"iteration": iteration, "seconds": round(pace, 3)}
             row |= {name: round(value, 4) for name, value in averages.items()}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+            left = pace * (config.iterations - iteration) / 60
+            print(f"{row}, {left:.0f} min left", flush=True)
         if time.monotonic() - saved > config.save_every:
             saved = time.monotonic()
-            _save(model, optimizer, iteration, spent, out)
-    _save(model, optimizer, iteration, spent, out)
+            _save(model, optimizer, iteration, out)
+    _save(model, optimizer, iteration, out)
 
 
 def _initialise(model: SAM2Base, config: TrainConfig) -> None:
@@ -302,15 +303,12 @@ def scan_step(
     return torch.stack(losses).mean(), figures
 
 
-def _save(
-    model: SAM2Base, optimizer: torch.optim.Optimizer, iteration: int, spent: float, out: Path
-) -> None:
+def _save(model: SAM2Base, optimizer: torch.optim.Optimizer, iteration: int, out: Path) -> None:
     """Writes beside, then renames: a run killed here still has the checkpoint before."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "iteration": iteration,
-        "spent": spent,
     }
     torch.save(state, out / "last.pt.part")
     (out / "last.pt.part").rename(out / "last.pt")
