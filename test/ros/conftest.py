@@ -10,14 +10,14 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
 
-from geometry_msgs.msg import PointStamped  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sap_ros.msg import ObjectArray  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from geometry_msgs.msg import PointStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sap_ros.msg import ObjectArray
+from sensor_msgs.msg import Image
 
-from sap_ros.node.sap_node import SapNode  # noqa: E402
+from sap_ros.node.sap_node import SapNode
 
 # A domain of its own for every test process, so that runs side by side do not meet.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
