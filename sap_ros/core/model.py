@@ -186,6 +186,73 @@ class Features:
     sizes: list[tuple[int, int]]
 
 
+#: What has been seen of the objects, by SAM 2's names: conditioning views, and the others, by index.
+Memory = dict[str, dict[int, dict[str, Any]]]
+
+
+def empty_memory() -> Memory:
+    """A memory bank that holds nothing."""
+    return {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Masks of N objects in one view.
+
+    Attributes:
+        masks: (N, M, S / 4, S / 4) logits of the M candidates.
+        qualities: (N, M) predicted IoU of each.
+        best: (N, 1, S / 4, S / 4), the candidate of the highest quality.
+        presence: (N, 1) logit of the object being in the view.
+        memory: what SAM 2 remembers of this view.
+    """
+
+    masks: Tensor
+    qualities: Tensor
+    best: Tensor
+    presence: Tensor
+    memory: dict[str, Any]
+
+
+def decode_view(
+    sam: SAM2Base,
+    features: Features,
+    positions: list[Tensor],
+    index: int,
+    count: int,
+    memory: Memory,
+    points: dict[str, Tensor] | None,
+) -> Decoded:
+    """Decodes one view of a sequence, as SAM 2's video predictor and its trainer do.
+
+    Args:
+        sam: the network.
+        features: of the view, with a batch of N objects.
+        positions: positional encodings, likewise.
+        index: the view's place in the sequence.
+        count: length of the sequence.
+        memory: what came before; is not changed.
+        points: ``point_coords`` (N, P, 2) and ``point_labels`` (N, P); None where nothing is
+            clicked. A clicked view is decoded from its clicks alone.
+    """
+    out, heads, _, _ = sam._track_step(
+        frame_idx=index,
+        is_init_cond_frame=points is not None,
+        current_vision_feats=features.maps,
+        current_vision_pos_embeds=positions,
+        feat_sizes=features.sizes,
+        point_inputs=points,
+        mask_inputs=None,
+        output_dict=memory,
+        num_frames=count,
+        track_in_reverse=False,
+        prev_sam_mask_logits=None,
+    )
+    masks, _, qualities, best, full, out["obj_ptr"], presence = heads
+    sam._encode_memory_in_output(features.maps, features.sizes, points, True, full, presence, out)
+    return Decoded(masks, qualities, best, presence, out)
+
+
 class Model:
     """A SAM 2 model on a device; encodes views. Views are square, of ``image_size`` pixels.
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from sap_ros.core.model import Features, Model
+from sap_ros.core.model import Features, Memory, Model, decode_view, empty_memory
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,7 @@ def track(
     clicked = [i for i, frame in enumerate(order) if frame in clicks]
     if not clicked:
         raise ValueError("none of the frames to visit has a click")
-    memory: dict[str, dict[int, dict[str, Any]]] = {
-        "cond_frame_outputs": {},
-        "non_cond_frame_outputs": {},
-    }
+    memory = empty_memory()
     found: dict[int, FrameMask] = {}
     for i in [*clicked, *(i for i in range(len(order)) if order[i] not in clicks)]:
         frame = order[i]
@@ -77,41 +73,23 @@ def track(
 
 
 def _step(
-    model: Model,
-    features: Features,
-    index: int,
-    count: int,
-    memory: dict[str, dict[int, dict[str, Any]]],
-    clicks: Clicks | None,
+    model: Model, features: Features, index: int, count: int, memory: Memory, clicks: Clicks | None
 ) -> FrameMask:
     """Decodes a frame, and writes it to memory under ``index``."""
-    sam, points = model.sam, None
+    points = None
     if clicks is not None:
         coords, labels = (torch.from_numpy(a[None]).to(model.device) for a in clicks)
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
     with model.precision():
-        out, heads, _, _ = sam._track_step(
-            frame_idx=index,
-            is_init_cond_frame=points is not None,
-            current_vision_feats=features.maps,
-            current_vision_pos_embeds=model.positions,
-            feat_sizes=features.sizes,
-            point_inputs=points,
-            mask_inputs=None,
-            output_dict=memory,
-            num_frames=count,
-            track_in_reverse=False,
-            prev_sam_mask_logits=None,
-        )
-        _, _, qualities, low, high, pointer, presence = heads
-        sam._encode_memory_in_output(
-            features.maps, features.sizes, points, True, high, presence, out
-        )
+        view = decode_view(model.sam, features, model.positions, index, count, memory, points)
     # SAM 2 keeps memory in bfloat16; it is rounded so here too, then used in the compute type.
-    rounded = out["maskmem_features"].to(torch.bfloat16)
+    pointer = view.memory["obj_ptr"]
+    rounded = view.memory["maskmem_features"].to(torch.bfloat16)
     memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][index] = {
         "maskmem_features": rounded.to(pointer.dtype),
-        "maskmem_pos_enc": out["maskmem_pos_enc"],
+        "maskmem_pos_enc": view.memory["maskmem_pos_enc"],
         "obj_ptr": pointer,
     }
-    return FrameMask(low[0, 0].float().cpu().numpy(), qualities.max().item(), presence.item())
+    return FrameMask(
+        view.best[0, 0].float().cpu().numpy(), view.qualities.max().item(), view.presence.item()
+    )

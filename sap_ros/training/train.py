@@ -27,7 +27,13 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sap_ros.core.model import build_architecture, normalize
+from sap_ros.core.model import (
+    Features,
+    build_architecture,
+    decode_view,
+    empty_memory,
+    normalize,
+)
 from sap_ros.training.data import ScanWindows, SingleViews
 from sap_ros.training.losses import LossWeights, mask_loss
 
@@ -231,14 +237,17 @@ def view_step(
         high_res_features=maps[:-1],
         multimask_output=points["point_labels"].shape[1] == 1,
     )
-    target = F.interpolate(
-        batch["masks"][:, None].float(), size=masks.shape[-2:], mode="area"
-    ).squeeze(1)
+    target = _target(batch["masks"], masks)
     loss, found = mask_loss(masks, iou, presence, target, weights)
     chosen = found.gather(1, iou.argmax(1, keepdim=True)).mean().item()
     kind = {1: "click", 2: "box"}.get(points["point_labels"].shape[1], "clicks")
     best = found.max(1).values.mean().item()
     return loss, {f"iou_{kind}": chosen, f"best_{kind}": best}
+
+
+def _target(masks: Tensor, like: Tensor) -> Tensor:
+    """Masks (N, S, S) bool at the resolution of logits (N, M, h, w): shares of area (N, h, w)."""
+    return F.interpolate(masks[:, None].float(), size=like.shape[-2:], mode="area")[:, 0]
 
 
 def scan_step(
@@ -252,43 +261,29 @@ def scan_step(
     with torch.no_grad():
         flat, positions, sizes = encode(model, window["images"], frozen=True)
     views, n = window["masks"].shape[:2]
-    memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    memory = empty_memory()
     clicked = [
         i for i in range(views) if i == 0 or (click_all and (window["labels"][i] == 1).all())
     ]
     losses, of_clicks, of_memory, known = [], [], [], []
     for i in [*clicked, *(i for i in range(views) if i not in clicked)]:
-        features = [f[:, i : i + 1].expand(-1, n, -1) for f in flat]
+        features = Features([f[:, i : i + 1].expand(-1, n, -1) for f in flat], sizes)
         places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
         points = None
         if i in clicked:
             points = {"point_coords": window["points"][i], "point_labels": window["labels"][i]}
-        out, heads, _, _ = model._track_step(
-            frame_idx=i,
-            is_init_cond_frame=points is not None,
-            current_vision_feats=features,
-            current_vision_pos_embeds=places,
-            feat_sizes=sizes,
-            point_inputs=points,
-            mask_inputs=None,
-            output_dict=memory,
-            num_frames=views,
-            track_in_reverse=False,
-            prev_sam_mask_logits=None,
+        view = decode_view(model, features, places, i, views, memory, points)
+        memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][i] = (
+            view.memory
         )
-        masks, _, iou, _, high, out["obj_ptr"], presence = heads
-        model._encode_memory_in_output(features, sizes, points, True, high, presence, out)
-        memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][i] = out
-        target = F.interpolate(
-            window["masks"][i][:, None].float(), size=masks.shape[-2:], mode="area"
-        ).squeeze(1)
-        loss, found = mask_loss(masks, iou, presence, target, weights)
+        target = _target(window["masks"][i], view.masks)
+        loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
         losses.append(loss)
         present = window["masks"][i].flatten(1).any(1)
-        chosen = found.gather(1, iou.argmax(1, keepdim=True))[:, 0][present].tolist()
+        chosen = found.gather(1, view.qualities.argmax(1, keepdim=True))[:, 0][present].tolist()
         if points is None:
             of_memory += chosen
-            known += ((presence[:, 0] > 0) == present).tolist()
+            known += ((view.presence[:, 0] > 0) == present).tolist()
         else:
             of_clicks += chosen
     figures = {

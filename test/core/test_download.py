@@ -30,7 +30,7 @@ def server():
     state = Server()
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             wanted = self.headers.get("Range")
             state.asked.append(wanted)
             if state.status != 200:
