@@ -10,9 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from sap_ros.core.model import Model
-    from sap_ros.core.projection import Fusion
     from sap_ros.core.prompts import Prompt
-    from sap_ros.core.session import Strategy
+    from sap_ros.core.session import FusionChoice, Strategy
 
 app = typer.Typer(
     help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
@@ -30,7 +29,9 @@ _STRATEGY = Annotated[
     str,
     typer.Option(help="scan (the method), direct (the panorama resized) or patches (its crops)."),
 ]
-_FUSION = Annotated[str, typer.Option(help="Fusion of the views: max or weighted.")]
+_FUSION = Annotated[
+    str, typer.Option(help="Fusion of the views: max, weighted, or auto, what suits the model.")
+]
 
 
 @app.command()
@@ -49,7 +50,7 @@ def segment(
     checkpoint: _CHECKPOINT = None,
     device: _DEVICE = "cpu",
     strategy: _STRATEGY = "scan",
-    fusion: _FUSION = "max",
+    fusion: _FUSION = "auto",
 ) -> None:
     """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json."""
     from rich.progress import Progress
@@ -63,8 +64,8 @@ def segment(
     prompts = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
         load_model_with_bar(model, checkpoint, device),
-        cast("Strategy", strategy),  # a wrong one is said by the session
-        fusion=cast("Fusion", fusion),
+        cast("Strategy", strategy),  # wrong ones are said by the session
+        fusion=cast("FusionChoice", fusion),
     )
     session.set_image(image)
     for prompt in prompts:

@@ -41,7 +41,8 @@ def write_objects(path: Path, instances: Instances) -> None:
 
 def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None = None) -> None:
     """Prints a table of the objects; ``iou``: true name, and IoU with the true mask, by id."""
-    table = Table("id", "state", "azimuth", "elevation", "width", "solid angle", "score")
+    names = ("id", "state", "azimuth", "elevation", "width", "sr", "score")
+    table = Table(*names, box=None, pad_edge=False, padding=(0, 1))  # fits into 80 columns
     if iou is not None:
         table.add_column("object")
         table.add_column("IoU")
@@ -49,7 +50,7 @@ def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None
         cells = [str(thing.object_id), thing.state.name]
         angles = (thing.azimuth, thing.elevation, thing.azimuth_width)
         cells += [f"{math.degrees(a):+.1f}°" for a in angles]
-        cells += [f"{thing.solid_angle:.4f} sr", f"{thing.score:.2f}"]
+        cells += [f"{thing.solid_angle:.4f}", f"{thing.score:.2f}"]
         if iou is not None:
             name, value = iou[thing.object_id]
             cells += [name, f"{value:.3f}"]

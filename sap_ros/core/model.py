@@ -20,6 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sap_ros.core.download import Progress, cache_folder, download
+from sap_ros.core.projection import Fusion
 
 _PACKAGE = Path(__file__).parents[1]
 _RELEASE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
@@ -37,16 +38,19 @@ class ModelInfo:
         config: configuration; one of SAM 2's own, or one under ``config/models/``.
         file: file name of the weights, in the package or on the release server.
         sha256, size: hash and bytes of a file to download; empty where the package ships it.
+        fusion: how its views are best fused, see :class:`sap_ros.core.projection.Canvas`.
     """
 
     config: str
     file: str
     sha256: str = ""
     size: int = 0
+    fusion: Fusion = "max"
 
 
 MODELS: dict[str, ModelInfo] = {
-    "sap-nano": ModelInfo("sap_nano.yaml", "sap_nano.safetensors"),
+    # Its memory errs in some views; their mean is right where their maximum is not.
+    "sap-nano": ModelInfo("sap_nano.yaml", "sap_nano.safetensors", fusion="weighted"),
     "sam2.1-tiny": ModelInfo(
         "sam2.1_hiera_t.yaml",
         "sam2.1_hiera_tiny.pt",
@@ -260,12 +264,19 @@ class Model:
         sam: the network.
         name: what to call it.
         device: a torch device.
+        fusion: how its views are best fused.
     """
 
-    def __init__(self, sam: SAM2Base, name: str, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        sam: SAM2Base,
+        name: str,
+        device: str | torch.device = "cpu",
+        fusion: Fusion = "max",
+    ) -> None:
         self.device = torch.device(device)
         self.sam = sam.to(self.device).eval()
-        self.name = name
+        self.name, self.fusion = name, fusion
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self._positions: list[Tensor] | None = None
@@ -332,4 +343,4 @@ def load_model(
     weights = read_weights(path)
     _check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
-    return Model(sam, name, place)
+    return Model(sam, name, place, model_info(name).fusion)

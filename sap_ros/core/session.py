@@ -24,6 +24,7 @@ from sap_ros.core.tracker import Clicks, FrameMask, track
 from sap_ros.core.trajectory import Trajectory
 
 Strategy = Literal["scan", "direct", "patches"]
+FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
 
 #: Called with (frames done, frames in all, object id).
@@ -43,7 +44,8 @@ class PanoramaSession:
         model: the model; several sessions may share one.
         strategy: how the panorama is shown to it, see :mod:`sap_ros.core.strategies`.
         trajectory: the scan's path; the default is the method's.
-        fusion: how views are fused, see :class:`sap_ros.core.projection.Canvas`.
+        fusion: how views are fused, see :class:`sap_ros.core.projection.Canvas`; ``auto`` takes the
+            model's own: ``max`` (the method) but for sap-nano.
         click_frames: a click is given to ``all`` frames that see it (the method), or to the
             ``first`` of the object's order alone.
 
@@ -56,17 +58,18 @@ class PanoramaSession:
         model: Model,
         strategy: Strategy = "scan",
         trajectory: Trajectory | None = None,
-        fusion: Fusion = "max",
+        fusion: FusionChoice = "auto",
         click_frames: ClickFrames = "all",
     ) -> None:
         for name, value, known in (
             ("strategy", strategy, ("scan", "direct", "patches")),
-            ("fusion", fusion, ("max", "weighted")),
+            ("fusion", fusion, ("auto", "max", "weighted")),
             ("click_frames", click_frames, ("all", "first")),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-        self.model, self.strategy, self.fusion = model, strategy, fusion
+        self.model, self.strategy = model, strategy
+        self.fusion: Fusion = model.fusion if fusion == "auto" else fusion
         self.click_frames = click_frames
         self.trajectory = trajectory or Trajectory()
         self._frames: Frames | None = None

@@ -35,7 +35,12 @@ PARAMETERS = (
         "how the panorama is shown to the model: as views of a scan, whole, or as crops",
         ("scan", "direct", "patches"),
     ),
-    Parameter("fusion", "max", "how overlapping views are fused", ("max", "weighted")),
+    Parameter(
+        "fusion",
+        "auto",
+        "how overlapping views are fused; auto: max (the method), weighted for sap-nano",
+        ("auto", "max", "weighted"),
+    ),
     Parameter(
         "mask_encoding",
         "mono8",
