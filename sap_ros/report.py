@@ -49,7 +49,7 @@ def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None
     for thing in instances.objects:
         cells = [str(thing.object_id), thing.state.name]
         angles = (thing.azimuth, thing.elevation, thing.azimuth_width)
-        cells += [f"{math.degrees(a):+.1f}°" for a in angles]
+        cells += [f"{math.degrees(a):{sign}.1f}°" for a, sign in zip(angles, "++-", strict=True)]
         cells += [f"{thing.solid_angle:.4f}", f"{thing.score:.2f}"]
         if iou is not None:
             name, value = iou[thing.object_id]

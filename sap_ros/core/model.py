@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
@@ -226,6 +227,7 @@ def decode_view(
     count: int,
     memory: Memory,
     points: dict[str, Tensor] | None,
+    mask: Tensor | None = None,
 ) -> Decoded:
     """Decodes one view of a sequence, as SAM 2's video predictor and its trainer do.
 
@@ -236,21 +238,29 @@ def decode_view(
         index: the view's place in the sequence.
         count: length of the sequence.
         memory: what came before; is not changed.
-        points: ``point_coords`` (N, P, 2) and ``point_labels`` (N, P); None where nothing is
-            clicked. A clicked view is decoded from its clicks alone.
+        points: ``point_coords`` (N, P, 2) and ``point_labels`` (N, P), with 2 and 3 for the corners
+            of a box; None where nothing is pointed at.
+        mask: (N, 1, S, S) in 0 to 1, the objects' masks as a prompt. Without points it is taken as
+            it is; with them, they correct it.
+
+    A prompted view is decoded from its prompt alone.
     """
+    corrected = None
+    if points is not None and mask is not None:
+        low = [side // 4 for side in mask.shape[-2:]]
+        corrected = F.interpolate(mask, size=low, mode="area") * 20 - 10  # as SAM 2 writes its own
     out, heads, _, _ = sam._track_step(
         frame_idx=index,
-        is_init_cond_frame=points is not None,
+        is_init_cond_frame=points is not None or mask is not None,
         current_vision_feats=features.maps,
         current_vision_pos_embeds=positions,
         feat_sizes=features.sizes,
         point_inputs=points,
-        mask_inputs=None,
+        mask_inputs=mask if points is None else None,
         output_dict=memory,
         num_frames=count,
         track_in_reverse=False,
-        prev_sam_mask_logits=None,
+        prev_sam_mask_logits=corrected,
     )
     masks, _, qualities, best, full, out["obj_ptr"], presence = heads
     sam._encode_memory_in_output(features.maps, features.sizes, points, True, full, presence, out)

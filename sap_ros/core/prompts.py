@@ -7,7 +7,7 @@ the same thing, and neither the seam nor a pole is a special place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,23 +19,32 @@ MAX_OBJECT_ID = 65534
 
 POSITIVE, NEGATIVE = 1, 0
 
+#: More points than these are a mistake; each is a token of the mask decoder.
+MAX_POINTS = 100
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """Points on and off one object.
+    """What is pointed at of one object: points on and off it, a box round it, or its mask.
 
     Args:
         object_id: 1 to 65534 without 255: the object's value in the label image.
         directions: (P, 3) vectors in the body frame, of any length; unit vectors once made.
         labels: (P,), ``POSITIVE`` on the object or ``NEGATIVE`` off it.
+        box: (2, 3), directions to its upper left and lower right corner. It spans the elevations
+            between them, and the azimuths from the first to the right up to the second, across the
+            seam where that is the way.
+        mask: (H, W) bool on a panorama of any size.
 
     Raises:
         ValueError: which value is wrong, and what would be right.
     """
 
     object_id: int
-    directions: np.ndarray
-    labels: np.ndarray
+    directions: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    box: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.object_id <= MAX_OBJECT_ID or self.object_id == 255:
@@ -49,36 +58,47 @@ class Prompt:
                 f"directions have the shape {directions.shape} and labels {labels.shape}; "
                 "they must be (P, 3) and (P,)"
             )
-        if not np.isfinite(directions).all():
-            raise ValueError(
-                f"a point is not finite: {_first(directions, ~np.isfinite(directions))}"
-            )
-        length = np.linalg.norm(directions, axis=1)
-        if (length < 1e-9).any():
-            raise ValueError(f"a direction has no length: {_first(directions, length < 1e-9)}")
+        if len(directions) > MAX_POINTS:
+            raise ValueError(f"there are {len(directions)} points; at most {MAX_POINTS} are taken")
+        object.__setattr__(self, "directions", _unit(directions, "a point"))
         known = np.isin(labels, (POSITIVE, NEGATIVE))
         if not known.all():
             raise ValueError(
                 f"a point's label is {labels[~known][0]}; it must be 1 (on the object) or 0 (off it)"
             )
-        if not (labels == POSITIVE).any():
-            raise ValueError(
-                f"object {self.object_id} has no positive point; it needs at least one"
-            )
-        object.__setattr__(self, "directions", directions / length[:, None])
         object.__setattr__(self, "labels", labels.astype(np.int32))
+        if self.box is not None:
+            object.__setattr__(self, "box", _checked_box(np.asarray(self.box, np.float64)))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _checked_mask(np.asarray(self.mask)))
+        if not (labels == POSITIVE).any() and self.box is None and self.mask is None:
+            raise ValueError(
+                f"object {self.object_id} has no positive point; it needs at least one, "
+                "or a box, or a mask"
+            )
 
     @property
     def anchor(self) -> np.ndarray:
-        """Direction (3,) of the first positive point: where the scan begins."""
-        return np.asarray(self.directions[self.labels == POSITIVE][0])
+        """Direction (3,) at which the search begins: first positive point, box or mask."""
+        if (self.labels == POSITIVE).any():
+            return np.asarray(self.directions[self.labels == POSITIVE][0])
+        if self.box is not None:
+            left, width, top, bottom = box_angles(self.box)
+            return sphere.angles_to_direction(left - width / 2, (top + bottom) / 2)
+        assert self.mask is not None
+        v, u = np.nonzero(self.mask)
+        size = self.mask.shape[1], self.mask.shape[0]
+        centre = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, size).mean(0)
+        return np.asarray(_unit(centre[None], "the mask's centre")[0])
 
     def extended(self, other: Prompt) -> Prompt:
-        """This prompt with another's points after its own."""
+        """This prompt with another's points after its own, and its box or mask in place of its own."""
         return Prompt(
             self.object_id,
             np.concatenate([self.directions, other.directions]),
             np.concatenate([self.labels, other.labels]),
+            self.box if other.box is None else other.box,
+            self.mask if other.mask is None else other.mask,
         )
 
 
@@ -87,6 +107,7 @@ def from_pixels(
     pixels: ArrayLike,
     size: tuple[int, int],
     labels: Sequence[int] | np.ndarray | None = None,
+    box: ArrayLike | None = None,
 ) -> Prompt:
     """A prompt from panorama pixels.
 
@@ -95,6 +116,7 @@ def from_pixels(
         pixels: (P, 2) as (u, v), 0 to width and 0 to height; pixel centres are at +0.5.
         size: the panorama's (width, height).
         labels: (P,), see :class:`Prompt`; None: all positive.
+        box: (u_left, v_top, u_right, v_bottom); u_left > u_right where it lies across the seam.
 
     Raises:
         ValueError: a pixel outside the image, or what :class:`Prompt` does not take.
@@ -102,6 +124,49 @@ def from_pixels(
     points = np.asarray(pixels, np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"pixels have the shape {points.shape}; it must be (P, 2), as (u, v)")
+    corners = None
+    if box is not None:
+        edges = np.asarray(box, np.float64)
+        if edges.shape != (4,):
+            raise ValueError(f"the box has {edges.size} values; it must have 4: left top right bottom")
+        if edges[1] >= edges[3]:
+            raise ValueError(f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; it is empty")
+        _in_panorama(edges.reshape(2, 2), size)  # raises where it is not
+        # A corner at a pole has no azimuth, and one all round the panorama no width.
+        inner = np.clip(edges.reshape(2, 2), 0.01, np.array(size) - 0.01)
+        corners = sphere.pixel_to_direction(inner, size)
+    return Prompt(
+        object_id,
+        _in_panorama(points, size),
+        np.ones(len(points), np.int32) if labels is None else np.asarray(labels),
+        corners,
+    )
+
+
+def box_angles(box: np.ndarray) -> tuple[float, float, float, float]:
+    """A box's left azimuth and its width, its top and bottom elevation, in rad."""
+    azimuths, elevations = sphere.direction_to_angles(box)
+    width = float(np.mod(azimuths[0] - azimuths[1], 2 * np.pi))
+    return float(azimuths[0]), width, float(elevations[0]), float(elevations[1])
+
+
+def box_outline(box: np.ndarray, points: int = 16) -> np.ndarray:
+    """Directions (4 * points, 3) along the border of a box."""
+    left, width, top, bottom = box_angles(box)
+    azimuth = left - width * np.linspace(0, 1, points)
+    elevation = np.linspace(top, bottom, points)
+    return np.concatenate(
+        [
+            sphere.angles_to_direction(azimuth, np.full(points, top)),
+            sphere.angles_to_direction(azimuth, np.full(points, bottom)),
+            sphere.angles_to_direction(np.full(points, left), elevation),
+            sphere.angles_to_direction(np.full(points, left - width), elevation),
+        ]
+    )
+
+
+def _in_panorama(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (P, 2) as directions (P, 3)."""
     if not np.isfinite(points).all():
         raise ValueError(f"a point is not finite: {_first(points, ~np.isfinite(points))}")
     outside = ((points < 0) | (points > np.array(size))).any(1)
@@ -109,11 +174,38 @@ def from_pixels(
         raise ValueError(
             f"point {_first(points, outside)} lies outside the panorama of {size[0]}x{size[1]}"
         )
-    return Prompt(
-        object_id,
-        sphere.pixel_to_direction(points, size),
-        np.ones(len(points), np.int32) if labels is None else np.asarray(labels),
-    )
+    return sphere.pixel_to_direction(points, size)
+
+
+def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Vectors (P, 3) at length 1."""
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{what} is not finite: {_first(vectors, ~np.isfinite(vectors))}")
+    length = np.linalg.norm(vectors, axis=1)
+    if (length < 1e-9).any():
+        raise ValueError(f"{what} has a direction of no length: {_first(vectors, length < 1e-9)}")
+    return np.asarray(vectors / length[:, None])
+
+
+def _checked_box(box: np.ndarray) -> np.ndarray:
+    if box.shape != (2, 3):
+        raise ValueError(f"the box has the shape {box.shape}; it must be (2, 3), two directions")
+    box = _unit(box, "a corner of the box")
+    _, width, top, bottom = box_angles(box)
+    if width < 1e-6 or top - bottom < 1e-6:
+        raise ValueError(
+            f"the box is {np.degrees(width):.3g} degrees wide and {np.degrees(top - bottom):.3g} "
+            "high; its first corner must be the upper left and its second the lower right one"
+        )
+    return box
+
+
+def _checked_mask(mask: np.ndarray) -> np.ndarray:
+    if mask.ndim != 2 or mask.shape[1] != 2 * mask.shape[0]:
+        raise ValueError(f"the mask has the shape {mask.shape}; it must be (H, 2H), a panorama's")
+    if not mask.any():
+        raise ValueError("the mask is empty; it must have at least one pixel that is not 0")
+    return mask != 0
 
 
 def _first(points: np.ndarray, wrong: np.ndarray) -> tuple[float, ...]:

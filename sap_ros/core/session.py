@@ -1,29 +1,33 @@
-"""The public face of the core: a panorama in, prompts in, instances out.
+"""The public face of the core: panoramas in, prompts in, instances out.
 
 session = PanoramaSession(load_model())
 session.set_image(image)                       # (H, 2H, 3) uint8 RGB
 session.add_prompt(from_pixels(1, [(2100, 1180)], session.size))
 instances = session.segment()
 instances.labels, instances.objects[0].azimuth
+
+session.next_frame(image)                      # the stream goes on: objects are followed
+instances = session.segment()
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from sap_ros.core.instances import Instances, measure
+from sap_ros.core import sphere
+from sap_ros.core.instances import Instance, Instances, State, measure
 from sap_ros.core.model import Features, Model
 from sap_ros.core.projection import Fusion, check_panorama
-from sap_ros.core.prompts import POSITIVE, Prompt
-from sap_ros.core.strategies import DirectFrames, Frames, PatchFrames, ScanFrames
-from sap_ros.core.tracker import Clicks, FrameMask, track
+from sap_ros.core.prompts import POSITIVE, Prompt, box_outline
+from sap_ros.core.strategies import Frames, Strategy, cover, make_frames
+from sap_ros.core.tracker import FrameMask, FramePrompt, ObjectMemory, follow, track
 from sap_ros.core.trajectory import Trajectory
 
-Strategy = Literal["scan", "direct", "patches"]
 FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
 
@@ -31,14 +35,56 @@ ClickFrames = Literal["all", "first"]
 Progress = Callable[[int, int, int], None]
 
 
+@dataclass(frozen=True)
+class Following:
+    """How objects are followed from one panorama to the next.
+
+    Attributes:
+        margin: how far an object may have moved since the last panorama, in degrees: its mask grown
+            by this is looked at.
+        search: frames that are looked through, a panorama, for a lost object, beside those where
+            it was last seen.
+        min_score: a mask of lower predicted quality is not the object.
+        max_growth: a mask that grows by more than this factor from one panorama to the next is not
+            the object, unless its predicted quality is above ``sure_score``.
+        sure_score: see ``max_growth``.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    margin: float = 8.0
+    search: int = 2
+    min_score: float = 0.3
+    max_growth: float = 3.0
+    sure_score: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("margin", 0, 90),
+            ("search", 0, 24),
+            ("min_score", 0, 1),
+            ("max_growth", 1, math.inf),
+            ("sure_score", 0, 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must lie between {low} and {high:g}")
+
+
 @dataclass
 class _Object:
     prompt: Prompt
+    fresh: bool = True  # the prompt is on this panorama, and not on an earlier one
     masks: dict[int, FrameMask] | None = None  # by frame; None until looked for
+    memory: ObjectMemory = field(default_factory=ObjectMemory)
+    where: np.ndarray | None = None  # directions (P, 3) all over its last mask
+    solid_angle: float = 0.0  # of its last mask
+    lost_for: int = 0  # panoramas since it was last seen
 
 
 class PanoramaSession:
-    """Segments prompted objects in a panorama, and keeps what can be used again.
+    """Segments prompted objects in panoramas, and keeps what can be used again.
 
     Args:
         model: the model; several sessions may share one.
@@ -48,9 +94,11 @@ class PanoramaSession:
             model's own: ``max`` (the method) but for sap-nano.
         click_frames: a click is given to ``all`` frames that see it (the method), or to the
             ``first`` of the object's order alone.
+        following: how objects are followed in a stream.
 
     Features of a frame are computed when first needed and kept until the image changes: a second
-    prompt on the same image encodes nothing.
+    prompt on the same image encodes nothing. Of earlier panoramas only each object's memory is kept,
+    which is bounded.
     """
 
     def __init__(
@@ -60,6 +108,7 @@ class PanoramaSession:
         trajectory: Trajectory | None = None,
         fusion: FusionChoice = "auto",
         click_frames: ClickFrames = "all",
+        following: Following | None = None,
     ) -> None:
         for name, value, known in (
             ("strategy", strategy, ("scan", "direct", "patches")),
@@ -72,6 +121,7 @@ class PanoramaSession:
         self.fusion: Fusion = model.fusion if fusion == "auto" else fusion
         self.click_frames = click_frames
         self.trajectory = trajectory or Trajectory()
+        self.following = following or Following()
         self._frames: Frames | None = None
         self._features: dict[int, Features] = {}
         self._objects: dict[int, _Object] = {}
@@ -95,30 +145,47 @@ class PanoramaSession:
         return len(self._features)
 
     def set_image(self, image: np.ndarray) -> None:
-        """Takes a panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096; prompts stay.
+        """Takes a panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096, that has to do with none before.
+
+        Prompts stay where they are on the sphere; nothing is remembered.
 
         Raises:
             ValueError: it is no such image.
         """
+        self._take(image)
+        for object_id, thing in self._objects.items():
+            self._objects[object_id] = _Object(thing.prompt)
+
+    def next_frame(self, image: np.ndarray) -> None:
+        """Takes the next panorama of a stream, as :meth:`set_image` does.
+
+        Objects that have been looked for are followed into it by :meth:`segment`, from memory;
+        prompts added after this call are on this panorama.
+        """
+        self._take(image)
+        for thing in self._objects.values():
+            if thing.masks is not None:
+                thing.fresh, thing.masks = False, None
+
+    def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
-        size = self.model.image_size
-        if self.strategy == "scan":
-            self._frames = ScanFrames(image, size, self.trajectory)
-        elif self.strategy == "direct":
-            self._frames = DirectFrames(image, size)
-        else:
-            self._frames = PatchFrames(image, size)
+        self._frames = make_frames(image, self.strategy, self.model.image_size, self.trajectory)
         self._size = image.shape[1], image.shape[0]
         self._features.clear()
-        for thing in self._objects.values():
-            thing.masks = None
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Adds an object, or more points to the object that has the prompt's id."""
+        """Adds an object; or corrects the one that has the prompt's id.
+
+        On the panorama on which the object was pointed at, the prompts are taken together; on a
+        later one, the new prompt is where the object is now.
+        """
         there = self._objects.get(prompt.object_id)
-        self._objects[prompt.object_id] = _Object(
-            there.prompt.extended(prompt) if there else prompt
-        )
+        if there is None:
+            self._objects[prompt.object_id] = _Object(prompt)
+        elif there.fresh:
+            self._objects[prompt.object_id] = _Object(there.prompt.extended(prompt))
+        else:
+            self._objects[prompt.object_id] = _Object(prompt, memory=there.memory)
 
     def remove_object(self, object_id: int) -> None:
         """Forgets an object; ValueError when there is none of that id."""
@@ -144,14 +211,15 @@ class PanoramaSession:
         highest = max(self._objects, default=0)
         labels = np.zeros((height, width), np.uint8 if highest <= 254 else np.uint16)
         for object_id in self.object_ids:
+            thing = self._objects[object_id]
+            looked = thing.masks is None
             logits = self._fused(object_id, progress)
+            if looked:
+                self._note(thing, logits > 0)
             won = logits > best
             labels[won] = object_id
             np.maximum(best, logits, out=best)
-        return Instances(
-            labels,
-            tuple(measure(labels == i, i, self._score(i)) for i in self.object_ids),
-        )
+        return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
     def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
         """The frames that an object was looked for in, in order: image (S, S, 3) and mask."""
@@ -163,26 +231,123 @@ class PanoramaSession:
         frames, thing = self._frames, self._objects[object_id]
         assert frames is not None
         if thing.masks is None:
-            order = frames.order(thing.prompt.anchor)
             done: list[int] = []
 
             def visited(frame: int) -> None:
                 done.append(frame)
                 progress(len(done), len(order), object_id)
 
-            clicks = self._clicks(frames, thing.prompt, order)
-            thing.masks = track(self.model, self._encoded, order, clicks, visited)
+            if thing.fresh:
+                order = frames.order(thing.prompt.anchor)
+                prompts = self._prompts(frames, thing.prompt, order)
+                thing.masks = track(
+                    self.model, self._encoded, order, prompts, visited, thing.memory
+                )
+            else:
+                order = self._expected(frames, thing)
+                thing.masks = follow(
+                    self.model,
+                    self._encoded,
+                    order,
+                    thing.memory,
+                    lambda mask: self._credible(thing, mask),
+                    visited,
+                )
         return frames.fuse(((i, mask.logits) for i, mask in thing.masks.items()), self.fusion)
 
-    def _clicks(self, frames: Frames, prompt: Prompt, order: tuple[int, ...]) -> dict[int, Clicks]:
-        """The prompt's points in each frame that sees a positive one."""
-        clicks: dict[int, Clicks] = {}
-        for frame in order if self.click_frames == "all" else order[:1]:
+    def _expected(self, frames: Frames, thing: _Object) -> tuple[int, ...]:
+        """The frames in which an object may be now, after it was seen in the panorama before."""
+        where = thing.where
+        if where is None:
+            where = thing.prompt.anchor[None]
+        near = cover(frames, _grown(where, math.radians(self.following.margin)))
+        if thing.lost_for:
+            # The whole loop is looked through, some frames a panorama.
+            loop = frames.order(where.mean(0))
+            first = (thing.lost_for - 1) * self.following.search
+            near += [loop[(first + i) % len(loop)] for i in range(self.following.search)]
+        return tuple(dict.fromkeys(near))
+
+    def _credible(self, thing: _Object, mask: FrameMask) -> bool:
+        """Whether a mask may be the object's, by what is known of it."""
+        limits = self.following
+        if mask.quality < limits.min_score:
+            return False
+        if mask.quality > limits.sure_score or not thing.solid_angle:
+            return True
+        solid_angle = float((mask.logits > 0).mean()) * self._frame_solid_angle()
+        return solid_angle <= limits.max_growth * thing.solid_angle
+
+    def _frame_solid_angle(self) -> float:
+        """About what a frame sees, in sr."""
+        if self.strategy != "scan":
+            return 4 * math.pi if self.strategy == "direct" else math.pi
+        half = math.tan(math.radians(self.trajectory.fov) / 2)
+        return 4 * math.asin(half**2 / (1 + half**2))
+
+    def _note(self, thing: _Object, mask: np.ndarray) -> None:
+        """Keeps where an object is, for the next panorama."""
+        rows, columns = np.nonzero(mask)
+        if not len(rows):
+            thing.lost_for += 1
+            return
+        thing.lost_for = 0
+        thing.solid_angle = float(sphere.row_solid_angles(self.size)[rows].sum())
+        some = slice(None, None, max(1, len(rows) // 300))
+        pixels = np.stack([columns[some], rows[some]], -1) + 0.5
+        thing.where = sphere.pixel_to_direction(pixels, self.size)
+
+    def _prompts(
+        self, frames: Frames, prompt: Prompt, order: tuple[int, ...]
+    ) -> dict[int, FramePrompt]:
+        """What is pointed at in each frame that sees something of it that is the object's."""
+        chosen = order if self.click_frames == "all" else order[:1]
+        masks = self._mask_frames(prompt, chosen)
+        boxes = self._box_frames(frames, prompt, chosen)
+        prompts: dict[int, FramePrompt] = {}
+        for frame in chosen:
             pixels = frames.locate(frame, prompt.directions)
             seen = np.isfinite(pixels).all(1)
-            if (prompt.labels[seen] == POSITIVE).any():
-                clicks[frame] = pixels[seen].astype(np.float32), prompt.labels[seen]
-        return clicks
+            points, labels = pixels[seen].astype(np.float32), prompt.labels[seen]
+            if frame in boxes:
+                points = np.concatenate([boxes[frame], points])
+                labels = np.concatenate([np.array([2, 3], np.int32), labels])
+            if (labels == POSITIVE).any() or frame in boxes or frame in masks:
+                prompts[frame] = FramePrompt(points, labels, masks.get(frame))
+        return prompts
+
+    def _box_frames(
+        self, frames: Frames, prompt: Prompt, chosen: tuple[int, ...]
+    ) -> dict[int, np.ndarray]:
+        """The box's corners (2, 2) in the frames that see all of it, else in the nearest one."""
+        if prompt.box is None:
+            return {}
+        outline = box_outline(prompt.box)
+        pixels = {frame: frames.locate(frame, outline) for frame in chosen}
+        whole = {i: at for i, at in pixels.items() if np.isfinite(at).all()}
+        if not whole:
+            most = max(pixels, key=lambda i: int(np.isfinite(pixels[i]).sum()))
+            whole = {most: pixels[most][np.isfinite(pixels[most]).all(1)]}
+        return {
+            i: np.stack([at.min(0), at.max(0)]).astype(np.float32)
+            for i, at in whole.items()
+            if len(at)
+        }
+
+    def _mask_frames(self, prompt: Prompt, chosen: tuple[int, ...]) -> dict[int, np.ndarray]:
+        """The mask in the frames that see a good part of it."""
+        if prompt.mask is None:
+            return {}
+        views = make_frames(
+            prompt.mask.astype(np.uint8),
+            self.strategy,
+            self.model.image_size,
+            self.trajectory,
+            labels=True,
+        )
+        seen = {frame: views.render(frame) > 0 for frame in chosen}
+        most = max(int(mask.sum()) for mask in seen.values())
+        return {i: mask for i, mask in seen.items() if most and mask.sum() >= most / 4}
 
     def _encoded(self, frame: int) -> Features:
         if frame not in self._features:
@@ -190,9 +355,31 @@ class PanoramaSession:
             self._features[frame] = self.model.encode(self._frames.render(frame))
         return self._features[frame]
 
+    def _measured(self, labels: np.ndarray, object_id: int) -> Instance:
+        return measure(labels == object_id, object_id, self._score(object_id))
+
     def _score(self, object_id: int) -> float:
         """Predicted quality of an object's masks, weighted by their area."""
         masks = self._objects[object_id].masks or {}
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
         return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
+
+
+def _grown(directions: np.ndarray, margin: float) -> np.ndarray:
+    """Directions (P, 3) all over a region, and as many again, moved outward by an angle in rad."""
+    centre = directions.mean(0)
+    centre = centre / max(float(np.linalg.norm(centre)), 1e-9)
+    outward = directions - centre * (directions @ centre)[:, None]
+    length = np.linalg.norm(outward, axis=1, keepdims=True)
+    if (length < math.sin(margin)).all():  # a spot: outward is all round
+        turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+        side = np.cross(centre, [0.0, 0, 1] if abs(centre[2]) < 0.9 else [1.0, 0, 0])
+        side /= np.linalg.norm(side)
+        outward = np.cos(turn)[:, None] * side + np.sin(turn)[:, None] * np.cross(centre, side)
+        moved = math.cos(margin) * centre + math.sin(margin) * outward
+        return np.concatenate([directions, moved])
+    outward = outward / np.maximum(length, 1e-9)
+    return np.concatenate(
+        [directions, math.cos(margin) * directions + math.sin(margin) * outward]
+    )

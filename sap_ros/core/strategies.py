@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -20,12 +20,20 @@ from sap_ros.core import sphere
 from sap_ros.core.projection import Canvas, Fusion, ViewRenderer
 from sap_ros.core.trajectory import Trajectory, direction_to_view, sees
 
+Strategy = Literal["scan", "direct", "patches"]
+
+# Nearer the border than this share of a frame's half side, an object is better seen by another frame.
+_RIM = 0.04
+
 #: Indices of images with their mask logits, (n, n) float32 each.
 Masks = Iterable[tuple[int, np.ndarray]]
 
 
 class Frames(Protocol):
     """A panorama cut into square images; a *frame* is one of them, by index."""
+
+    #: Side of a frame, in pixels.
+    size: int
 
     def __len__(self) -> int: ...
 
@@ -42,13 +50,57 @@ class Frames(Protocol):
         """The panorama's logits, (H, W) float32, from those of frames."""
 
 
+def make_frames(
+    image: np.ndarray, strategy: Strategy, size: int, trajectory: Trajectory, labels: bool = False
+) -> Frames:
+    """A panorama as frames.
+
+    Args:
+        image: (H, 2H, 3) uint8, or with ``labels`` (H, 2H) uint8 or uint16, picked and not mixed.
+        strategy: how it is cut.
+        size: side of a frame, in pixels.
+        trajectory: of the scan.
+        labels: see ``image``.
+    """
+    if strategy == "scan":
+        return ScanFrames(image, size, trajectory, labels)
+    return (DirectFrames if strategy == "direct" else PatchFrames)(image, size, labels)
+
+
+def cover(frames: Frames, directions: np.ndarray) -> list[int]:
+    """A few frames that together see directions (P, 3), the one that sees most of them first.
+
+    Greedy, as the best first: each frame counts for a direction the more, the nearer its centre it
+    is seen there. What lies at the rim of all frames is left out.
+    """
+    near = np.zeros((len(frames), len(directions)))
+    for i in range(len(frames)):
+        off_centre = np.abs(frames.locate(i, directions) / (frames.size / 2) - 1).max(1)
+        near[i] = np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
+    chosen: list[int] = []
+    left = np.ones(len(directions), bool)
+    while left.any():
+        worth = near[:, left].sum(1) + 2 * (near[:, left] > _RIM).sum(1)
+        best = int(worth.argmax())
+        fresh = left & (near[best] > _RIM)
+        if fresh.sum() <= 0.02 * len(directions) and chosen:
+            break
+        chosen.append(best)
+        if not fresh.any():
+            break
+        left &= ~fresh
+    return chosen
+
+
 class ScanFrames:
     """Perspective views along a trajectory."""
 
-    def __init__(self, image: np.ndarray, size: int, trajectory: Trajectory) -> None:
+    def __init__(
+        self, image: np.ndarray, size: int, trajectory: Trajectory, labels: bool = False
+    ) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
         self.size, self.trajectory = size, trajectory
-        self._renderer = ViewRenderer(image, size, trajectory.fov)
+        self._renderer = ViewRenderer(image, size, trajectory.fov, labels)
 
     def __len__(self) -> int:
         return len(self.trajectory)
@@ -76,15 +128,16 @@ class ScanFrames:
 class DirectFrames:
     """One frame: the whole panorama, resized to a square as SAM 2 does with any image."""
 
-    def __init__(self, image: np.ndarray, size: int) -> None:
+    def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
         self.size, self._image = size, image
+        self._interpolation = cv2.INTER_NEAREST if labels else cv2.INTER_AREA
 
     def __len__(self) -> int:
         return 1
 
     def render(self, index: int) -> np.ndarray:
-        return cv2.resize(self._image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(self._image, (self.size, self.size), interpolation=self._interpolation)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         pixels = sphere.direction_to_pixel(directions, self.panorama_size)
@@ -107,10 +160,13 @@ class PatchFrames:
 
     _COLUMNS, _ROWS = 8, 3
 
-    def __init__(self, image: np.ndarray, size: int) -> None:
+    def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
         self.size = size
         self._crop = image.shape[1] // 4
+        self._interpolation = cv2.INTER_AREA if self._crop > size else cv2.INTER_LINEAR
+        if labels:
+            self._interpolation = cv2.INTER_NEAREST
         self._twice = np.concatenate([image, image[:, : self._crop]], axis=1)
         rows = range(self._ROWS - 1, -1, -1)  # as the scan: up the first column, down the second
         self._corners = [
@@ -125,8 +181,7 @@ class PatchFrames:
     def render(self, index: int) -> np.ndarray:
         top, left = self._corners[index]
         crop = self._twice[top : top + self._crop, left : left + self._crop]
-        interpolation = cv2.INTER_AREA if self._crop > self.size else cv2.INTER_LINEAR
-        return cv2.resize(crop, (self.size, self.size), interpolation=interpolation)
+        return cv2.resize(crop, (self.size, self.size), interpolation=self._interpolation)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         top, left = self._corners[index]

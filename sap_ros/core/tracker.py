@@ -9,12 +9,19 @@ and the predicted quality and presence of each mask are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from sap_ros.core.model import Features, Memory, Model, decode_view, empty_memory
+from sap_ros.core.projection import NO_OBJECT
+
+# How far back SAM 2 reads object pointers (masks: six frames); older frames are forgotten.
+_RECENT = 16
+# Clicked frames kept at most: those that see one click, and those of a few corrections.
+_CONDITIONING = 12
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,51 @@ class FrameMask:
     presence: float
 
 
-#: Clicks on one frame: (P, 2) pixels and (P,) labels.
-Clicks = tuple[np.ndarray, np.ndarray]
+@dataclass(frozen=True)
+class FramePrompt:
+    """What is pointed at in one frame.
+
+    Attributes:
+        points: (P, 2) pixels; a box as its two corners.
+        labels: (P,): 1 on the object, 0 off it, 2 and 3 the corners of a box.
+        mask: (S, S) bool, the object itself; with points, what they correct.
+    """
+
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    mask: np.ndarray | None = None
+
+
+class ObjectMemory:
+    """What is remembered of one object: prompted frames, and those it was seen in last.
+
+    Its size is bounded, however many frames are visited.
+    """
+
+    def __init__(self) -> None:
+        self.bank: Memory = empty_memory()
+
+    def __len__(self) -> int:
+        return sum(len(frames) for frames in self.bank.values())
+
+    def write(self, index: int, entry: dict[str, Any], prompted: bool) -> None:
+        """Remembers a frame; ``entry`` as SAM 2 writes it."""
+        name = "cond_frame_outputs" if prompted else "non_cond_frame_outputs"
+        self.bank[name][index] = entry
+
+    def condense(self) -> int:
+        """Forgets what SAM 2 would not read any more and numbers the rest anew, from 0.
+
+        Prompted frames come first. Returns the index of the next frame.
+        """
+        prompted, seen = self.bank["cond_frame_outputs"], self.bank["non_cond_frame_outputs"]
+        first = [prompted[i] for i in sorted(prompted)][-_CONDITIONING:]
+        then = [seen[i] for i in sorted(seen)][-_RECENT:]
+        self.bank = {
+            "cond_frame_outputs": dict(enumerate(first)),
+            "non_cond_frame_outputs": dict(enumerate(then, len(first))),
+        }
+        return len(self)
 
 
 @torch.inference_mode()
@@ -41,55 +91,104 @@ def track(
     model: Model,
     features: Callable[[int], Features],
     order: Sequence[int],
-    clicks: Mapping[int, Clicks],
+    prompts: Mapping[int, FramePrompt],
     visited: Callable[[int], None] = lambda _: None,
+    memory: ObjectMemory | None = None,
 ) -> dict[int, FrameMask]:
-    """Finds an object in frames.
+    """Finds an object in frames, from what is pointed at in some of them.
 
     Args:
         model: the model.
         features: features of a frame.
-        order: the frames to visit; the first that has a click comes first in memory.
-        clicks: clicks by frame. Each of these frames is decoded from its clicks alone, before the
+        order: the frames to visit; the first that is prompted comes first in memory.
+        prompts: prompts by frame. Each of these frames is decoded from its prompt alone, before the
             others, and stays in memory throughout: SAM 2's conditioning frames.
         visited: told of each frame when it is done.
+        memory: takes what is to be remembered of the object, for :func:`follow`.
 
     Returns:
         The mask of every frame of ``order``.
 
     Raises:
-        ValueError: no frame of ``order`` has a click.
+        ValueError: no frame of ``order`` is prompted.
     """
-    clicked = [i for i, frame in enumerate(order) if frame in clicks]
-    if not clicked:
-        raise ValueError("none of the frames to visit has a click")
-    memory = empty_memory()
+    prompted = [i for i, frame in enumerate(order) if frame in prompts]
+    if not prompted:
+        raise ValueError("none of the frames to visit is prompted: no click, box or mask")
+    bank = ObjectMemory()
     found: dict[int, FrameMask] = {}
-    for i in [*clicked, *(i for i in range(len(order)) if order[i] not in clicks)]:
+    for i in [*prompted, *(i for i in range(len(order)) if order[i] not in prompts)]:
         frame = order[i]
-        found[frame] = _step(model, features(frame), i, len(order), memory, clicks.get(frame))
+        prompt = prompts.get(frame)
+        found[frame], entry = _decode(model, features(frame), i, len(order), bank.bank, prompt)
+        bank.write(i, entry, prompt is not None)
+        if memory is not None and (prompt is not None or found[frame].presence > 0):
+            memory.write(memory.condense(), entry, prompt is not None)
         visited(frame)
     return found
 
 
-def _step(
-    model: Model, features: Features, index: int, count: int, memory: Memory, clicks: Clicks | None
-) -> FrameMask:
-    """Decodes a frame, and writes it to memory under ``index``."""
-    points = None
-    if clicks is not None:
-        coords, labels = (torch.from_numpy(a[None]).to(model.device) for a in clicks)
+@torch.inference_mode()
+def follow(
+    model: Model,
+    features: Callable[[int], Features],
+    order: Sequence[int],
+    memory: ObjectMemory,
+    accept: Callable[[FrameMask], bool],
+    visited: Callable[[int], None] = lambda _: None,
+) -> dict[int, FrameMask]:
+    """Finds an object in frames of the next panorama, from what is remembered of it.
+
+    Args:
+        model: the model.
+        features: features of a frame.
+        order: the frames to visit.
+        memory: of the object; frames in which it is found are added.
+        accept: whether a mask may be the object's; one that may not is as if it were absent.
+        visited: told of each frame when it is done.
+
+    Returns:
+        The mask of every frame of ``order``.
+    """
+    found: dict[int, FrameMask] = {}
+    for frame in order:
+        i = memory.condense()
+        mask, entry = _decode(model, features(frame), i, i + _RECENT, memory.bank, None)
+        if mask.presence > 0 and accept(mask):
+            memory.write(i, entry, prompted=False)
+        else:
+            mask = FrameMask(np.full_like(mask.logits, NO_OBJECT), mask.quality, mask.presence)
+        found[frame] = mask
+        visited(frame)
+    return found
+
+
+def _decode(
+    model: Model,
+    features: Features,
+    index: int,
+    count: int,
+    bank: Memory,
+    prompt: FramePrompt | None,
+) -> tuple[FrameMask, dict[str, Any]]:
+    """Decodes a frame; its mask, and what is to be remembered of it."""
+    points, mask = None, None
+    if prompt is not None and len(prompt.points):
+        coords, labels = (
+            torch.from_numpy(a[None]).to(model.device) for a in (prompt.points, prompt.labels)
+        )
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
+    if prompt is not None and prompt.mask is not None:
+        mask = torch.from_numpy(prompt.mask[None, None]).to(model.device).float()
     with model.precision():
-        view = decode_view(model.sam, features, model.positions, index, count, memory, points)
+        view = decode_view(model.sam, features, model.positions, index, count, bank, points, mask)
     # SAM 2 keeps memory in bfloat16; it is rounded so here too, then used in the compute type.
     pointer = view.memory["obj_ptr"]
     rounded = view.memory["maskmem_features"].to(torch.bfloat16)
-    memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][index] = {
+    entry = {
         "maskmem_features": rounded.to(pointer.dtype),
         "maskmem_pos_enc": view.memory["maskmem_pos_enc"],
         "obj_ptr": pointer,
     }
-    return FrameMask(
-        view.best[0, 0].float().cpu().numpy(), view.qualities.max().item(), view.presence.item()
-    )
+    logits = view.best[0, 0].float().cpu().numpy()
+    return FrameMask(logits, view.qualities.max().item(), view.presence.item()), entry

@@ -8,7 +8,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from sap_ros.core.model import Model, build_architecture
 from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.tracker import track
+from sap_ros.core.tracker import FramePrompt, track
 from sap_ros.core.trajectory import Trajectory
 
 SIZE, COUNT = 256, 6
@@ -65,7 +65,7 @@ def test_masks_equal_those_of_sam2s_predictor(tiny, frames, clicks):
 
     features = {i: tiny.encode(view) for i, view in enumerate(views)}
     given = {
-        i: (np.array(p, np.float32)[:, :2], np.array(p)[:, 2].astype(np.int32))
+        i: FramePrompt(np.array(p, np.float32)[:, :2], np.array(p)[:, 2].astype(np.int32))
         for i, p in clicks.items()
     }
     ours = track(tiny, features.__getitem__, range(COUNT), given)
@@ -87,7 +87,7 @@ def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panor
         return random_model.encode(renderer.render(views[i]))
 
     order, done = (7, 3, 20, 11), []
-    click = np.array([[30.0, 30.0]], np.float32), np.array([1], np.int32)
+    click = FramePrompt(np.array([[30.0, 30.0]], np.float32), np.array([1], np.int32))
     found = track(random_model, features, order, {7: click}, done.append)
     assert encoded == done == [7, 3, 20, 11]
     assert set(found) == set(order)
@@ -95,7 +95,7 @@ def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panor
 
 
 def test_without_a_click_there_is_nothing_to_track(random_model):
-    with pytest.raises(ValueError, match="click"):
+    with pytest.raises(ValueError, match="prompted"):
         track(random_model, lambda i: None, (0, 1), {})
 
 
