@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -47,6 +48,16 @@ class Instance:
     elevation_max: float
     solid_angle: float
     score: float
+
+    @property
+    def angular_stddev(self) -> float:
+        """About how far off the direction may be, in rad; NaN where it was not found.
+
+        An estimate: half the radius of a disk of its solid angle, times what its score lacks to 1.
+        """
+        if not self.solid_angle:
+            return math.nan
+        return math.sqrt(self.solid_angle / math.pi) / 2 * (1 - min(self.score, 1.0))
 
 
 @dataclass(frozen=True)

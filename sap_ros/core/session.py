@@ -79,6 +79,7 @@ class _Object:
     masks: dict[int, FrameMask] | None = None  # by frame; None until looked for
     memory: ObjectMemory = field(default_factory=ObjectMemory)
     where: np.ndarray | None = None  # directions (P, 3) all over its last mask
+    moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
     solid_angle: float = 0.0  # of its last mask
     lost_for: int = 0  # panoramas since it was last seen
 
@@ -187,6 +188,12 @@ class PanoramaSession:
         else:
             self._objects[prompt.object_id] = _Object(prompt, memory=there.memory)
 
+    def adopt(self, other: PanoramaSession, object_id: int) -> None:
+        """Takes over an object that another session found, on a panorama before this one."""
+        thing = other._objects.pop(object_id)
+        thing.fresh, thing.masks = False, None
+        self._objects[object_id] = thing
+
     def remove_object(self, object_id: int) -> None:
         """Forgets an object; ValueError when there is none of that id."""
         if object_id not in self._objects:
@@ -210,15 +217,14 @@ class PanoramaSession:
         best = np.zeros((height, width), np.float32)
         highest = max(self._objects, default=0)
         labels = np.zeros((height, width), np.uint8 if highest <= 254 else np.uint16)
+        looked = [i for i, thing in self._objects.items() if thing.masks is None]
         for object_id in self.object_ids:
-            thing = self._objects[object_id]
-            looked = thing.masks is None
             logits = self._fused(object_id, progress)
-            if looked:
-                self._note(thing, logits > 0)
             won = logits > best
             labels[won] = object_id
             np.maximum(best, logits, out=best)
+        for object_id in looked:
+            self._note(self._objects[object_id], labels == object_id)
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
     def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
@@ -250,6 +256,7 @@ class PanoramaSession:
                     self._encoded,
                     order,
                     thing.memory,
+                    self._carried(frames, thing, order),
                     lambda mask: self._credible(thing, mask),
                     visited,
                 )
@@ -267,6 +274,17 @@ class PanoramaSession:
             first = (thing.lost_for - 1) * self.following.search
             near += [loop[(first + i) % len(loop)] for i in range(self.following.search)]
         return tuple(dict.fromkeys(near))
+
+    def _carried(
+        self, frames: Frames, thing: _Object, order: tuple[int, ...]
+    ) -> dict[int, FramePrompt]:
+        """A click in the middle of where an object is expected, for models that follow by it."""
+        if self.model.follows_by == "memory" or thing.where is None or thing.lost_for:
+            return {}
+        expected = thing.where + thing.moved
+        inside = expected[(expected @ expected.mean(0)).argmax()]
+        prompt = Prompt(1, inside[None], np.array([POSITIVE]))
+        return self._prompts(frames, prompt, order)
 
     def _credible(self, thing: _Object, mask: FrameMask) -> bool:
         """Whether a mask may be the object's, by what is known of it."""
@@ -295,7 +313,10 @@ class PanoramaSession:
         thing.solid_angle = float(sphere.row_solid_angles(self.size)[rows].sum())
         some = slice(None, None, max(1, len(rows) // 300))
         pixels = np.stack([columns[some], rows[some]], -1) + 0.5
-        thing.where = sphere.pixel_to_direction(pixels, self.size)
+        where = _main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
+        if thing.where is not None and not thing.fresh:
+            thing.moved = where.mean(0) - thing.where.mean(0)
+        thing.where = where
 
     def _prompts(
         self, frames: Frames, prompt: Prompt, order: tuple[int, ...]
@@ -364,6 +385,15 @@ class PanoramaSession:
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
         return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
+
+
+def _main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
+    """Of directions (P, 3) all over a mask, those about its densest place; strays are left out."""
+    radius = math.sqrt(solid_angle / math.pi)
+    cosines = directions @ directions.T
+    near = np.exp((cosines - 1) * 2 / max(radius, 0.02) ** 2)
+    densest = near.sum(1).argmax()
+    return np.asarray(directions[cosines[densest] > math.cos(min(3 * radius + 0.02, math.pi))])
 
 
 def _grown(directions: np.ndarray, margin: float) -> np.ndarray:

@@ -104,7 +104,7 @@ def track(
         prompts: prompts by frame. Each of these frames is decoded from its prompt alone, before the
             others, and stays in memory throughout: SAM 2's conditioning frames.
         visited: told of each frame when it is done.
-        memory: takes what is to be remembered of the object, for :func:`follow`.
+        memory: takes the prompted frames, for :func:`follow`.
 
     Returns:
         The mask of every frame of ``order``.
@@ -122,8 +122,8 @@ def track(
         prompt = prompts.get(frame)
         found[frame], entry = _decode(model, features(frame), i, len(order), bank.bank, prompt)
         bank.write(i, entry, prompt is not None)
-        if memory is not None and (prompt is not None or found[frame].presence > 0):
-            memory.write(memory.condense(), entry, prompt is not None)
+        if memory is not None and prompt is not None:
+            memory.write(memory.condense(), entry, prompted=True)
         visited(frame)
     return found
 
@@ -134,6 +134,7 @@ def follow(
     features: Callable[[int], Features],
     order: Sequence[int],
     memory: ObjectMemory,
+    prompts: Mapping[int, FramePrompt],
     accept: Callable[[FrameMask], bool],
     visited: Callable[[int], None] = lambda _: None,
 ) -> dict[int, FrameMask]:
@@ -144,6 +145,7 @@ def follow(
         features: features of a frame.
         order: the frames to visit.
         memory: of the object; frames in which it is found are added.
+        prompts: what is known of where it is, by frame; decoded in place of memory.
         accept: whether a mask may be the object's; one that may not is as if it were absent.
         visited: told of each frame when it is done.
 
@@ -153,7 +155,7 @@ def follow(
     found: dict[int, FrameMask] = {}
     for frame in order:
         i = memory.condense()
-        mask, entry = _decode(model, features(frame), i, i + _RECENT, memory.bank, None)
+        mask, entry = _decode(model, features(frame), i, i + _RECENT, memory.bank, prompts.get(frame))
         if mask.presence > 0 and accept(mask):
             memory.write(i, entry, prompted=False)
         else:

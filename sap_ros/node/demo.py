@@ -102,7 +102,9 @@ def _pixel(text: str) -> tuple[float, float]:
 def _node(model: str, device: str) -> Iterator[None]:
     """The node's process, from the installed package, ended when done."""
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
-    parameters = [f"model:={model}", f"device:={device}"]
+    # Best effort loses pieces of 25 MB messages where the system's socket buffers are small.
+    reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
+    parameters = [f"model:={model}", f"device:={device}", reliable]
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     for parameter in parameters:
         command += ["-p", parameter]
@@ -210,6 +212,8 @@ class _Client(Node):
         while not ready():
             if time.monotonic() > end:
                 raise OSError(f"the node did not {what} within {seconds:.0f} s")
+            if not rclpy.ok():
+                raise KeyboardInterrupt  # rclpy has taken the signal
             rclpy.spin_once(self, timeout_sec=0.1)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 from sap_ros.core.model import DEFAULT_MODEL, MODELS
+from sap_ros.core.session import Following
+
+_FOLLOWING = Following()
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,16 @@ class Parameter:
 
     Attributes:
         choices: the values it may have; empty: any.
+        limits: lowest and highest value of a number.
+        dynamic: it may be changed at any time; else it is read when the node is configured.
     """
 
     name: str
     default: str | int | float | bool
     description: str
     choices: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    dynamic: bool = False
 
 
 PARAMETERS = (
@@ -42,25 +50,121 @@ PARAMETERS = (
         ("auto", "max", "weighted"),
     ),
     Parameter(
+        "image_transport",
+        "raw",
+        "raw: `image`; compressed: `image/compressed` (jpeg or png)",
+        ("raw", "compressed"),
+    ),
+    Parameter(
         "mask_encoding",
         "mono8",
         "encoding of the masks: mono8 holds ids to 254, mono16 to 65534",
         ("mono8", "mono16"),
     ),
+    Parameter(
+        "forward_column",
+        0.5,
+        "where on the panorama straight ahead is, as a share of its width",
+        limits=(0.0, 1.0),
+    ),
+    Parameter(
+        "image_frame_convention",
+        "body",
+        "axes of the image's frame: body (x forward, z up) or optical (z forward, y down)",
+        ("body", "optical"),
+    ),
+    Parameter(
+        "keep_frames", 5, "how many past images a late prompt may be on", limits=(0, 100)
+    ),
+    Parameter("max_objects", 32, "more objects are rejected", limits=(1, 65534), dynamic=True),
+    Parameter(
+        "margin",
+        _FOLLOWING.margin,
+        "how far an object may move from image to image, in degrees",
+        limits=(0.0, 90.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "search",
+        _FOLLOWING.search,
+        "views that are looked through, an image, for a lost object",
+        limits=(0, 24),
+        dynamic=True,
+    ),
+    Parameter(
+        "min_score",
+        _FOLLOWING.min_score,
+        "a mask of lower predicted quality is not the object",
+        limits=(0.0, 1.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "max_growth",
+        _FOLLOWING.max_growth,
+        "a mask that grows by more than this factor is not the object, but for sure_score",
+        limits=(1.0, 1000.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "sure_score",
+        _FOLLOWING.sure_score,
+        "from this predicted quality on, a mask may grow at will",
+        limits=(0.0, 1.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "target_frame",
+        "",
+        "TF frame of the bearings; empty: the image's own",
+        dynamic=True,
+    ),
+    Parameter(
+        "tf_timeout",
+        0.2,
+        "how long to wait for a transform, in s",
+        limits=(0.0, 10.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "broadcast_tf",
+        False,
+        "broadcast a TF frame object_ID an object, its x axis along the bearing",
+        dynamic=True,
+    ),
+    Parameter(
+        "pose_object",
+        0,
+        "object whose pose is published on `pose` when its range is known; 0: none",
+        limits=(0, 65534),
+        dynamic=True,
+    ),
+    Parameter(
+        "overlay_width",
+        1920,
+        "width of the overlay, at most that of the image",
+        limits=(256, 8192),
+        dynamic=True,
+    ),
 )
+
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def declare_parameters(node: Node) -> None:
-    """Declares all parameters, read-only: they are read when the node is configured."""
+    """Declares all parameters; one that is out of its range or of another type raises."""
     for parameter in PARAMETERS:
-        constraint = f"one of: {', '.join(parameter.choices)}" if parameter.choices else ""
-        node.declare_parameter(
-            parameter.name,
-            parameter.default,
-            ParameterDescriptor(
-                description=parameter.description, additional_constraints=constraint
-            ),
-        )
+        descriptor = ParameterDescriptor(description=parameter.description)
+        if parameter.choices:
+            descriptor.additional_constraints = f"one of: {', '.join(parameter.choices)}"
+        if parameter.limits and isinstance(parameter.default, int):
+            low, high = (int(limit) for limit in parameter.limits)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        elif parameter.limits:
+            low, high = parameter.limits
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=low, to_value=high, step=0.0)
+            ]
+        node.declare_parameter(parameter.name, parameter.default, descriptor)
 
 
 def read_parameters(node: Node) -> dict[str, Any]:
@@ -69,13 +173,59 @@ def read_parameters(node: Node) -> dict[str, Any]:
     Raises:
         ValueError: a value that is none of the choices.
     """
-    values = {}
-    for parameter in PARAMETERS:
-        value = node.get_parameter(parameter.name).value
-        if parameter.choices and value not in parameter.choices:
-            raise ValueError(
-                f"parameter {parameter.name} is {value!r}; it must be one of "
-                f"{', '.join(parameter.choices)}"
-            )
-        values[parameter.name] = value
+    values = {p.name: node.get_parameter(p.name).value for p in PARAMETERS}
+    for name, value in values.items():
+        _check(_BY_NAME[name], value)
     return values
+
+
+def check_changes(changes: Iterable[Any], configured: bool) -> dict[str, Any]:
+    """New values of our parameters, out of changes that somebody asks for.
+
+    Args:
+        changes: rclpy parameters, of which some may be others' (``use_sim_time``).
+        configured: the node has read the parameters that are not dynamic.
+
+    Raises:
+        ValueError: a change that cannot be made.
+    """
+    values = {}
+    for change in changes:
+        parameter = _BY_NAME.get(change.name)
+        if parameter is None:
+            continue
+        if configured and not parameter.dynamic:
+            raise ValueError(
+                f"parameter {change.name} is read when the node is configured; deactivate it and "
+                "clean it up first"
+            )
+        _check(parameter, change.value)
+        values[change.name] = change.value
+    return values
+
+
+def following(values: dict[str, Any]) -> Following:
+    """How objects are followed, by the parameters."""
+    names = ("margin", "search", "min_score", "max_growth", "sure_score")
+    return Following(**{name: values[name] for name in names})
+
+
+def table() -> str:
+    """The parameters as the README shows them."""
+    rows = ["| parameter | default | | |", "|---|---|---|---|"]
+    for p in PARAMETERS:
+        values = ", ".join(p.choices)
+        if p.limits:
+            values = f"{p.limits[0]:g} to {p.limits[1]:g}"
+        text = p.description.replace("|", "\\|") + (" *" if p.dynamic else "")
+        default = str(p.default).lower() if isinstance(p.default, bool) else str(p.default)
+        rows.append(f"| `{p.name}` | {default} | {text} | {values} |")
+    return "\n".join(rows)
+
+
+def _check(parameter: Parameter, value: Any) -> None:
+    if parameter.choices and value not in parameter.choices:
+        raise ValueError(
+            f"parameter {parameter.name} is {value!r}; it must be one of "
+            f"{', '.join(parameter.choices)}"
+        )

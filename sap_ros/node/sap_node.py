@@ -1,35 +1,46 @@
-"""The node: panoramas and clicks in, a label image and bearings out.
+"""The node: panoramas and prompts in, a label image and bearings out.
 
-Callbacks store and return. One worker thread owns the session: it takes the newest image and the
-prompts that have come, and publishes. An image that arrives meanwhile replaces the waiting one.
+Callbacks store and return; :class:`sap_ros.node.worker.Worker` owns the model. Whatever arrives, the
+next good image is answered.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
-from geometry_msgs.msg import PointStamped
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.model import load_model
-from sap_ros.core.prompts import from_pixels
+from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
-from sap_ros.msg import ObjectArray
-from sap_ros.node.convert import image_from_labels, image_to_rgb, objects_to_message
-from sap_ros.node.parameters import declare_parameters, read_parameters
+from sap_ros.msg import Prompt as PromptMessage
+from sap_ros.node.convert import prompt_from_message
+from sap_ros.node.diagnostics import Health
+from sap_ros.node.frames import ImageFrame, Transforms
+from sap_ros.node.outputs import Outputs
+from sap_ros.node.parameters import check_changes, declare_parameters, following, read_parameters
+from sap_ros.node.worker import Request, Result, Worker, stamp_of
+from sap_ros.srv import AddObject, RemoveObject
 
 #: Newest panorama only, from a driver of any reliability.
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
-class _StoppedError(Exception):
-    """The node is being deactivated: the worker leaves its work as it is."""
 
 
 class SapNode(LifecycleNode):
@@ -38,16 +49,29 @@ class SapNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("sap", **kwargs)
         declare_parameters(self)
+        self.add_on_set_parameters_callback(self._change_parameters)
         self._values: dict[str, Any] = {}
-        self._work = threading.Condition()
-        self._image: Image | None = None  # waiting
-        self._clicks: list[PointStamped] = []  # waiting
-        self._last_stamp: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._labels: dict[int, str] = {}  # of the objects there are
         self._next_id = 1
-        self._running = False
-        self._worker: threading.Thread | None = None
+        self._enabled = True
+        self._size: tuple[int, int] | None = None
+        self._cloud: PointCloud2 | None = None
+        self._worker: Worker | None = None
+        self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
+        self._health = Health()
+        self._transforms = Transforms(self)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Diagnostics are to come while a simulated clock stands still, too.
+        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(AddObject, "add_object", self._serve_add)
+        self.create_service(RemoveObject, "remove_object", self._serve_remove)
+        self.create_service(Trigger, "reset", self._serve_reset)
+        self.create_service(SetBool, "enable", self._serve_enable)
         self.get_logger().info("waiting to be configured and activated; the launch file does both")
+
+    # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -55,8 +79,7 @@ class SapNode(LifecycleNode):
         except ValueError as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        self._masks = self.create_lifecycle_publisher(Image, "masks", 1)
-        self._objects = self.create_lifecycle_publisher(ObjectArray, "objects", 10)
+        self._outputs = Outputs(self, self._transforms, self._warn)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -64,107 +87,281 @@ class SapNode(LifecycleNode):
         try:
             checkpoint = Path(values["checkpoint"]) if values["checkpoint"] else None
             model = load_model(values["model"], checkpoint, values["device"])
+            session = PanoramaSession(
+                model, values["strategy"], fusion=values["fusion"], following=following(values)
+            )
         except (ValueError, OSError) as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        session = PanoramaSession(model, values["strategy"], fusion=values["fusion"])
-        self._next_id, self._last_stamp = 1, None
-        self._running = True
-        self._worker = threading.Thread(target=self._run, args=(session,), name="sap worker")
-        self._worker.start()
-        self._inputs = [
-            self.create_subscription(Image, "image", self._take_image, IMAGE_QOS),
-            self.create_subscription(PointStamped, "prompt/point", self._take_click, 10),
-        ]
+        self._forget()
+        self._health = Health()
+        self._worker = Worker(
+            session, self._publish, self._fail, self._wanted, values["keep_frames"]
+        )
+        done = super().on_activate(state)
+        self._subscribe()
         self.get_logger().info(
             f"{model.name} is loaded on {model.device}; waiting for "
-            f"{self.resolve_topic_name('image')} and {self.resolve_topic_name('prompt/point')}"
+            f"{self._inputs[0].topic_name} and {self.resolve_topic_name('prompt/point')}"
         )
-        return super().on_activate(state)
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.destroy_publisher(self._masks)
-        self.destroy_publisher(self._objects)
+        self._close()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
+        self._close()
         return super().on_shutdown(state)
 
     def stop(self) -> None:
-        """Ends the worker, at the next view; what it was doing is not published."""
+        """Ends the worker, at the next view, and frees the model."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        with self._work:
-            self._running = False
-            self._work.notify()
-        if self._worker:
-            self._worker.join()
-        self._worker = None
-        self._image, self._clicks = None, []
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.stop()
+        self._forget()
 
-    def _take_image(self, message: Image) -> None:
-        stamp = message.header.stamp.sec, message.header.stamp.nanosec
-        if stamp == self._last_stamp:
-            return
-        with self._work:
-            self._last_stamp, self._image = stamp, message
-            self._work.notify()
+    def _close(self) -> None:
+        if self._outputs:
+            self._outputs.destroy()
+        self._outputs, self._values = None, {}
 
-    def _take_click(self, message: PointStamped) -> None:
-        with self._work:
-            self._clicks.append(message)
-            self._work.notify()
+    def _forget(self) -> None:
+        with self._lock:
+            self._labels.clear()
+            self._next_id = 1
+            self._size, self._cloud = None, None
 
-    def _run(self, session: PanoramaSession) -> None:
-        """The worker: whatever arrives, the next image is answered."""
-        current: Image | None = None
-        while True:
-            with self._work:
-                # A click waits for the first image; an image with nothing to look for is kept.
-                while self._running and not self._image and not (self._clicks and current):
-                    self._work.wait()
-                if not self._running:
-                    return
-                image, self._image = self._image, None
-                clicks, self._clicks = self._clicks, []
-            try:
-                if image:
-                    session.set_image(image_to_rgb(image))
-                    current = image
-                for click in clicks:
-                    self._add(session, click)
-                if session.object_ids and current:
-                    self._publish(session, current)
-            except _StoppedError:
-                return
-            except Exception as error:  # the node outlives whatever arrives
-                self.get_logger().error(f"{type(error).__name__}: {error}", throttle_duration_sec=1)
+    def _subscribe(self) -> None:
+        raw = self._values["image_transport"] == "raw"
+        kind, topic = (Image, "image") if raw else (CompressedImage, "image/compressed")
+        self._inputs = [
+            self.create_subscription(
+                kind,
+                topic,
+                self._take_image,
+                IMAGE_QOS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+            ),
+            self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
+            self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
+            self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
+            self.create_subscription(PointCloud2, "points", self._take_cloud, IMAGE_QOS),
+        ]
 
-    def _add(self, session: PanoramaSession, click: PointStamped) -> None:
-        """Each click on the panorama is a new object."""
+    def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
-            prompt = from_pixels(self._next_id, [(click.point.x, click.point.y)], session.size)
+            values = check_changes(changes, configured=bool(self._values))
         except ValueError as error:
-            self.get_logger().warning(f"the click is not used: {error}")
+            return SetParametersResult(successful=False, reason=str(error))
+        if self._values:
+            self._values = {**self._values, **values}
+            if self._worker and values:
+                limits = following(self._values)
+                self._worker.command(lambda session: setattr(session, "following", limits))
+        return SetParametersResult(successful=True)
+
+    # Inputs
+
+    def _take_image(self, message: Image | CompressedImage) -> None:
+        if self._worker is None or not self._enabled:
             return
-        session.add_prompt(prompt)
-        self._next_id += 1
+        if isinstance(message, Image):
+            self._size = message.width, message.height
+        self._worker.offer(message)
 
-    def _publish(self, session: PanoramaSession, image: Image) -> None:
-        def check(done: int, count: int, object_id: int) -> None:
-            if not self._running:
-                raise _StoppedError
+    def _take_cloud(self, message: PointCloud2) -> None:
+        self._cloud = message
 
-        instances = session.segment(check)
-        masks = image_from_labels(instances.labels, self._values["mask_encoding"], image.header)
-        self._masks.publish(masks)
-        self._objects.publish(objects_to_message(instances, image.header))
+    def _take_prompt(self, message: PromptMessage) -> None:
+        object_id, error = self._request(message)
+        if error:
+            self._warn(f"the prompt for object {object_id} is rejected: {error}")
+
+    def _take_point(self, message: PointStamped) -> None:
+        """A click in rviz2 or Foxglove: a pixel, and a new object."""
+        self._take_prompt(PromptMessage(header=message.header, points=[message.point]))
+
+    def _take_gaze(self, message: Vector3Stamped) -> None:
+        v = message.vector
+        self._take_prompt(
+            PromptMessage(
+                header=message.header,
+                space=PromptMessage.DIRECTIONS,
+                points=[Point(x=v.x, y=v.y, z=v.z)],
+            )
+        )
+
+    def _incompatible(self, event: Any) -> None:
+        self._warn(
+            f"a publisher of {self._inputs[0].topic_name if self._inputs else 'the image'} offers a "
+            "quality of service that this node does not take; set the parameters qos_overrides.* "
+            "(see the README)"
+        )
+
+    def _request(self, message: PromptMessage) -> tuple[int, str]:
+        """Hands a prompt to the worker; its object's id, and why it cannot be used, or nothing."""
+        worker, values = self._worker, self._values
+        if worker is None:
+            return message.object_id, "the node is not active"
+        with self._lock:
+            object_id = message.object_id or self._next_id
+            if object_id not in self._labels and len(self._labels) >= values["max_objects"]:
+                return object_id, f"there are {len(self._labels)} objects, max_objects in all"
+            if values["mask_encoding"] == "mono8" and object_id > 254:
+                return object_id, f"id {object_id} does not fit into a mono8 mask; 1 to 254 do"
+            try:
+                self._check_now(message, object_id)
+            except ValueError as error:
+                return object_id, str(error)
+            self._labels[object_id] = message.label or self._labels.get(object_id, "")
+            while self._next_id in self._labels or self._next_id == 255:
+                self._next_id += 1
+            labels = dict(self._labels)
+        worker.ask(
+            Request(
+                object_id,
+                message.label,
+                stamp_of(message.header),
+                lambda size, header: self._make(message, object_id, size, header),
+            )
+        )
+        if self._outputs:
+            self._outputs.label_info(labels)
+        return object_id, ""
+
+    def _check_now(self, message: PromptMessage, object_id: int) -> None:
+        """Raises ValueError for what is wrong whatever the image; pixels, where its size is known."""
+        if self._size is not None and self._size[0] == 2 * self._size[1]:
+            size = self._size
+        elif message.space == PromptMessage.PIXELS:
+            values = [c for p in (*message.points, *message.box) for c in (p.x, p.y)]
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError("a point is not finite")
+            if message.points or message.box:
+                return  # until there is an image, nothing more can be said
+            size = (512, 256)
+        else:
+            size = (512, 256)
+        prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3))
+
+    def _make(
+        self, message: PromptMessage, object_id: int, size: tuple[int, int], header: Header
+    ) -> Prompt:
+        """The prompt on an image; what TF has to do with it is done here."""
+        values = self._values
+        frame = ImageFrame(values["forward_column"], values["image_frame_convention"])
+        turn = np.eye(3)
+        stamp, now = stamp_of(message.header), stamp_of(header)
+        if message.space == PromptMessage.DIRECTIONS:
+            at = Header(stamp=header.stamp, frame_id=message.header.frame_id)
+            turn, _ = self._transforms.lookup(header.frame_id, at, values["tf_timeout"])
+        elif stamp not in ((0, 0), now) and stamp < now:
+            raise ValueError(
+                f"its image ({stamp[0]}.{stamp[1]:09d}) is no longer kept; keep_frames keeps "
+                f"{values['keep_frames']}, and the image is at {now[0]}.{now[1]:09d} by now"
+            )
+        return prompt_from_message(message, object_id, size, frame, turn)
+
+    # Services
+
+    def _serve_add(self, request: Any, response: Any) -> Any:
+        response.object_id, response.message = self._request(request.prompt)
+        response.success = not response.message
+        return response
+
+    def _serve_remove(self, request: Any, response: Any) -> Any:
+        object_id = request.object_id
+        with self._lock:
+            response.success = self._labels.pop(object_id, None) is not None
+            known = sorted(self._labels)
+        if response.success:
+            self._drop(object_id)
+        else:
+            response.message = f"no object has the id {object_id}; there are {known}"
+        return response
+
+    def _drop(self, object_id: int) -> None:
+        def remove(session: PanoramaSession) -> None:
+            if object_id in session.object_ids:
+                session.remove_object(object_id)
+
+        if self._worker:
+            self._worker.forget(object_id)
+            self._worker.command(remove)
+
+    def _serve_reset(self, request: Any, response: Any) -> Any:
+        with self._lock:
+            known = list(self._labels)
+            self._labels.clear()
+            self._next_id = 1
+        for object_id in known:
+            self._drop(object_id)
+        response.success, response.message = True, f"{len(known)} objects are forgotten"
+        return response
+
+    def _serve_enable(self, request: Any, response: Any) -> Any:
+        self._enabled = request.data
+        response.success = True
+        response.message = "images are worked on" if request.data else "images are ignored"
+        return response
+
+    # Results, in the worker's thread
+
+    def _wanted(self) -> bool:
+        worker, outputs = self._worker, self._outputs
+        if worker is None or outputs is None or not self._enabled:
+            return False
+        return worker.tracking or outputs.listened()
+
+    def _publish(self, result: Result) -> None:
+        outputs, values = self._outputs, self._values
+        if outputs is None:
+            return
+        for request, reason in result.rejected:
+            self._warn(f"the prompt for object {request.object_id} is rejected: {reason}")
+            if all(thing.object_id != request.object_id for thing in result.instances.objects):
+                with self._lock:
+                    self._labels.pop(request.object_id, None)
+        with self._lock:
+            labels = dict(self._labels)
+        seconds = outputs.publish(result, values, labels, self._cloud)
+        now, then = self.get_clock().now(), Time.from_msg(result.header.stamp)
+        latency = (now.nanoseconds - then.nanoseconds) / 1e9
+        self._health.finished({**result.seconds, **seconds}, latency, result.encoded)
+
+    def _fail(self, error: Exception) -> None:
+        """Something that came cannot be used: a line for what was expected, a trace for a bug."""
+        self._warn(str(error) if isinstance(error, ValueError) else repr(error))
+
+    def _warn(self, text: str) -> None:
+        self._health.failed(text)
+        self.get_logger().warning(text, throttle_duration_sec=1.0)
+
+    def _report(self) -> None:
+        worker = self._worker
+        state = "active" if worker else "not active"
+        if worker and not self._enabled:
+            state = "disabled"
+        elif worker and not self._labels:
+            state = "active, no object"
+        facts = {
+            "objects": len(self._labels),
+            "received": worker.received if worker else 0,
+            "dropped": worker.dropped if worker else 0,
+        }
+        device = self._values.get("device", "")
+        name, now = self.get_fully_qualified_name(), self.get_clock().now()
+        self._diagnostics.publish(self._health.report(name, now, state, device, facts))
 
 
 def main() -> None:

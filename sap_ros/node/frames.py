@@ -1,0 +1,127 @@
+"""The image's frame: where straight ahead is on the panorama, and how its axes lie; and TF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+# Body axes (x forward, y left, z up) to optical ones (x right, y down, z forward), REP-103.
+_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+
+
+@dataclass(frozen=True)
+class ImageFrame:
+    """Between the panorama's directions (its middle column along x) and the frame of its header.
+
+    Attributes:
+        forward_column: where straight ahead is, as a share of the width.
+        convention: ``body`` or ``optical``.
+    """
+
+    forward_column: float = 0.5
+    convention: str = "body"
+
+    def to_frame(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (..., 3) of the panorama, in the header's frame."""
+        return np.asarray(directions) @ self._rotation().T
+
+    def from_frame(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (..., 3) of the header's frame, on the panorama."""
+        return np.asarray(directions) @ self._rotation()
+
+    def azimuth(self, azimuth: float) -> float:
+        """An azimuth of the panorama, counter-clockwise from straight ahead."""
+        return float(np.pi - np.mod(np.pi - azimuth - self._turn(), 2 * np.pi))
+
+    def _turn(self) -> float:
+        return 2 * np.pi * (self.forward_column - 0.5)
+
+    def _rotation(self) -> np.ndarray:
+        cos, sin = np.cos(self._turn()), np.sin(self._turn())
+        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        return _OPTICAL @ turn if self.convention == "optical" else turn
+
+
+class Transforms:
+    """Directions and points from frame to frame, by TF where tf2_ros is there.
+
+    Without it, or between a frame and itself, nothing is asked of TF; what cannot be done raises
+    ValueError that names the frame that is missing.
+    """
+
+    def __init__(self, node: Node) -> None:
+        try:
+            import tf2_ros
+        except ImportError:
+            self._tf2: Any = None
+            return
+        self._tf2 = tf2_ros
+        self._buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def lookup(
+        self, target: str, source: Header, timeout: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rotation (3, 3) and translation (3,) that take points of a frame to another.
+
+        Args:
+            target: the frame to go to.
+            source: the frame to come from, and when.
+            timeout: how long to wait, in s.
+
+        Raises:
+            ValueError: TF does not know it, or tf2_ros is missing.
+        """
+        if not target or not source.frame_id or target == source.frame_id:
+            return np.eye(3), np.zeros(3)
+        if self._tf2 is None:
+            raise ValueError(
+                f"a transform from {source.frame_id!r} to {target!r} needs tf2_ros, which is not "
+                "installed (apt install ros-$ROS_DISTRO-tf2-ros-py)"
+            )
+        try:
+            found = self._buffer.lookup_transform(
+                target,
+                source.frame_id,
+                Time.from_msg(source.stamp),
+                Duration(seconds=timeout),
+            ).transform
+        except self._tf2.TransformException as error:
+            raise ValueError(
+                f"no transform from {source.frame_id!r} to {target!r} at "
+                f"{source.stamp.sec}.{source.stamp.nanosec:09d} within {timeout:g} s: {error}"
+            ) from error
+        q, t = found.rotation, found.translation
+        return _rotation(q.x, q.y, q.z, q.w), np.array([t.x, t.y, t.z])
+
+    def broadcast(self, transforms: list[Any]) -> None:
+        """Sends TransformStamped messages; ValueError without tf2_ros."""
+        if self._tf2 is None:
+            raise ValueError("broadcast_tf needs tf2_ros, which is not installed")
+        self._broadcaster.sendTransform(transforms)
+
+
+def _rotation(x: float, y: float, z: float, w: float) -> np.ndarray:
+    """A unit quaternion as a rotation (3, 3)."""
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def bearing_quaternion(direction: np.ndarray) -> tuple[float, float, float, float]:
+    """A rotation (x, y, z, w) that turns the x axis to a unit vector (3,), with no roll."""
+    x, y, z = (float(value) for value in direction)
+    yaw, pitch = np.arctan2(y, x), -np.arctan2(z, np.hypot(x, y))
+    cy, sy, cp, sp = np.cos(yaw / 2), np.sin(yaw / 2), np.cos(pitch / 2), np.sin(pitch / 2)
+    return float(-sy * sp), float(cy * sp), float(sy * cp), float(cy * cp)
