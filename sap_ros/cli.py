@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from sap_ros.core.model import Model
     from sap_ros.core.prompts import Prompt
-    from sap_ros.core.session import FusionChoice, Strategy
+    from sap_ros.core.session import FusionChoice
+    from sap_ros.core.strategies import Strategy
 
 app = typer.Typer(
     help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
@@ -125,6 +126,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_out"),
     model: _MODEL = "sap-nano",
     device: _DEVICE = "cpu",
+    strategy: _STRATEGY = "scan",
 ) -> None:
     """Run the ROS 2 node as its own process, click on a panorama over DDS, show what comes back."""
     try:
@@ -133,7 +135,7 @@ def demo(
         raise ValueError(
             f"the demo needs ROS 2 and this package built with colcon ({error}); `make demo` does both"
         ) from error
-    run_demo(panorama, point or [], out, model, device)
+    run_demo(panorama, point or [], out, model, device, strategy)
 
 
 def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:

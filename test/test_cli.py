@@ -40,17 +40,16 @@ def test_segment_writes_all_files(segmented, picture):
         "overlay.jpg",
         "views.jpg",
     ]
-    labels = np.array(Image.open(out / "masks.png"))
+    with Image.open(out / "masks.png") as masks:
+        labels = np.array(masks)
     assert labels.shape == (256, 512)
     assert labels.dtype == np.uint8
     objects = json.loads((out / "objects.json").read_text())
     assert [thing["id"] for thing in objects] == [1, 3]
     assert set(np.unique(labels)) - {0} == {o["id"] for o in objects if o["state"] == "TRACKED"}
     assert read_panorama(out / "overlay.jpg").shape == (256, 512, 3)
-    assert Image.open(out / "views.jpg").size == (
-        6 * 256,
-        8 * 256,
-    )  # 24 views for each of two objects
+    with Image.open(out / "views.jpg") as sheet:  # 24 views for each of two objects
+        assert sheet.size == (6 * 256, 8 * 256)
 
 
 def test_segment_prints_a_table(segmented):

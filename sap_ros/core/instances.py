@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
+import cv2
 import numpy as np
 
 from sap_ros.core import sphere
@@ -71,6 +72,34 @@ class Instances:
 
     labels: np.ndarray
     objects: tuple[Instance, ...]
+
+
+def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """The parts of a mask that hang together with pixels, on the sphere.
+
+    Args:
+        mask: (H, W) bool.
+        pixels: (P, 2) as (u, v).
+
+    Returns:
+        (H, W) bool: the parts with one of the pixels in it, across the seam and over the poles; the
+        whole mask where no pixel is in it.
+    """
+    height, width = mask.shape
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    same = np.arange(count)  # the part that each one hangs together with, by its smallest number
+    last = parts[:, -1]
+    pairs = [(parts[:, 0], np.roll(last, turn)) for turn in (-1, 0, 1)]
+    pairs += [(parts[row], np.full(width, parts[row].max())) for row in (0, -1)]
+    for one, other in pairs:
+        for a, b in np.unique(np.stack([one, other], -1)[(one > 0) & (other > 0)], axis=0):
+            low, high = sorted((same[a], same[b]))
+            same[same == high] = low
+    u = pixels[:, 0].astype(int).clip(0, width - 1)
+    v = pixels[:, 1].astype(int).clip(0, height - 1)
+    kept = np.unique(same[parts[v, u]])
+    kept = kept[kept > 0]
+    return mask if not len(kept) else np.isin(same, kept)[parts]
 
 
 def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-FollowsBy = Literal["memory", "click"]
-
-
 @dataclass(frozen=True)
 class ModelInfo:
     """A model that can be named.
@@ -43,8 +40,9 @@ class ModelInfo:
         file: file name of the weights, in the package or on the release server.
         sha256, size: hash and bytes of a file to download; empty where the package ships it.
         fusion: how its views are best fused, see :class:`sap_ros.core.projection.Canvas`.
-        follows_by: what carries an object to the next panorama: SAM 2's ``memory``, or a ``click``
-            in the middle of where it is expected.
+        weak_memory: memory is not to be relied on: of a mask, only what hangs together with what was
+            pointed at is kept, and a click in the middle of where an object is expected carries it
+            to the next panorama.
     """
 
     config: str
@@ -52,14 +50,13 @@ class ModelInfo:
     sha256: str = ""
     size: int = 0
     fusion: Fusion = "max"
-    follows_by: FollowsBy = "memory"
+    weak_memory: bool = False
 
 
 MODELS: dict[str, ModelInfo] = {
-    # Its memory errs in some views: their mean is right where their maximum is not, and a click
-    # carries further.
+    # Its memory errs in some views; their mean is right where their maximum is not.
     "sap-nano": ModelInfo(
-        "sap_nano.yaml", "sap_nano.safetensors", fusion="weighted", follows_by="click"
+        "sap_nano.yaml", "sap_nano.safetensors", fusion="weighted", weak_memory=True
     ),
     "sam2.1-tiny": ModelInfo(
         "sam2.1_hiera_t.yaml",
@@ -283,7 +280,7 @@ class Model:
         sam: the network.
         name: what to call it.
         device: a torch device.
-        fusion, follows_by: see :class:`ModelInfo`.
+        fusion, weak_memory: see :class:`ModelInfo`.
     """
 
     def __init__(
@@ -292,11 +289,11 @@ class Model:
         name: str,
         device: str | torch.device = "cpu",
         fusion: Fusion = "max",
-        follows_by: FollowsBy = "memory",
+        weak_memory: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.sam = sam.to(self.device).eval()
-        self.name, self.fusion, self.follows_by = name, fusion, follows_by
+        self.name, self.fusion, self.weak_memory = name, fusion, weak_memory
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self._positions: list[Tensor] | None = None
@@ -364,4 +361,4 @@ def load_model(
     _check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
     info = model_info(name)
-    return Model(sam, name, place, info.fusion, info.follows_by)
+    return Model(sam, name, place, info.fusion, info.weak_memory)

@@ -91,6 +91,23 @@ class Prompt:
         centre = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, size).mean(0)
         return np.asarray(_unit(centre[None], "the mask's centre")[0])
 
+    def certain(self) -> np.ndarray:
+        """Directions (P, 3) on the object: its positive points, or all over its box or mask."""
+        if (self.labels == POSITIVE).any():
+            return np.asarray(self.directions[self.labels == POSITIVE])
+        if self.mask is not None:
+            v, u = np.nonzero(self.mask)
+            some = slice(None, None, max(1, len(u) // 300))
+            size = self.mask.shape[1], self.mask.shape[0]
+            return sphere.pixel_to_direction(np.stack([u, v], -1)[some] + 0.5, size)
+        assert self.box is not None
+        left, width, top, bottom = box_angles(self.box)
+        azimuth, elevation = np.meshgrid(
+            left - width * np.linspace(0.1, 0.9, 9),
+            np.linspace(0.9, 0.1, 9) * (top - bottom) + bottom,
+        )
+        return sphere.angles_to_direction(azimuth, elevation).reshape(-1, 3)
+
     def extended(self, other: Prompt) -> Prompt:
         """This prompt with another's points after its own, and its box or mask in place of its own."""
         return Prompt(
@@ -122,15 +139,21 @@ def from_pixels(
         ValueError: a pixel outside the image, or what :class:`Prompt` does not take.
     """
     points = np.asarray(pixels, np.float64)
+    if not points.size:
+        points = points.reshape(0, 2)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"pixels have the shape {points.shape}; it must be (P, 2), as (u, v)")
     corners = None
     if box is not None:
         edges = np.asarray(box, np.float64)
         if edges.shape != (4,):
-            raise ValueError(f"the box has {edges.size} values; it must have 4: left top right bottom")
+            raise ValueError(
+                f"the box has {edges.size} values; it must have 4: left top right bottom"
+            )
         if edges[1] >= edges[3]:
-            raise ValueError(f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; it is empty")
+            raise ValueError(
+                f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; it is empty"
+            )
         _in_panorama(edges.reshape(2, 2), size)  # raises where it is not
         # A corner at a pole has no azimuth, and one all round the panorama no width.
         inner = np.clip(edges.reshape(2, 2), 0.01, np.array(size) - 0.01)

@@ -20,9 +20,9 @@ from typing import Literal
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.instances import Instance, Instances, State, measure
+from sap_ros.core.instances import Instance, Instances, connected, measure
 from sap_ros.core.model import Features, Model
-from sap_ros.core.projection import Fusion, check_panorama
+from sap_ros.core.projection import NO_OBJECT, Fusion, check_panorama
 from sap_ros.core.prompts import POSITIVE, Prompt, box_outline
 from sap_ros.core.strategies import Frames, Strategy, cover, make_frames
 from sap_ros.core.tracker import FrameMask, FramePrompt, ObjectMemory, follow, track
@@ -81,6 +81,7 @@ class _Object:
     where: np.ndarray | None = None  # directions (P, 3) all over its last mask
     moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
     solid_angle: float = 0.0  # of its last mask
+    certain: np.ndarray | None = None  # directions (P, 3) that are the object's, or may be
     lost_for: int = 0  # panoramas since it was last seen
 
 
@@ -245,12 +246,14 @@ class PanoramaSession:
 
             if thing.fresh:
                 order = frames.order(thing.prompt.anchor)
+                thing.certain = thing.prompt.certain()
                 prompts = self._prompts(frames, thing.prompt, order)
                 thing.masks = track(
                     self.model, self._encoded, order, prompts, visited, thing.memory
                 )
             else:
                 order = self._expected(frames, thing)
+                thing.certain = None
                 thing.masks = follow(
                     self.model,
                     self._encoded,
@@ -260,7 +263,12 @@ class PanoramaSession:
                     lambda mask: self._credible(thing, mask),
                     visited,
                 )
-        return frames.fuse(((i, mask.logits) for i, mask in thing.masks.items()), self.fusion)
+        masks = ((i, mask.logits) for i, mask in thing.masks.items())
+        logits = frames.fuse(masks, self.fusion)
+        if self.model.weak_memory and thing.certain is not None:
+            pixels = sphere.direction_to_pixel(thing.certain, self.size)
+            logits[~connected(logits > 0, pixels)] = NO_OBJECT
+        return logits
 
     def _expected(self, frames: Frames, thing: _Object) -> tuple[int, ...]:
         """The frames in which an object may be now, after it was seen in the panorama before."""
@@ -278,12 +286,13 @@ class PanoramaSession:
     def _carried(
         self, frames: Frames, thing: _Object, order: tuple[int, ...]
     ) -> dict[int, FramePrompt]:
-        """A click in the middle of where an object is expected, for models that follow by it."""
-        if self.model.follows_by == "memory" or thing.where is None or thing.lost_for:
+        """A click in the middle of where an object is expected, for models with a weak memory."""
+        if not self.model.weak_memory or thing.where is None or thing.lost_for:
             return {}
         expected = thing.where + thing.moved
         inside = expected[(expected @ expected.mean(0)).argmax()]
         prompt = Prompt(1, inside[None], np.array([POSITIVE]))
+        thing.certain = prompt.directions
         return self._prompts(frames, prompt, order)
 
     def _credible(self, thing: _Object, mask: FrameMask) -> bool:
@@ -410,6 +419,4 @@ def _grown(directions: np.ndarray, margin: float) -> np.ndarray:
         moved = math.cos(margin) * centre + math.sin(margin) * outward
         return np.concatenate([directions, moved])
     outward = outward / np.maximum(length, 1e-9)
-    return np.concatenate(
-        [directions, math.cos(margin) * directions + math.sin(margin) * outward]
-    )
+    return np.concatenate([directions, math.cos(margin) * directions + math.sin(margin) * outward])

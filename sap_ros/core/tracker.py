@@ -155,7 +155,9 @@ def follow(
     found: dict[int, FrameMask] = {}
     for frame in order:
         i = memory.condense()
-        mask, entry = _decode(model, features(frame), i, i + _RECENT, memory.bank, prompts.get(frame))
+        mask, entry = _decode(
+            model, features(frame), i, i + _RECENT, memory.bank, prompts.get(frame)
+        )
         if mask.presence > 0 and accept(mask):
             memory.write(i, entry, prompted=False)
         else:

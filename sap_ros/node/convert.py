@@ -93,7 +93,11 @@ def _decoded(message: CompressedImage) -> np.ndarray:
 
 
 def prompt_from_message(
-    message: PromptMessage, object_id: int, size: tuple[int, int], frame: ImageFrame, turn: np.ndarray
+    message: PromptMessage,
+    object_id: int,
+    size: tuple[int, int],
+    frame: ImageFrame,
+    turn: np.ndarray,
 ) -> Prompt:
     """What is pointed at, on a panorama.
 
@@ -117,9 +121,7 @@ def prompt_from_message(
             f"the prompt has {len(points)} points and {len(labels)} labels; it needs as many, or none"
         )
     if len(corners) not in (0, 2):
-        raise ValueError(
-            f"the prompt's box has {len(corners)} corners; it must have 2, or none"
-        )
+        raise ValueError(f"the prompt's box has {len(corners)} corners; it must have 2, or none")
     mask = None
     if message.mask.width or message.mask.height or len(message.mask.data):
         mask = _pixels(message.mask, ("mono8",))[..., 0] > 0

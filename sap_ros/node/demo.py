@@ -38,14 +38,16 @@ _NAMESPACE = "/sap"
 _START_UP, _ANSWER = 120.0, 900.0  # seconds
 
 
-def run_demo(panorama: Path | None, points: list[str], out: Path, model: str, device: str) -> None:
+def run_demo(
+    panorama: Path | None, points: list[str], out: Path, model: str, device: str, strategy: str
+) -> None:
     """Segments a panorama with the node, over DDS, and writes pictures of it.
 
     Args:
         panorama: a panorama file; None takes the shipped one, and compares with its true masks.
         points: ``U,V`` in pixels, an object each; empty takes the shipped clicks.
         out: folder to write to.
-        model, device: the node's parameters.
+        model, device, strategy: the node's parameters.
 
     Raises:
         ValueError: the panorama or a point cannot be used.
@@ -70,7 +72,7 @@ def run_demo(panorama: Path | None, points: list[str], out: Path, model: str, de
     size = image.shape[1], image.shape[0]
     prompts = [from_pixels(i, [click], size) for i, click in enumerate(clicks, 1)]
     began = time.monotonic()
-    with _node(model, device), _client() as client:
+    with _node(model, device, strategy), _client() as client:
         print(
             f"The node is up after {time.monotonic() - began:.1f} s; publishing {size[0]}x{size[1]}"
         )
@@ -99,12 +101,12 @@ def _pixel(text: str) -> tuple[float, float]:
 
 
 @contextmanager
-def _node(model: str, device: str) -> Iterator[None]:
+def _node(model: str, device: str, strategy: str) -> Iterator[None]:
     """The node's process, from the installed package, ended when done."""
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
     # Best effort loses pieces of 25 MB messages where the system's socket buffers are small.
     reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
-    parameters = [f"model:={model}", f"device:={device}", reliable]
+    parameters = [f"model:={model}", f"device:={device}", f"strategy:={strategy}", reliable]
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     for parameter in parameters:
         command += ["-p", parameter]

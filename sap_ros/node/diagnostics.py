@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
@@ -39,7 +40,7 @@ class Health:
         return len(self._done) / _WINDOW
 
     def report(
-        self, name: str, stamp: Time, state: str, device: str, facts: dict[str, object]
+        self, name: str, stamp: Time, state: str, device: str, facts: Mapping[str, object]
     ) -> DiagnosticArray:
         """The message.
 

@@ -66,9 +66,7 @@ class Transforms:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
 
-    def lookup(
-        self, target: str, source: Header, timeout: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def lookup(self, target: str, source: Header, timeout: float) -> tuple[np.ndarray, np.ndarray]:
         """Rotation (3, 3) and translation (3,) that take points of a frame to another.
 
         Args:

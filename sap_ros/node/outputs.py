@@ -222,5 +222,3 @@ class Outputs:
             self._publishers["overlay"].publish(message)
         if jpeg:
             self._publishers["overlay/compressed"].publish(jpeg_message(picture, result.header))
-
-

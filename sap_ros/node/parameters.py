@@ -73,9 +73,7 @@ PARAMETERS = (
         "axes of the image's frame: body (x forward, z up) or optical (z forward, y down)",
         ("body", "optical"),
     ),
-    Parameter(
-        "keep_frames", 5, "how many past images a late prompt may be on", limits=(0, 100)
-    ),
+    Parameter("keep_frames", 5, "how many past images a late prompt may be on", limits=(0, 100)),
     Parameter("max_objects", 32, "more objects are rejected", limits=(1, 65534), dynamic=True),
     Parameter(
         "margin",
@@ -160,9 +158,10 @@ def declare_parameters(node: Node) -> None:
             low, high = (int(limit) for limit in parameter.limits)
             descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
         elif parameter.limits:
-            low, high = parameter.limits
             descriptor.floating_point_range = [
-                FloatingPointRange(from_value=low, to_value=high, step=0.0)
+                FloatingPointRange(
+                    from_value=parameter.limits[0], to_value=parameter.limits[1], step=0.0
+                )
             ]
         node.declare_parameter(parameter.name, parameter.default, descriptor)
 

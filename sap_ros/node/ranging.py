@@ -68,9 +68,7 @@ def points_of_objects(cloud: PointCloud2, points: np.ndarray, ids: np.ndarray) -
     ]
     fields.append(PointField(name="id", offset=12, datatype=PointField.UINT16, count=1))
     on = ids > 0
-    rows = np.zeros(
-        int(on.sum()), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u2")]
-    )
+    rows = np.zeros(int(on.sum()), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u2")])
     for i, name in enumerate("xyz"):
         rows[name] = points[on, i]
     rows["id"] = ids[on]

@@ -112,9 +112,7 @@ class MovingScene:
         depth, ids, _ = self._trace(rays, time)
         return np.asarray(rays * depth[:, None]), ids
 
-    def _trace(
-        self, rays: np.ndarray, time: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _trace(self, rays: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Unit vectors (N, 3) in the camera's frame to depth (N,), id (N,) and RGB (N, 3)."""
         eye, heading = self.pose(time)
         cos, sin = np.cos(heading), np.sin(heading)
@@ -167,9 +165,7 @@ class MovingScene:
         return np.asarray(colour, np.float32)
 
 
-def _hit(
-    solid: Solid, rays: np.ndarray, eye: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _hit(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance (N,), inf where missed, and normal (N, 3) of a solid at the origin."""
     half = solid.half.astype(np.float32)
     if solid.kind == "ellipsoid":

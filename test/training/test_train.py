@@ -43,7 +43,7 @@ def _lines(out):
 def test_a_run_trains_and_is_resumed(panoramas, tmp_path, stage):
     config = TrainConfig(
         stage=stage, model="sap-nano", panoramas=str(panoramas), size=64, batch=2, objects=2,
-        window=3, iterations=4, lr=1e-3, log_every=2,
+        window=3, iterations=4, lr=1e-3, log_every=2, view_share=0.0,
     )  # fmt: skip
     out = tmp_path / "run"
     train(config, out)

@@ -1,0 +1,156 @@
+"""session on a stream: objects are carried on, memory and views are bounded, the lost come back."""
+
+import numpy as np
+import pytest
+
+from sap_ros.core import sphere
+from sap_ros.core.instances import State
+from sap_ros.core.model import load_model
+from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.session import Following, PanoramaSession
+from sap_ros.core.strategies import ScanFrames, cover
+from sap_ros.core.trajectory import Trajectory, sees
+from sap_ros.synthesis.moving import MovingScene
+
+SIZE = (1024, 512)
+
+
+def _iou(one, other):
+    return (one & other).sum() / max((one | other).sum(), 1)
+
+
+def _middle(mask):
+    v, u = np.nonzero(mask)
+    middle = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, SIZE).mean(0)
+    return Prompt(1, middle[None], np.array([1]))
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model()
+
+
+def test_an_object_is_followed_with_few_views(nano):
+    scene, session = MovingScene(0), PanoramaSession(nano)
+    image, truth = scene.render(0, SIZE)
+    session.set_image(image)
+    session.add_prompt(_middle(truth == 5))
+    session.segment()
+    assert session.encoded == 24
+    found = []
+    for i in range(1, 6):
+        image, truth = scene.render(0.2 * i, SIZE)
+        session.next_frame(image)
+        found.append(_iou(session.segment().labels == 1, truth == 5))
+        assert session.encoded <= 4
+    assert np.mean(found) > 0.7
+
+
+def test_following_by_memory_alone_goes_on(random_model, panorama):
+    """A model that is not helped by clicks: SAM 2's own memory, which stays bounded."""
+    session = PanoramaSession(random_model, following=Following(min_score=0, max_growth=1e9))
+    session.set_image(panorama)
+    session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+    session.segment()
+    sizes = []
+    for turn in range(30):
+        session.next_frame(np.roll(panorama, turn, axis=1))
+        session.segment()
+        sizes.append(len(session._objects[1].memory))
+    assert max(sizes) <= 12 + 16 + 24
+    assert sizes[-1] <= max(sizes[:28])
+
+
+def test_a_lost_object_keeps_its_id_and_the_whole_sphere_is_searched(random_model, panorama):
+    session = PanoramaSession(random_model, following=Following(min_score=1.0, search=4))
+    session.set_image(panorama)
+    session.add_prompt(from_pixels(7, [(300, 120)], (512, 256)))
+    session.segment()
+    visited = set()
+    for _ in range(8):
+        session.next_frame(panorama)
+        (thing,) = session.segment().objects
+        assert (thing.object_id, thing.state) == (7, State.LOST)
+        visited |= set(session.frame_masks(7))
+        assert session.encoded < 12
+    assert visited == set(range(24))
+
+
+def test_an_object_that_comes_back_is_found_again(nano):
+    scene, session = MovingScene(0), PanoramaSession(nano)
+    image, truth = scene.render(0, SIZE)
+    session.set_image(image)
+    session.add_prompt(_middle(truth == 1))
+    session.segment()
+    session.next_frame(np.full_like(image, 128))
+    session.segment()
+    states = []
+    for _ in range(4):
+        session.next_frame(image)
+        states.append(session.segment().objects[0].state)
+    assert State.TRACKED in states
+
+
+def test_objects_come_and_go_with_no_effect_on_the_others(nano):
+    scene = MovingScene(0)
+    frames = [scene.render(0.2 * i, SIZE) for i in range(3)]
+
+    def run(others):
+        session = PanoramaSession(nano)
+        session.set_image(frames[0][0])
+        session.add_prompt(_middle(frames[0][1] == 5))
+        session.segment()
+        for i, (image, truth) in enumerate(frames[1:]):
+            session.next_frame(image)
+            if others and i == 0:
+                prompt = _middle(truth == 4)
+                session.add_prompt(Prompt(2, prompt.directions, prompt.labels))
+            instances = session.segment()
+        if others:
+            assert [thing.object_id for thing in instances.objects] == [1, 2]
+            session.remove_object(2)
+            instances = session.segment()
+        return instances.labels == 1
+
+    np.testing.assert_array_equal(run(False), run(True))
+
+
+def test_a_mask_as_a_prompt_is_the_answer_in_its_views(nano):
+    image, truth = MovingScene(0).render(0, SIZE)
+    session = PanoramaSession(nano)
+    session.set_image(image)
+    session.add_prompt(Prompt(1, mask=truth == 5))
+    assert _iou(session.segment().labels == 1, truth == 5) > 0.8
+
+
+def test_a_box_as_a_prompt(nano):
+    image, truth = MovingScene(0).render(0, SIZE)
+    v, u = np.nonzero(truth == 5)
+    session = PanoramaSession(nano)
+    session.set_image(image)
+    box = (u.min(), v.min(), u.max() + 1, v.max() + 1)
+    session.add_prompt(from_pixels(1, np.zeros((0, 2)), SIZE, box=box))
+    assert _iou(session.segment().labels == 1, truth == 5) > 0.7
+
+
+def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
+    frames = ScanFrames(panorama, 64, Trajectory())
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        centre = rng.normal(size=3)
+        spread = rng.uniform(0.02, 0.6)
+        directions = centre / np.linalg.norm(centre) + spread * rng.normal(size=(200, 3)) / 3
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        chosen = cover(frames, directions)
+        views = [Trajectory().views[i] for i in chosen]
+        seen = np.any([sees(view, directions, 90.0) for view in views], axis=0)
+        assert seen.mean() > 0.95
+        assert len(chosen) == len(set(chosen)) <= 8
+
+
+@pytest.mark.parametrize(
+    "bad", [{"margin": -1}, {"min_score": 2}, {"max_growth": 0.5}, {"search": 25}]
+)
+def test_bad_limits_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Following(**bad)

@@ -1,0 +1,39 @@
+"""moving: exact masks, and an image that agrees with its point cloud."""
+
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.synthesis.moving import MovingScene
+
+SIZE = (512, 256)
+
+
+def test_all_objects_are_seen_and_the_same_seed_gives_the_same_scene():
+    image, truth = MovingScene(3).render(1.0, SIZE)
+    assert set(np.unique(truth)) == {0, 1, 2, 3, 4, 5, 6}
+    again, _ = MovingScene(3).render(1.0, SIZE)
+    np.testing.assert_array_equal(image, again)
+    other, _ = MovingScene(4).render(1.0, SIZE)
+    assert (image != other).any()
+
+
+def test_objects_and_the_robot_move():
+    scene = MovingScene(0)
+    first, later = scene.render(0, SIZE)[1], scene.render(1.0, SIZE)[1]
+    assert all(((first == i) != (later == i)).any() for i in range(1, 7))
+
+
+def test_the_lidar_sees_what_the_camera_sees():
+    scene = MovingScene(0)
+    _, truth = scene.render(2.0, SIZE)
+    points, ids = scene.scan(2.0)
+    pixels = sphere.direction_to_pixel(points, SIZE).astype(int)
+    agree = truth[pixels[:, 1].clip(0, 255), pixels[:, 0].clip(0, 511)] == ids
+    assert agree.mean() > 0.98
+    for i, solid in enumerate(scene.solids, 1):
+        eye, _ = scene.pose(2.0)
+        away = np.linalg.norm(points[ids == i], axis=1)
+        to_centre = np.linalg.norm(solid.centre(2.0) - eye)
+        if len(away):
+            assert (away < to_centre + solid.half.max() * 2).all()
+            assert (away > to_centre - solid.half.max() * 2).all()
