@@ -7,6 +7,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
@@ -20,6 +21,17 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "image", default_value="/image", description="topic of the equirectangular images"
+        ),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="raw",
+            choices=["raw", "compressed"],
+            description="raw: the image topic itself; compressed: the one with /compressed behind it",
+        ),
+        DeclareLaunchArgument(
+            "target_frame",
+            default_value="",
+            description="TF frame of the bearings; empty: the image's",
         ),
         DeclareLaunchArgument(
             "model", default_value="sap-nano", description="model to load; `sap models` lists them"
@@ -45,9 +57,14 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            {"model": LaunchConfiguration("model"), "device": LaunchConfiguration("device")},
+            {name: LaunchConfiguration(name) for name in ("model", "device", "image_transport")},
+            # Typed, or an empty one would be read as YAML's null.
+            {"target_frame": ParameterValue(LaunchConfiguration("target_frame"), value_type=str)},
         ],
-        remappings=[("image", LaunchConfiguration("image"))],
+        remappings=[
+            ("image", LaunchConfiguration("image")),
+            ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
+        ],
         output="screen",
     )
     wanted = IfCondition(LaunchConfiguration("autostart"))

@@ -163,7 +163,7 @@ class Worker:
                     return
                 commands, self._commands = self._commands, []
                 message, requests = None, []
-                if self._busy():
+                if not commands and self._busy():  # which a command may change
                     message, self._waiting = self._waiting, None
                     if message is not None or self._current:
                         requests, self._requests = self._requests, []

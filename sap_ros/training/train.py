@@ -176,9 +176,17 @@ def _panorama_files(config: TrainConfig) -> list[Path]:
     return files
 
 
+def _loaded(data: SingleViews | ScanWindows) -> Iterator[dict[str, Tensor]]:
+    """Samples made by a process beside; a new one, since a fork of threads may wait for ever."""
+    loader = DataLoader(
+        data, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn"
+    )
+    return iter(loader)
+
+
 def _windows(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
     data = ScanWindows(_panorama_files(config), config.size, config.window, config.objects, seed)
-    return iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    return _loaded(data)
 
 
 def _view_batches(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
@@ -198,7 +206,7 @@ def _view_batches(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]
         config.kinds,
         seed,
     )
-    return iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    return _loaded(data)
 
 
 def encode(model: SAM2Base, images: Tensor, frozen: bool) -> tuple[list[Tensor], list[Tensor], Any]:

@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sap_ros.msg import ObjectArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from sap_ros.node.sap_node import SapNode
 
@@ -42,13 +42,17 @@ class Rig:
         self.peer.create_subscription(Image, "masks", self.masks.append, 10)
         self.peer.create_subscription(ObjectArray, "objects", self.objects.append, 10)
 
-    def up(self):
+    def up(self, images=None):
+        images = images or self.images
         assert self.sap.trigger_configure().name == "SUCCESS"
         assert self.sap.trigger_activate().name == "SUCCESS"
-        self.until(
-            lambda: self.images.get_subscription_count() and self.clicks.get_subscription_count()
-        )
+        self.until(lambda: images.get_subscription_count() and self.clicks.get_subscription_count())
         self.until(lambda: self.sap.count_subscribers("masks") == 1)
+        return self
+
+    def up_compressed(self):
+        self.compressed = self.peer.create_publisher(CompressedImage, "image/compressed", 1)
+        self.up(self.compressed)
         return self
 
     def until(self, ready, seconds=60.0):

@@ -1,0 +1,355 @@
+"""The rest of the interface: prompts of every kind, services, parameters, diagnostics, pictures."""
+
+import math
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Point, Vector3Stamped
+from rclpy.parameter import Parameter
+from sap_ros.msg import Object, Prompt
+from sap_ros.srv import AddObject, RemoveObject
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import Marker, MarkerArray
+
+from sap_ros.core import sphere
+from sap_ros.node.parameters import table
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def _call(rig, kind, name, **fields):
+    client = rig.peer.create_client(kind, name)
+    rig.until(client.service_is_ready)
+    answer = client.call_async(kind.Request(**fields))
+    rig.until(answer.done)
+    return answer.result()
+
+
+def _point(u, v, **fields):
+    return Prompt(points=[Point(x=float(u), y=float(v))], **fields)
+
+
+def _stamped(prompt, stamp):
+    prompt.header.stamp.sec = stamp
+    return prompt
+
+
+def _labels(masks):
+    return np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.width)
+
+
+def test_objects_are_added_and_removed_by_services(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.spin(0.2)
+    added = _call(rig, AddObject, "add_object", prompt=_point(300, 120, label="door"))
+    assert (added.success, added.object_id) == (True, 1)
+    added = _call(rig, AddObject, "add_object", prompt=_point(100, 50, object_id=9))
+    assert (added.success, added.object_id) == (True, 9)
+    rig.until(lambda: rig.objects and len(rig.objects[-1].objects) == 2)
+    assert [(o.id, o.label) for o in rig.objects[-1].objects] == [(1, "door"), (9, "")]
+    removed = _call(rig, RemoveObject, "remove_object", object_id=5)
+    assert not removed.success
+    assert "there are [1, 9]" in removed.message
+    assert _call(rig, RemoveObject, "remove_object", object_id=1).success
+    rig.publish(panorama, stamp=2)
+    assert [o.id for o in rig.answer(2)[1].objects] == [9]
+
+
+def test_reset_forgets_all_and_ids_begin_anew(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    assert _call(rig, Trigger, "reset").success
+    rig.publish(panorama, stamp=2)
+    rig.spin(0.3)
+    assert all(m.header.stamp.sec != 2 for m in rig.masks)
+    rig.click(100, 100)
+    assert [o.id for o in rig.answer(2)[1].objects] == [1]
+
+
+def test_disabled_it_ignores_images(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    _call(rig, SetBool, "enable", data=False)
+    rig.publish(panorama, stamp=2)
+    rig.spin(0.5)
+    assert all(m.header.stamp.sec != 2 for m in rig.masks)
+    _call(rig, SetBool, "enable", data=True)
+    rig.publish(panorama, stamp=3)
+    rig.answer(3)
+
+
+def test_a_box_and_a_mask_as_prompts(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    box = Prompt(object_id=2, box=[Point(x=500.0, y=100.0), Point(x=40.0, y=160.0)])
+    assert _call(rig, AddObject, "add_object", prompt=box).success
+    pixels = np.zeros((256, 512), np.uint8)
+    pixels[100:160, 200:280] = 255
+    mask = Prompt(object_id=3, mask=rig.message(pixels, encoding="mono8"))
+    assert _call(rig, AddObject, "add_object", prompt=mask).success
+    rig.until(lambda: rig.objects and len(rig.objects[-1].objects) == 2)
+    labels = _labels(rig.masks[-1])
+    assert ((labels == 3) & (pixels > 0)).sum() > 0.8 * (pixels > 0).sum()
+
+
+def test_a_gaze_is_a_direction_in_the_images_frame(make_rig, panorama):
+    rig = make_rig().up()
+    gaze = rig.peer.create_publisher(Vector3Stamped, "prompt/gaze", 10)
+    rig.until(gaze.get_subscription_count)
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    by_click = _labels(rig.masks[-1]) == 1
+    assert _call(rig, Trigger, "reset").success
+    message = Vector3Stamped()
+    message.header.frame_id = "camera_link"
+    x, y, z = sphere.pixel_to_direction((300, 120), (512, 256)) * 3
+    message.vector.x, message.vector.y, message.vector.z = float(x), float(y), float(z)
+    rig.publish(panorama, stamp=2)
+    gaze.publish(message)
+    masks, _ = rig.answer(2)
+    np.testing.assert_array_equal(_labels(masks) == 1, by_click)
+
+
+def test_a_gaze_in_another_frame_is_rejected_by_name_without_tf(make_rig, panorama):
+    try:
+        import tf2_ros  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        pytest.skip("tf2_ros is installed")
+    rig = make_rig().up()
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    rig.publish(panorama, stamp=1)
+    prompt = Prompt(space=Prompt.DIRECTIONS, points=[Point(x=1.0)])
+    prompt.header.frame_id = "head"
+    _call(rig, AddObject, "add_object", prompt=prompt)
+    rig.until(lambda: rig.objects)
+    (thing,) = rig.objects[-1].objects
+    assert thing.state == Object.REJECTED
+    rig.until(lambda: any("'head'" in m.status[0].message for m in said))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        (Prompt(), "no positive point"),
+        (_point(math.nan, 5), "not finite"),
+        (_point(900, 5), "lies outside"),
+        (Prompt(points=[Point(x=5.0, y=5.0)] * 10_000), "10000 points"),
+        (Prompt(points=[Point(x=5.0, y=5.0)], labels=[1, 0]), "1 points and 2 labels"),
+        (Prompt(points=[Point(x=5.0, y=5.0)], labels=[7]), "label is 7"),
+        (Prompt(box=[Point(x=5.0, y=5.0)]), "1 corners"),
+        (_point(5, 5, space=9), "space is 9"),
+        (_point(5, 5, object_id=255), "255"),
+        (_point(5, 5, object_id=300), "300 does not fit"),
+        (Prompt(space=Prompt.DIRECTIONS, points=[Point()]), "no length"),
+        (Prompt(mask=Image(width=8, height=8)), "encoding is ''"),
+    ],
+)
+def test_a_bad_prompt_is_rejected_and_the_next_good_one_answered(make_rig, panorama, prompt, named):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.spin(0.2)
+    answer = _call(rig, AddObject, "add_object", prompt=prompt)
+    assert not answer.success
+    assert named in answer.message
+    rig.click(300, 120)
+    assert [o.id for o in rig.answer(1)[1].objects] == [1]
+
+
+def test_there_are_never_more_than_max_objects(make_rig, panorama):
+    rig = make_rig(max_objects=1).up()
+    rig.publish(panorama, stamp=1)
+    assert _call(rig, AddObject, "add_object", prompt=_point(300, 120)).success
+    answer = _call(rig, AddObject, "add_object", prompt=_point(100, 120))
+    assert "max_objects" in answer.message
+
+
+def test_a_late_prompt_is_taken_on_its_own_image(make_rig, panorama):
+    """It was clicked on image 1; by now the object is half a turn away, in image 2."""
+    rig = make_rig(keep_frames=5).up()
+    rig.publish(panorama, stamp=1)
+    rig.spin(0.2)
+    rig.publish(np.roll(panorama, 20, axis=1), stamp=2)
+    rig.spin(0.2)
+    rig.click(100, 100)  # the newest is being worked on
+    rig.answer(2)
+    assert _call(rig, AddObject, "add_object", prompt=_stamped(_point(300, 120), 1)).success
+    rig.until(lambda: len(rig.objects[-1].objects) == 2)
+    assert all(o.state != Object.REJECTED for o in rig.objects[-1].objects)
+
+
+def test_a_prompt_on_an_image_that_is_gone_is_rejected(make_rig, panorama):
+    rig = make_rig(keep_frames=0).up()
+    rig.publish(panorama, stamp=5)
+    rig.click(100, 100)
+    rig.answer(5)
+    _call(rig, AddObject, "add_object", prompt=_stamped(_point(300, 120), 1))
+    rig.until(lambda: len(rig.objects[-1].objects) == 2)
+    assert {o.id: o.state for o in rig.objects[-1].objects}[2] == Object.REJECTED
+    rig.publish(panorama, stamp=6)
+    assert [o.id for o in rig.answer(6)[1].objects] == [1]
+
+
+def test_of_a_burst_the_newest_wins_and_drops_are_counted(make_rig, panorama):
+    rig = make_rig(strategy="scan").up()
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.spin(0.05)
+    for stamp in range(2, 52):
+        rig.publish(panorama, stamp=stamp)
+        rig.spin(0.002)
+    rig.answer(51)
+    stamps = [m.header.stamp.sec for m in rig.masks]
+    assert stamps == sorted(set(stamps))
+    assert len(stamps) < 40
+    rig.until(lambda: said and int(_values(said[-1])["dropped"]) > 0)
+    values = _values(said[-1])
+    assert int(values["dropped"]) + len(stamps) <= int(values["received"])
+
+
+def _values(message):
+    return {v.key: v.value for v in message.status[0].values}
+
+
+@pytest.mark.parametrize(
+    ("ending", "name"), [(".jpg", "rgb8; jpeg compressed bgr8"), (".png", "png")]
+)
+def test_compressed_images(make_rig, panorama, ending, name):
+    rig = make_rig(image_transport="compressed").up_compressed()
+    _, data = cv2.imencode(ending, panorama[..., ::-1])
+    message = CompressedImage(format=name, data=data.tobytes())
+    message.header.stamp.sec = 3
+    rig.compressed.publish(message)
+    rig.click(300, 120)
+    masks, _ = rig.answer(3)
+    assert (masks.width, masks.height) == (512, 256)
+
+
+@pytest.mark.parametrize(("name", "named"), [("h264", "'h264'"), ("jpeg", "cannot be decoded")])
+def test_what_cannot_be_decoded_is_said(make_rig, panorama, name, named):
+    rig = make_rig(image_transport="compressed").up_compressed()
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    rig.click(300, 120)
+    message = CompressedImage(format=name, data=b"\0\0\0\1gB")
+    message.header.stamp.sec = 1
+    rig.compressed.publish(message)
+    rig.until(lambda: any(named in m.status[0].message for m in said))
+    assert said[-1].status[0].level == DiagnosticStatus.WARN
+    _, data = cv2.imencode(".png", panorama)
+    message = CompressedImage(format="png", data=data.tobytes())
+    message.header.stamp.sec = 2
+    rig.compressed.publish(message)
+    rig.answer(2)
+
+
+def test_an_optical_frame_has_its_z_axis_ahead(make_rig, panorama):
+    rig = make_rig(image_frame_convention="optical", forward_column=0.75).up()
+    rig.publish(panorama, stamp=1)
+    pixels = np.zeros((256, 512), np.uint8)
+    pixels[118:138, 374:394] = 255  # round the column at 0.75
+    mask = Prompt(object_id=3, mask=rig.message(pixels, encoding="mono8"))
+    assert _call(rig, AddObject, "add_object", prompt=mask).success
+    rig.until(lambda: rig.objects)
+    (thing,) = rig.objects[-1].objects
+    assert thing.direction.z == pytest.approx(1, abs=0.01)
+    assert thing.azimuth == pytest.approx(0, abs=0.1)
+
+
+def test_pictures_are_made_while_somebody_looks(make_rig, panorama):
+    rig = make_rig(overlay_width=256).up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    raw, jpeg, arrows = [], [], []
+    rig.peer.create_subscription(Image, "overlay", raw.append, 1)
+    rig.peer.create_subscription(CompressedImage, "overlay/compressed", jpeg.append, 1)
+    rig.peer.create_subscription(MarkerArray, "markers", arrows.append, 1)
+    rig.until(lambda: rig.sap.count_subscribers("markers") == 1)
+    rig.spin(0.3)
+    rig.publish(panorama, stamp=2)
+    rig.until(lambda: raw and jpeg and arrows)
+    assert (raw[0].width, raw[0].height, raw[0].encoding) == (256, 128, "rgb8")
+    assert cv2.imdecode(np.frombuffer(jpeg[0].data, np.uint8), 1).shape == (128, 256, 3)
+    assert arrows[0].markers[0].action == Marker.DELETEALL
+
+
+def test_parameters_change_while_it_runs_where_they_may(make_rig, panorama):
+    rig = make_rig().up()
+    (changed,) = rig.sap.set_parameters([Parameter("min_score", value=1.0)])
+    assert changed.successful
+    (refused,) = rig.sap.set_parameters([Parameter("model", value="sam2.1-tiny")])
+    assert "deactivate" in refused.reason
+    (refused,) = rig.sap.set_parameters([Parameter("margin", value=500.0)])
+    assert not refused.successful
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    rig.publish(panorama, stamp=2)
+    assert [o.state for o in rig.answer(2)[1].objects] == [Object.LOST]
+
+
+def test_the_latency_is_by_simulated_time(make_rig, panorama):
+    from rosgraph_msgs.msg import Clock
+
+    rig = make_rig(use_sim_time=True)
+    clock = rig.peer.create_publisher(Clock, "/clock", 10)
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    rig.up()
+    now = Clock()
+    now.clock.sec = 1000
+    rig.until(lambda: clock.publish(now) or rig.sap.get_clock().now().nanoseconds == 1000 * 10**9)
+    rig.publish(panorama, stamp=998)
+    rig.click(300, 120)
+    rig.answer(998)
+    rig.until(lambda: said and _values(said[-1])["latency_s"] == "2.000")
+    assert said[-1].header.stamp.sec == 1000
+
+
+def test_the_readmes_table_of_parameters_is_the_nodes():
+    assert table() in README.read_text()
+
+
+def test_the_readmes_topics_and_services_are_the_nodes(make_rig):
+    rig = make_rig().up()
+    text = README.read_text()
+    told = {
+        name if name.startswith("/") else f"/sap/{name}"
+        for row in re.findall(r"^\| (?:in|out) (.*?) \|", text, re.M)
+        for name in re.findall(r"`([^`]+)`", row)
+    }
+
+    def graph():
+        found = rig.sap.get_publisher_names_and_types_by_node("sap", "/sap")
+        found += rig.sap.get_subscriber_names_and_types_by_node("sap", "/sap")
+        return {name for name, _ in found}
+
+    rig.until(lambda: {"/sap/masks", "/sap/points"} <= graph())
+    own = graph()
+    own -= {"/rosout", "/parameter_events", "/sap/sap/transition_event"}
+    optional = {"/sap/image/compressed", "/sap/label_info"}
+    assert told - optional == own - optional
+    services = {name for name, _ in rig.sap.get_service_names_and_types_by_node("sap", "/sap")}
+    for name in ("add_object", "remove_object", "reset", "enable"):
+        assert f"/sap/{name}" in services
+        assert f"| `{name}` |" in text
