@@ -26,12 +26,12 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 class Rig:
     """A node under test, and a driver, a person and a listener around it, in one process."""
 
-    def __init__(self, **parameters):
+    def __init__(self, namespace="sap", **parameters):
         self.sap = SapNode(
-            namespace="sap",
+            namespace=namespace,
             parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
         )
-        self.peer = Node("peer", namespace="sap")
+        self.peer = Node("peer", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.sap)
         self.executor.add_node(self.peer)
@@ -42,12 +42,12 @@ class Rig:
         self.peer.create_subscription(Image, "masks", self.masks.append, 10)
         self.peer.create_subscription(ObjectArray, "objects", self.objects.append, 10)
 
-    def up(self, images=None):
+    def up(self, images=None, listeners=1):
         images = images or self.images
         assert self.sap.trigger_configure().name == "SUCCESS"
         assert self.sap.trigger_activate().name == "SUCCESS"
         self.until(lambda: images.get_subscription_count() and self.clicks.get_subscription_count())
-        self.until(lambda: self.sap.count_subscribers("masks") == 1)
+        self.until(lambda: self.sap.count_subscribers("masks") == listeners)
         return self
 
     def up_compressed(self):

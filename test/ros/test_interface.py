@@ -14,6 +14,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, Vector3Stamped
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sap_ros.msg import Object, Prompt
 from sap_ros.srv import AddObject, RemoveObject
 from sensor_msgs.msg import CompressedImage, Image
@@ -324,6 +325,63 @@ def test_the_latency_is_by_simulated_time(make_rig, panorama):
     rig.answer(998)
     rig.until(lambda: said and _values(said[-1])["latency_s"] == "2.000")
     assert said[-1].header.stamp.sec == 1000
+
+
+def test_two_nodes_run_side_by_side(make_rig, panorama):
+    front, back = make_rig(namespace="front").up(), make_rig(namespace="back").up()
+    front.publish(panorama, stamp=1)
+    front.click(300, 120)
+    front.answer(1)
+    back.spin(0.3)
+    assert not back.masks
+    back.publish(panorama, stamp=2)
+    back.click(100, 60)
+    back.answer(2)
+    assert all(m.header.stamp.sec == 1 for m in front.masks)
+
+
+@pytest.mark.parametrize("offered", list(ReliabilityPolicy)[1:3], ids=lambda policy: policy.name)
+def test_drivers_and_listeners_of_any_reliability(make_rig, panorama, offered):
+    rig = make_rig()
+    rig.images = rig.peer.create_publisher(Image, "image", QoSProfile(depth=1, reliability=offered))
+    heard = []
+    wanted = QoSProfile(depth=1, reliability=offered)
+    rig.peer.create_subscription(Image, "masks", heard.append, wanted)
+    rig.up(listeners=2)
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.until(lambda: heard)
+
+
+def test_the_reliability_of_the_input_can_be_overridden(make_rig):
+    name = "qos_overrides./sap/image.subscription.reliability"
+    rig = make_rig(**{name: "reliable"}).up()
+    (of_node,) = rig.peer.get_subscriptions_info_by_topic("/sap/image")
+    assert of_node.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_lifecycle_transitions_in_every_order(make_rig, panorama):
+    rig = make_rig()
+    allowed = {
+        "unconfigured": {"configure": "inactive"},
+        "inactive": {"activate": "active", "cleanup": "unconfigured"},
+        "active": {"deactivate": "inactive"},
+    }
+    rng, state = np.random.default_rng(0), "unconfigured"
+    for _ in range(12):
+        name = str(rng.choice(sorted(allowed[state])))
+        assert getattr(rig.sap, f"trigger_{name}")().name == "SUCCESS"
+        state = allowed[state][name]
+    if state == "active":
+        rig.sap.trigger_deactivate()
+        state = "inactive"
+    if state == "inactive":
+        rig.sap.trigger_cleanup()
+    rig.up()
+    rig.publish(panorama, stamp=1)
+    rig.click(300, 120)
+    rig.answer(1)
+    assert rig.sap.trigger_shutdown().name == "SUCCESS"
 
 
 def test_the_readmes_table_of_parameters_is_the_nodes():
