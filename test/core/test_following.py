@@ -1,5 +1,7 @@
 """session on a stream: objects are carried on, memory and views are bounded, the lost come back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -154,3 +156,22 @@ def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
 def test_bad_limits_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Following(**bad)
+
+
+@pytest.mark.slow
+def test_a_thousand_frames_leave_memory_as_it_is(nano, capsys):
+    scene, session = MovingScene(0), PanoramaSession(nano)
+    frames = [scene.render(0.2 * i, (512, 256))[0] for i in range(40)]
+    loop = frames + frames[::-1]  # there and back: nothing jumps
+    session.set_image(frames[0])
+    for i, at in enumerate([(100, 120), (300, 120)], 1):
+        session.add_prompt(from_pixels(i, [at], (512, 256)))
+    used = []
+    for i in range(1000):
+        session.segment()
+        if i % 100 == 99:
+            used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+        session.next_frame(loop[i % len(loop)])
+    with capsys.disabled():
+        print(f"\nmemory at every 100th frame, MB: {[round(mb) for mb in used]}")
+    assert max(used[2:]) - used[1] < 40
