@@ -130,12 +130,18 @@ def demo(
 ) -> None:
     """Run the ROS 2 node as its own process, click on a panorama over DDS, show what comes back."""
     try:
-        from sap_ros.node.demo import run_demo
+        from sap_ros.demo.client import running_node
+        from sap_ros.demo.live import show_live
+        from sap_ros.demo.still import load_still, show_still
     except ImportError as error:
         raise ValueError(
             f"the demo needs ROS 2 and this package built with colcon ({error}); `make demo` does both"
         ) from error
-    run_demo(panorama, point or [], out, model, device, strategy)
+    still = load_still(panorama, point or [])
+    with running_node(model, device, strategy) as client:
+        show_still(client, still, out)
+        if panorama is None and not point:
+            show_live(client, out)
 
 
 def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:

@@ -82,8 +82,7 @@ def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         pixels: (P, 2) as (u, v).
 
     Returns:
-        (H, W) bool: the parts with one of the pixels in it, across the seam and over the poles; the
-        whole mask where no pixel is in it.
+        (H, W) bool: the parts with one of the pixels in it, across the seam and over the poles.
     """
     height, width = mask.shape
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
@@ -99,7 +98,7 @@ def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     v = pixels[:, 1].astype(int).clip(0, height - 1)
     kept = np.unique(same[parts[v, u]])
     kept = kept[kept > 0]
-    return mask if not len(kept) else np.isin(same, kept)[parts]
+    return np.isin(same, kept)[parts]
 
 
 def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:

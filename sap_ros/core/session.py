@@ -267,7 +267,9 @@ class PanoramaSession:
         logits = frames.fuse(masks, self.fusion)
         if self.model.weak_memory and thing.certain is not None:
             pixels = sphere.direction_to_pixel(thing.certain, self.size)
-            logits[~connected(logits > 0, pixels)] = NO_OBJECT
+            kept = connected(logits > 0, pixels)
+            # On a person's word, a mask beside the click is better than none.
+            logits[~(kept if kept.any() or not thing.fresh else logits > 0)] = NO_OBJECT
         return logits
 
     def _expected(self, frames: Frames, thing: _Object) -> tuple[int, ...]:
@@ -287,7 +289,7 @@ class PanoramaSession:
         self, frames: Frames, thing: _Object, order: tuple[int, ...]
     ) -> dict[int, FramePrompt]:
         """A click in the middle of where an object is expected, for models with a weak memory."""
-        if not self.model.weak_memory or thing.where is None or thing.lost_for:
+        if not self.model.weak_memory or thing.where is None:
             return {}
         expected = thing.where + thing.moved
         inside = expected[(expected @ expected.mean(0)).argmax()]

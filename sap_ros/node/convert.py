@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 from geometry_msgs.msg import Point, Vector3
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -34,6 +34,9 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
 
 # Length of a bearing's arrow where the range is not known, m.
 _ARROW = 2.0
+
+#: Width of the canvas, m.
+CANVAS_WIDTH = 10.0
 
 
 def image_to_rgb(message: Image | CompressedImage) -> np.ndarray:
@@ -98,6 +101,7 @@ def prompt_from_message(
     size: tuple[int, int],
     frame: ImageFrame,
     turn: np.ndarray,
+    shift: np.ndarray,
 ) -> Prompt:
     """What is pointed at, on a panorama.
 
@@ -106,7 +110,8 @@ def prompt_from_message(
         object_id: the object's id, which the message may leave open.
         size: the panorama's (width, height).
         frame: the axes of the image's frame.
-        turn: (3, 3), from the message's frame to the image's, for directions.
+        turn: (3, 3), from the message's frame to the image's, for directions and positions.
+        shift: (3,), likewise in m, for positions.
 
     Raises:
         ValueError: what the prompt cannot be, and why.
@@ -131,11 +136,14 @@ def prompt_from_message(
             return Prompt(object_id, mask=mask)
         made = from_pixels(object_id, points[:, :2], size, labels, box)
         return made if mask is None else made.extended(Prompt(object_id, mask=mask))
-    if message.space != PromptMessage.DIRECTIONS:
+    if message.space not in (PromptMessage.DIRECTIONS, PromptMessage.POSITIONS):
         raise ValueError(
-            f"the prompt's space is {message.space}; it must be 0 (PIXELS) or 1 (DIRECTIONS)"
+            f"the prompt's space is {message.space}; it must be 0 (PIXELS), 1 (DIRECTIONS) or "
+            "2 (POSITIONS)"
         )
-    directions, box = (frame.from_frame(v @ turn.T) for v in (points, corners))
+    if message.space == PromptMessage.DIRECTIONS:
+        shift = np.zeros(3)
+    directions, box = (frame.from_frame(v @ turn.T + shift) for v in (points, corners))
     return Prompt(object_id, directions, labels, box if len(box) else None, mask)
 
 
@@ -167,6 +175,35 @@ def jpeg_message(image: np.ndarray, header: Header) -> CompressedImage:
     message = CompressedImage(header=header, format="jpeg")
     message.data.frombytes(data.tobytes())
     return message
+
+
+def canvas_message(image: np.ndarray, header: Header) -> PointCloud2:
+    """A picture (H, 2H, 3) uint8 RGB laid out flat, as coloured points in a plane.
+
+    The 3D views of rviz2 and Foxglove can be clicked, their image views cannot: this puts the
+    panorama into a 3D view. Its upper left corner is the origin, u runs along x and v along -y,
+    ``CANVAS_WIDTH`` metres for the whole width.
+    """
+    height, width = image.shape[:2]
+    step = CANVAS_WIDTH / width
+    points = np.zeros((height, width), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
+    points["x"] = (np.arange(width) + 0.5) * step
+    points["y"] = -(np.arange(height)[:, None] + 0.5) * step
+    points["rgb"] = image.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    message = PointCloud2(header=header, height=1, width=height * width, is_dense=True)
+    message.fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate(("x", "y", "z", "rgb"))
+    ]
+    message.point_step, message.row_step = 16, 16 * height * width
+    message.data.frombytes(points.tobytes())
+    return message
+
+
+def canvas_to_pixels(point: Point, size: tuple[int, int]) -> Point:
+    """A point on the canvas as a pixel of the panorama of that (width, height)."""
+    scale = size[0] / CANVAS_WIDTH
+    return Point(x=point.x * scale, y=-point.y * scale)
 
 
 def objects_to_message(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
@@ -65,37 +66,46 @@ class Transforms:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
+        self._static = tf2_ros.StaticTransformBroadcaster(node)
 
-    def lookup(self, target: str, source: Header, timeout: float) -> tuple[np.ndarray, np.ndarray]:
+    def lookup(
+        self, target: Header, source: Header, timeout: float, fixed: str = ""
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rotation (3, 3) and translation (3,) that take points of a frame to another.
 
         Args:
-            target: the frame to go to.
+            target: the frame to go to, and when.
             source: the frame to come from, and when.
             timeout: how long to wait, in s.
+            fixed: a frame in which the world stands still, to go from one time to another by;
+                without one, both are taken at the source's time.
 
         Raises:
             ValueError: TF does not know it, or tf2_ros is missing.
         """
-        if not target or not source.frame_id or target == source.frame_id:
+        from_id, to_id = source.frame_id, target.frame_id
+        if not to_id or not from_id or (to_id == from_id and not fixed):
             return np.eye(3), np.zeros(3)
         if self._tf2 is None:
             raise ValueError(
-                f"a transform from {source.frame_id!r} to {target!r} needs tf2_ros, which is not "
+                f"a transform from {from_id!r} to {to_id!r} needs tf2_ros, which is not "
                 "installed (apt install ros-$ROS_DISTRO-tf2-ros-py)"
             )
+        then, limit = Time.from_msg(source.stamp), Duration(seconds=timeout)
         try:
-            found = self._buffer.lookup_transform(
-                target,
-                source.frame_id,
-                Time.from_msg(source.stamp),
-                Duration(seconds=timeout),
-            ).transform
+            if fixed:
+                now = Time.from_msg(target.stamp)
+                stamped = self._buffer.lookup_transform_full(
+                    to_id, now, from_id, then, fixed, limit
+                )
+            else:
+                stamped = self._buffer.lookup_transform(to_id, from_id, then, limit)
         except self._tf2.TransformException as error:
             raise ValueError(
-                f"no transform from {source.frame_id!r} to {target!r} at "
+                f"no transform from {from_id!r} to {to_id!r} at "
                 f"{source.stamp.sec}.{source.stamp.nanosec:09d} within {timeout:g} s: {error}"
             ) from error
+        found = stamped.transform
         q, t = found.rotation, found.translation
         return _rotation(q.x, q.y, q.z, q.w), np.array([t.x, t.y, t.z])
 
@@ -104,6 +114,13 @@ class Transforms:
         if self._tf2 is None:
             raise ValueError("broadcast_tf needs tf2_ros, which is not installed")
         self._broadcaster.sendTransform(transforms)
+
+    def anchor(self, header: Header, child: str) -> None:
+        """Makes a frame known to TF, at another frame's origin; nothing without tf2_ros."""
+        if self._tf2 is not None:
+            fixed = TransformStamped(header=header, child_frame_id=child)
+            fixed.transform.rotation.w = 1.0
+            self._static.sendTransform(fixed)
 
 
 def _rotation(x: float, y: float, z: float, w: float) -> np.ndarray:

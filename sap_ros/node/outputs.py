@@ -22,6 +22,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
 from sap_ros.msg import ObjectArray
 from sap_ros.node.convert import (
+    canvas_message,
     image_from_labels,
     image_message,
     jpeg_message,
@@ -38,6 +39,8 @@ from sap_ros.node.ranging import (
 )
 from sap_ros.node.worker import Result
 
+_CANVAS = 800  # points of the canvas, across
+
 
 class Outputs:
     """The node's publishers.
@@ -52,12 +55,15 @@ class Outputs:
         self, node: LifecycleNode, transforms: Transforms, problem: Callable[[str], None]
     ) -> None:
         self._node, self._transforms, self._problem = node, transforms, problem
+        self.canvas_frame = f"{node.get_namespace().strip('/') or 'sap'}_canvas".replace("/", "_")
+        self._anchored = ""  # the frame that TF knows the canvas by
         self._publishers: dict[str, Any] = {}
         for name, kind, depth in (
             ("masks", Image, 1),
             ("objects", ObjectArray, 10),
             ("overlay", Image, 1),
             ("overlay/compressed", CompressedImage, 1),
+            ("canvas", PointCloud2, 1),
             ("markers", MarkerArray, 10),
             ("pose", PoseStamped, 10),
             ("object_points", PointCloud2, 1),
@@ -108,6 +114,9 @@ class Outputs:
             How long it took, in s, by stage.
         """
         began = time.monotonic()
+        if not (result.instances.objects or result.rejected):  # somebody looks, to click
+            self._pictures(result, values["overlay_width"])
+            return {"overlay": time.monotonic() - began}
         frame = ImageFrame(values["forward_column"], values["image_frame_convention"])
         masks = image_from_labels(result.instances.labels, values["mask_encoding"], result.header)
         self._publishers["masks"].publish(masks)
@@ -122,7 +131,7 @@ class Outputs:
                 self._publishers["markers"].publish(markers(objects))
             self._poses(objects, values)
         published = time.monotonic()
-        self._overlay(result, values["overlay_width"])
+        self._pictures(result, values["overlay_width"])
         return {"publish": published - began, "overlay": time.monotonic() - published}
 
     def label_info(self, labels: dict[int, str]) -> None:
@@ -152,7 +161,9 @@ class Outputs:
         target, header, turn = values["target_frame"], result.header, None
         if target and target != header.frame_id:
             try:
-                turn, _ = self._transforms.lookup(target, header, values["tf_timeout"])
+                turn, _ = self._transforms.lookup(
+                    Header(stamp=header.stamp, frame_id=target), header, values["tf_timeout"]
+                )
             except ValueError as error:
                 self._problem(f"bearings are not published: {error}")
                 return None
@@ -166,7 +177,7 @@ class Outputs:
         at = Header(stamp=result.header.stamp, frame_id=cloud.header.frame_id)
         try:
             points = read_points(cloud)
-            turn, shift = self._transforms.lookup(result.header.frame_id, at, timeout)
+            turn, shift = self._transforms.lookup(result.header, at, timeout)
             seen = points @ turn.T + shift
             ids = ids_of_points(seen, result.instances.labels, frame)
             if self.listened("object_points"):
@@ -205,10 +216,13 @@ class Outputs:
             except ValueError as error:
                 self._problem(str(error))
 
-    def _overlay(self, result: Result, width: int) -> None:
-        """The picture for people, drawn only while somebody looks."""
-        raw, jpeg = self.listened("overlay"), self.listened("overlay/compressed")
-        if not (raw or jpeg):
+    def watched(self) -> bool:
+        """Whether somebody looks at the pictures."""
+        return self.listened("overlay", "overlay/compressed", "canvas")
+
+    def _pictures(self, result: Result, width: int) -> None:
+        """The pictures for people, drawn only while somebody looks."""
+        if not self.watched():
             return
         image, instances = result.image, result.instances
         if image.shape[1] > width:
@@ -217,8 +231,19 @@ class Outputs:
             labels = cv2.resize(instances.labels, size, interpolation=cv2.INTER_NEAREST)
             instances = replace(instances, labels=labels)
         picture = draw_overlay(image, instances)
-        if raw:
+        if self.listened("overlay"):
             message = image_message(picture, "rgb8", result.header)
             self._publishers["overlay"].publish(message)
-        if jpeg:
+        if self.listened("overlay/compressed"):
             self._publishers["overlay/compressed"].publish(jpeg_message(picture, result.header))
+        if self.listened("canvas"):
+            self._canvas(picture, result.header)
+
+    def _canvas(self, picture: np.ndarray, header: Header) -> None:
+        """The picture, flat in a frame of its own, which TF is told of."""
+        if self._anchored != header.frame_id:
+            self._anchored = header.frame_id
+            self._transforms.anchor(header, self.canvas_frame)
+        small = cv2.resize(picture, (_CANVAS, _CANVAS // 2), interpolation=cv2.INTER_AREA)
+        on_canvas = Header(stamp=header.stamp, frame_id=self.canvas_frame)
+        self._publishers["canvas"].publish(canvas_message(small, on_canvas))

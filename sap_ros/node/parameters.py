@@ -117,6 +117,13 @@ PARAMETERS = (
         dynamic=True,
     ),
     Parameter(
+        "fixed_frame",
+        "",
+        "TF frame in which the world stands still, such as odom: directions and positions that "
+        "were stamped earlier than the image are turned by the robot's motion since",
+        dynamic=True,
+    ),
+    Parameter(
         "tf_timeout",
         0.2,
         "how long to wait for a transform, in s",

@@ -27,11 +27,13 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from sap_ros.core import sphere
+from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.msg import Prompt as PromptMessage
-from sap_ros.node.convert import prompt_from_message
+from sap_ros.node.convert import canvas_to_pixels, prompt_from_message
 from sap_ros.node.diagnostics import Health
 from sap_ros.node.frames import ImageFrame, Transforms
 from sap_ros.node.outputs import Outputs
@@ -39,8 +41,15 @@ from sap_ros.node.parameters import check_changes, declare_parameters, following
 from sap_ros.node.worker import Request, Result, Worker, stamp_of
 from sap_ros.srv import AddObject, RemoveObject
 
-#: Newest panorama only, from a driver of any reliability.
-IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+_SAME_GAZE = math.cos(math.radians(5))  # two gazes nearer than this are on the same object
+
+
+def _newest() -> QoSProfile:
+    """The newest message only, from a driver of any reliability.
+
+    A new one each time: overriding parameters are written into the profile.
+    """
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class SapNode(LifecycleNode):
@@ -57,6 +66,8 @@ class SapNode(LifecycleNode):
         self._enabled = True
         self._size: tuple[int, int] | None = None
         self._cloud: PointCloud2 | None = None
+        self._labelled: np.ndarray | None = None  # the newest label image
+        self._gazes: dict[int, np.ndarray] = {}  # of objects that were not seen yet, by id
         self._worker: Worker | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
@@ -138,7 +149,8 @@ class SapNode(LifecycleNode):
         with self._lock:
             self._labels.clear()
             self._next_id = 1
-            self._size, self._cloud = None, None
+            self._size, self._cloud, self._labelled = None, None, None
+            self._gazes.clear()
 
     def _subscribe(self) -> None:
         raw = self._values["image_transport"] == "raw"
@@ -148,14 +160,16 @@ class SapNode(LifecycleNode):
                 kind,
                 topic,
                 self._take_image,
-                IMAGE_QOS,
+                _newest(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
             ),
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
             self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
+            self.create_subscription(Point, "prompt/pixel", self._take_pixel, 10),
+            self.create_subscription(PointStamped, "prompt/position", self._take_position, 10),
             self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
-            self.create_subscription(PointCloud2, "points", self._take_cloud, IMAGE_QOS),
+            self.create_subscription(PointCloud2, "points", self._take_cloud, _newest()),
         ]
 
     def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -188,18 +202,40 @@ class SapNode(LifecycleNode):
             self._warn(f"the prompt for object {object_id} is rejected: {error}")
 
     def _take_point(self, message: PointStamped) -> None:
-        """A click in rviz2 or Foxglove: a pixel, and a new object."""
+        """A click on the panorama: a pixel, and a new object."""
         self._take_prompt(PromptMessage(header=message.header, points=[message.point]))
 
-    def _take_gaze(self, message: Vector3Stamped) -> None:
-        v = message.vector
+    def _take_pixel(self, message: Point) -> None:
+        """A click in rqt_image_view, which publishes pixels without a header."""
+        self._take_prompt(PromptMessage(points=[message]))
+
+    def _take_position(self, message: PointStamped) -> None:
+        """A click in a 3D view of rviz2 or Foxglove: on the canvas, or a place anywhere else."""
+        if self._outputs and message.header.frame_id == self._outputs.canvas_frame:
+            if self._size is None:
+                self._warn("there is no image yet that a click on the canvas could be on")
+                return
+            # The canvas shows the newest image, and the click's stamp is of the clicking.
+            pixel = canvas_to_pixels(message.point, self._size)
+            self._take_prompt(PromptMessage(points=[pixel]))
+            return
         self._take_prompt(
             PromptMessage(
-                header=message.header,
-                space=PromptMessage.DIRECTIONS,
-                points=[Point(x=v.x, y=v.y, z=v.z)],
+                header=message.header, space=PromptMessage.POSITIONS, points=[message.point]
             )
         )
+
+    def _take_gaze(self, message: Vector3Stamped) -> None:
+        """Where somebody looks: a stream of directions, of which each object needs one."""
+        v = message.vector
+        gaze = PromptMessage(
+            header=message.header,
+            space=PromptMessage.DIRECTIONS,
+            points=[Point(x=v.x, y=v.y, z=v.z)],
+        )
+        object_id, error = self._request(gaze, once=True)
+        if error:
+            self._warn(f"the gaze for object {object_id} is rejected: {error}")
 
     def _incompatible(self, event: Any) -> None:
         self._warn(
@@ -208,8 +244,11 @@ class SapNode(LifecycleNode):
             "(see the README)"
         )
 
-    def _request(self, message: PromptMessage) -> tuple[int, str]:
-        """Hands a prompt to the worker; its object's id, and why it cannot be used, or nothing."""
+    def _request(self, message: PromptMessage, once: bool = False) -> tuple[int, str]:
+        """Hands a prompt to the worker; its object's id, and why it cannot be used, or nothing.
+
+        With ``once``, a prompt on an object that is there, or about to be, adds none.
+        """
         worker, values = self._worker, self._values
         if worker is None:
             return message.object_id, "the node is not active"
@@ -232,7 +271,7 @@ class SapNode(LifecycleNode):
                 object_id,
                 message.label,
                 stamp_of(message.header),
-                lambda size, header: self._make(message, object_id, size, header),
+                lambda size, header: self._make(message, object_id, size, header, once),
             )
         )
         if self._outputs:
@@ -252,25 +291,46 @@ class SapNode(LifecycleNode):
             size = (512, 256)
         else:
             size = (512, 256)
-        prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3))
+        prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3), np.zeros(3))
 
     def _make(
-        self, message: PromptMessage, object_id: int, size: tuple[int, int], header: Header
-    ) -> Prompt:
+        self,
+        message: PromptMessage,
+        object_id: int,
+        size: tuple[int, int],
+        header: Header,
+        once: bool,
+    ) -> Prompt | None:
         """The prompt on an image; what TF has to do with it is done here."""
         values = self._values
         frame = ImageFrame(values["forward_column"], values["image_frame_convention"])
-        turn = np.eye(3)
+        turn, shift = np.eye(3), np.zeros(3)
         stamp, now = stamp_of(message.header), stamp_of(header)
-        if message.space == PromptMessage.DIRECTIONS:
-            at = Header(stamp=header.stamp, frame_id=message.header.frame_id)
-            turn, _ = self._transforms.lookup(header.frame_id, at, values["tf_timeout"])
+        if message.space != PromptMessage.PIXELS:
+            at, fixed = message.header, values["fixed_frame"]
+            if stamp in ((0, 0), now) or stamp > now or not fixed:
+                at, fixed = Header(stamp=header.stamp, frame_id=at.frame_id), ""
+            turn, shift = self._transforms.lookup(header, at, values["tf_timeout"], fixed)
         elif stamp not in ((0, 0), now) and stamp < now:
             raise ValueError(
                 f"its image ({stamp[0]}.{stamp[1]:09d}) is no longer kept; keep_frames keeps "
                 f"{values['keep_frames']}, and the image is at {now[0]}.{now[1]:09d} by now"
             )
-        return prompt_from_message(message, object_id, size, frame, turn)
+        prompt = prompt_from_message(message, object_id, size, frame, turn, shift)
+        return None if once and self._known(object_id, prompt.anchor, size) else prompt
+
+    def _known(self, object_id: int, direction: np.ndarray, size: tuple[int, int]) -> bool:
+        """Whether an object is there, or is looked for by an earlier gaze."""
+        labelled = self._labelled
+        if labelled is not None and labelled.shape == (size[1], size[0]):
+            u, v = sphere.direction_to_pixel(direction, size).astype(int)
+            there = int(labelled[min(v, size[1] - 1), min(u, size[0] - 1)])
+            if there != object_id and there in self._labels:
+                return True
+        if any(float(direction @ other) > _SAME_GAZE for other in self._gazes.values()):
+            return True
+        self._gazes[object_id] = direction
+        return False
 
     # Services
 
@@ -303,7 +363,7 @@ class SapNode(LifecycleNode):
         with self._lock:
             known = list(self._labels)
             self._labels.clear()
-            self._next_id = 1
+            self._next_id, self._labelled = 1, None
         for object_id in known:
             self._drop(object_id)
         response.success, response.message = True, f"{len(known)} objects are forgotten"
@@ -317,10 +377,12 @@ class SapNode(LifecycleNode):
 
     # Results, in the worker's thread
 
-    def _wanted(self) -> bool:
+    def _wanted(self, objects: bool) -> bool:
         worker, outputs = self._worker, self._outputs
         if worker is None or outputs is None or not self._enabled:
             return False
+        if not objects:
+            return outputs.watched()
         return worker.tracking or outputs.listened()
 
     def _publish(self, result: Result) -> None:
@@ -333,7 +395,16 @@ class SapNode(LifecycleNode):
                 with self._lock:
                     self._labels.pop(request.object_id, None)
         with self._lock:
+            for object_id in result.needless:
+                self._labels.pop(object_id, None)
+                self._next_id = min(self._next_id, object_id)  # nobody was told of it
             labels = dict(self._labels)
+        self._size = result.image.shape[1], result.image.shape[0]
+        self._labelled = result.instances.labels
+        states = {thing.object_id: thing.state for thing in result.instances.objects}
+        self._gazes = {
+            i: gaze for i, gaze in self._gazes.items() if states.get(i, State.TRACKED) == State.LOST
+        }
         seconds = outputs.publish(result, values, labels, self._cloud)
         now, then = self.get_clock().now(), Time.from_msg(result.header.stamp)
         latency = (now.nanoseconds - then.nanoseconds) / 1e9

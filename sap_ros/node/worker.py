@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -22,6 +22,9 @@ from sap_ros.core.session import PanoramaSession
 from sap_ros.node.convert import image_to_rgb
 
 Stamp = tuple[int, int]
+
+#: How long a prompt that is stamped later than the newest image waits for its image, in s.
+_PATIENCE = 0.5
 
 
 def stamp_of(header: Header) -> Stamp:
@@ -37,14 +40,16 @@ class Request:
         object_id: of the object.
         label: free text.
         stamp: of the image it is on; (0, 0): the newest.
-        make: makes the prompt for a panorama of a size, from the header of its image; a ValueError
-            rejects it.
+        make: makes the prompt for a panorama of a size, from the header of its image; None where it
+            adds nothing; a ValueError rejects it.
+        came: when, on the steady clock.
     """
 
     object_id: int
     label: str
     stamp: Stamp
-    make: Callable[[tuple[int, int], Header], Prompt]
+    make: Callable[[tuple[int, int], Header], Prompt | None]
+    came: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Result:
         image: (H, W, 3) uint8 RGB.
         instances: what was found.
         rejected: requests that cannot be used, with the reason.
+        needless: ids of requests that add nothing.
         seconds: how long each stage took.
         encoded: how many views were encoded.
     """
@@ -64,6 +70,7 @@ class Result:
     image: np.ndarray
     instances: Instances
     rejected: list[tuple[Request, str]]
+    needless: list[int]
     seconds: dict[str, float]
     encoded: int
 
@@ -79,7 +86,7 @@ class Worker:
         session: its own; nothing else touches it.
         handle: called with every result, in the worker's thread.
         problem: called with whatever goes wrong; the worker goes on.
-        wanted: whether anybody wants results; asked while there is something to look for.
+        wanted: whether anybody wants results, told whether there is something to look for.
         keep: how many past images a late prompt may be on.
     """
 
@@ -88,7 +95,7 @@ class Worker:
         session: PanoramaSession,
         handle: Callable[[Result], None],
         problem: Callable[[Exception], None],
-        wanted: Callable[[], bool],
+        wanted: Callable[[bool], bool],
         keep: int,
     ) -> None:
         self._session, self._handle, self._problem = session, handle, problem
@@ -146,13 +153,18 @@ class Worker:
             self._requests = [r for r in self._requests if r.object_id != object_id]
 
     def _busy(self) -> bool:
-        return bool(self._objects or self._requests) and self._wanted()
+        return self._wanted(bool(self._objects or self._requests))
 
     def _ready(self) -> bool:
         if self._commands:
             return True
-        fresh = self._waiting is not None or (self._requests and self._current)
+        fresh = self._waiting is not None or (self._current and self._due(self._current[0]))
         return bool(fresh) and self._busy()
+
+    def _due(self, header: Header) -> list[Request]:
+        """The requests that can be taken on an image, or on one before it."""
+        newest, now = stamp_of(header), time.monotonic()
+        return [r for r in self._requests if r.stamp <= newest or now - r.came > _PATIENCE]
 
     def _run(self) -> None:
         while True:
@@ -165,8 +177,11 @@ class Worker:
                 message, requests = None, []
                 if not commands and self._busy():  # which a command may change
                     message, self._waiting = self._waiting, None
-                    if message is not None or self._current:
-                        requests, self._requests = self._requests, []
+                    newest = self._current[0] if self._current else None
+                    newest = message.header if message is not None else newest
+                    if newest is not None:
+                        requests = self._due(newest)
+                        self._requests = [r for r in self._requests if r not in requests]
             try:
                 for command in commands:
                     command(self._session)
@@ -195,10 +210,11 @@ class Worker:
             return
         decoded = time.monotonic()
         header, image = self._current
-        rejected = []
+        rejected, needless = [], []
         for request in requests:
             try:
-                self._add(request, header)
+                if not self._add(request, header):
+                    needless.append(request.object_id)
             except ValueError as error:
                 rejected.append((request, str(error)))
         self._objects = len(self._session.object_ids)
@@ -206,27 +222,35 @@ class Worker:
         self.tracking = bool(instances.objects)
         seconds = {"decode": decoded - began, "segment": time.monotonic() - decoded}
         encoded = self._session.encoded if message is not None or requests else 0
-        self._handle(Result(header, image, instances, rejected, seconds, encoded))
+        self._handle(Result(header, image, instances, rejected, needless, seconds, encoded))
 
-    def _add(self, request: Request, header: Header) -> None:
+    def _add(self, request: Request, header: Header) -> bool:
         """Adds a prompt on the image that it was made on, when that is still there."""
         session, now = self._session, stamp_of(header)
         if request.stamp == (0, 0) or request.stamp >= now:
-            session.add_prompt(request.make(session.size, header))
-            return
+            return self._prompt(session, request, header)
         with self._work:
             past = [m for m in self._kept if stamp_of(m.header) == request.stamp]
         if not past:
-            session.add_prompt(request.make(session.size, header))
-            return
+            return self._prompt(session, request, header)
         then = PanoramaSession(
             session.model, session.strategy, session.trajectory, session.fusion,
             session.click_frames, session.following,
         )  # fmt: skip
         then.set_image(image_to_rgb(past[0]))
-        then.add_prompt(request.make(then.size, past[0].header))
+        if not self._prompt(then, request, past[0].header):
+            return False
         then.segment(self._check)
         session.adopt(then, request.object_id)
+        return True
+
+    @staticmethod
+    def _prompt(session: PanoramaSession, request: Request, header: Header) -> bool:
+        """Whether the request is a prompt on the session's panorama, and then it is added."""
+        prompt = request.make(session.size, header)
+        if prompt is not None:
+            session.add_prompt(prompt)
+        return prompt is not None
 
     def _check(self, done: int, count: int, object_id: int) -> None:
         if not self._running:

@@ -13,12 +13,12 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Point, Vector3Stamped
+from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sap_ros.msg import Object, Prompt
 from sap_ros.srv import AddObject, RemoveObject
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -125,6 +125,107 @@ def test_a_gaze_is_a_direction_in_the_images_frame(make_rig, panorama):
     gaze.publish(message)
     masks, _ = rig.answer(2)
     np.testing.assert_array_equal(_labels(masks) == 1, by_click)
+
+
+def test_a_stream_of_gazes_makes_an_object_where_it_rests(make_rig, panorama):
+    rig = make_rig().up()
+    gaze = rig.peer.create_publisher(Vector3Stamped, "prompt/gaze", 10)
+    rig.until(gaze.get_subscription_count)
+    rig.publish(panorama, stamp=1)
+
+    def look(u, v):
+        x, y, z = sphere.pixel_to_direction((u, v), (512, 256))
+        message = Vector3Stamped()
+        message.vector.x, message.vector.y, message.vector.z = float(x), float(y), float(z)
+        for _ in range(8):
+            gaze.publish(message)
+            rig.spin(0.02)
+
+    look(300, 120)
+    masks, _ = rig.answer(1)
+    empty = cv2.distanceTransform((_labels(masks) == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    v, u = np.unravel_index(empty.argmax(), empty.shape)
+    look(u + 0.5, v + 0.5)
+    rig.until(lambda: len(rig.objects[-1].objects) == 2)
+    rig.publish(panorama, stamp=2)
+    assert [o.id for o in rig.answer(2)[1].objects] == [1, 2]
+    rig.click(200, 60)
+    rig.until(lambda: len(rig.objects[-1].objects) == 3)
+    assert rig.objects[-1].objects[-1].id == 3  # gazes that add none use up no id
+
+
+def test_a_click_of_rqt_image_view_is_a_pixel(make_rig, panorama):
+    rig = make_rig().up()
+    pixel = rig.peer.create_publisher(Point, "prompt/pixel", 10)
+    rig.until(pixel.get_subscription_count)
+    rig.publish(panorama, stamp=1)
+    pixel.publish(Point(x=300.0, y=120.0))
+    masks, _ = rig.answer(1)
+    by_pixel = _labels(masks) == 1
+    assert _call(rig, Trigger, "reset").success
+    rig.publish(panorama, stamp=2)
+    rig.click(300, 120)
+    np.testing.assert_array_equal(_labels(rig.answer(2)[0]) == 1, by_pixel)
+
+
+def test_the_canvas_shows_the_panorama_flat_and_can_be_clicked(make_rig, panorama):
+    rig = make_rig().up()
+    seen = []
+    rig.peer.create_subscription(PointCloud2, "canvas", seen.append, 1)
+    position = rig.peer.create_publisher(PointStamped, "prompt/position", 10)
+    rig.until(position.get_subscription_count)
+    rig.publish(panorama, stamp=1)
+    rig.until(lambda: seen)  # before there is any object
+    cloud = seen[-1]
+    points = np.frombuffer(cloud.data, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "u1", 4)])
+    shown = points["rgb"].reshape(400, 800, 4)[..., 2::-1]
+    plain = cv2.resize(panorama, (800, 400), interpolation=cv2.INTER_AREA)
+    assert np.abs(shown.astype(int) - plain).mean() < 3
+    nearest = points[np.argmin(np.abs(points["x"] - 5.86) + np.abs(points["y"] + 2.34))]
+    message = PointStamped()
+    message.header.frame_id = cloud.header.frame_id
+    message.point.x, message.point.y = float(nearest["x"]), float(nearest["y"])
+    position.publish(message)
+    masks, _ = rig.answer(1)
+    by_canvas = _labels(masks) == 1
+    assert _call(rig, Trigger, "reset").success
+    rig.publish(panorama, stamp=2)
+    rig.click(float(nearest["x"]) * 51.2, -float(nearest["y"]) * 51.2)
+    np.testing.assert_array_equal(_labels(rig.answer(2)[0]) == 1, by_canvas)
+
+
+def test_a_position_is_pointed_at_from_the_camera(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    position = rig.peer.create_publisher(PointStamped, "prompt/position", 10)
+    rig.until(position.get_subscription_count)
+    message = PointStamped()
+    message.header.frame_id = "camera_link"
+    x, y, z = sphere.pixel_to_direction((300, 120), (512, 256)) * 4
+    message.point.x, message.point.y, message.point.z = float(x), float(y), float(z)
+    position.publish(message)
+    masks, _ = rig.answer(1)
+    by_position = _labels(masks) == 1
+    assert _call(rig, Trigger, "reset").success
+    rig.publish(panorama, stamp=2)
+    rig.click(300, 120)
+    np.testing.assert_array_equal(_labels(rig.answer(2)[0]) == 1, by_position)
+
+
+def test_a_driver_whose_quality_of_service_does_not_fit_is_said(make_rig, panorama):
+    """Nobody is to look for hours why nothing comes: the log names the topic."""
+    name = "qos_overrides./sap/image.subscription.reliability"
+    rig = make_rig(**{name: "reliable"})
+    offered = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    rig.images = rig.peer.create_publisher(Image, "image", offered)
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    assert rig.sap.trigger_configure().name == "SUCCESS"
+    assert rig.sap.trigger_activate().name == "SUCCESS"
+    rig.until(
+        lambda: any("/sap/image" in m.status[0].message and "quality" in m.status[0].message
+                    for m in said)
+    )  # fmt: skip
 
 
 def test_a_gaze_in_another_frame_is_rejected_by_name_without_tf(make_rig, panorama):

@@ -1,0 +1,237 @@
+"""The node's process, and a client that talks to it over DDS as a driver and a person would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from sap_ros.core.instances import Instances, State, measure
+from sap_ros.msg import ObjectArray
+
+_NAMESPACE = "/sap"
+_START_UP, _ANSWER = 120.0, 900.0  # seconds
+
+Click = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the node says of an image.
+
+    Attributes:
+        index: of the image, in the order of publishing.
+        instances: its masks and objects.
+        latency: from publishing the image to the answer, in s.
+    """
+
+    index: int
+    instances: Instances
+    latency: float
+
+
+@contextmanager
+def running_node(model: str, device: str, strategy: str) -> Iterator[Client]:
+    """Starts the installed node as a process of its own, and brings it up; ends it when done.
+
+    Raises:
+        OSError: it does not start, or has died.
+    """
+    executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
+    # Best effort loses pieces of 25 MB messages where the system's socket buffers are small.
+    reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
+    command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
+    for parameter in (f"model:={model}", f"device:={device}", f"strategy:={strategy}", reliable):
+        command += ["-p", parameter]
+    if shutil.which("python3") is None:
+        raise OSError("python3 is not on the PATH; activate the environment first")
+    # Discovery stays on this machine, whatever the network, unless the user set it otherwise.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    process = subprocess.Popen(command)
+    try:
+        with _client() as client:
+            yield client
+        if process.poll() is not None:
+            raise OSError(f"the node ended with exit code {process.returncode}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _client() -> Iterator[Client]:
+    rclpy.init()
+    client = Client()
+    try:
+        client.bring_up()
+        yield client
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+
+
+class Client(Node):
+    """A camera driver, a person who clicks, and whoever uses the masks."""
+
+    def __init__(self) -> None:
+        super().__init__("sap_demo", namespace=_NAMESPACE)
+        self._image = self.create_publisher(Image, "image", 1)
+        self._click = self.create_publisher(PointStamped, "prompt/point", 10)
+        self._sent: dict[tuple[int, int], tuple[int, float]] = {}  # index and time, by stamp
+        self._masks: dict[tuple[int, int], Image] = {}
+        self._found: dict[tuple[int, int], tuple[ObjectArray, float]] = {}
+        self._encoded: list[int] = []
+        self.create_subscription(Image, "masks", self._take_masks, 10)
+        self.create_subscription(ObjectArray, "objects", self._take_objects, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, 10)
+
+    def _take_masks(self, message: Image) -> None:
+        self._masks[message.header.stamp.sec, message.header.stamp.nanosec] = message
+
+    def _take_objects(self, message: ObjectArray) -> None:
+        stamp = message.header.stamp.sec, message.header.stamp.nanosec
+        self._found[stamp] = message, time.monotonic()
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f"{_NAMESPACE}/sap".lstrip("/"):
+                self._encoded += [int(v.value) for v in status.values if v.key == "views_encoded"]
+
+    def bring_up(self) -> None:
+        """Configures and activates the node, as the launch file does."""
+        service = self.create_client(ChangeState, "sap/change_state")
+        if not service.wait_for_service(_START_UP):
+            raise OSError(f"the node did not come up within {_START_UP:.0f} s")
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            answer = service.call_async(request)
+            rclpy.spin_until_future_complete(self, answer, timeout_sec=_START_UP)
+            if not answer.done() or not answer.result().success:
+                raise OSError("the node could not be started; its log above says why")
+        publishers = (self._image, self._click)
+        self._wait(lambda: all(p.get_subscription_count() for p in publishers), "subscribe")
+
+    def reset(self) -> None:
+        """Has the node forget its objects; and forgets what it has said so far."""
+        service = self.create_client(Trigger, "reset")
+        answer = service.call_async(Trigger.Request())
+        rclpy.spin_until_future_complete(self, answer, timeout_sec=_START_UP)
+        for kept in (self._sent, self._masks, self._found, self._encoded):
+            kept.clear()
+
+    def ask(self, image: np.ndarray, clicks: Sequence[Click]) -> Answer:
+        """Publishes a panorama (H, W, 3) uint8 RGB and an object's click each; waits for all masks."""
+        message = self._message(image)
+        for u, v in clicks:
+            click = PointStamped(header=message.header)
+            click.point.x, click.point.y = u, v
+            self._click.publish(click)
+        stamp = self._publish(message, len(self._sent))
+        sent = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal sent
+            # A panorama that was lost is sent again. The node takes a stamp once only.
+            if time.monotonic() - sent > 3.0:
+                sent = time.monotonic()
+                self._image.publish(message)
+            found = self._found.get(stamp)
+            return (
+                stamp in self._masks and found is not None and len(found[0].objects) == len(clicks)
+            )
+
+        self._wait(answered, "answer", _ANSWER)
+        return self._answer(stamp)
+
+    def stream(self, images: Sequence[np.ndarray], period: float) -> list[Answer]:
+        """Publishes panoramas, one each ``period`` in s, whether or not the node keeps up.
+
+        Returns:
+            What the node said of those that it took.
+        """
+        self._encoded.clear()
+        began, stamps = time.monotonic(), []
+        for k, image in enumerate(images):
+            message = self._message(image)
+            while time.monotonic() < began + k * period:
+                self._spin(max(0.0, began + k * period - time.monotonic()))
+            message.header.stamp = self.get_clock().now().to_msg()
+            stamps.append(self._publish(message, k))
+        # The newest is always answered.
+        self._wait(lambda: stamps[-1] in self._masks and stamps[-1] in self._found, "answer")
+        return [self._answer(s) for s in stamps if s in self._masks and s in self._found]
+
+    @property
+    def views_encoded(self) -> list[int]:
+        """Views that the node encoded for an image of the stream; a sample a second, from diagnostics."""
+        return list(self._encoded)
+
+    def _message(self, image: np.ndarray) -> Image:
+        message = Image(encoding="rgb8", height=image.shape[0], width=image.shape[1])
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = "camera_link"
+        message.step = 3 * image.shape[1]
+        message.data.frombytes(image.tobytes())
+        return message
+
+    def _publish(self, message: Image, index: int) -> tuple[int, int]:
+        stamp = message.header.stamp.sec, message.header.stamp.nanosec
+        self._sent[stamp] = index, time.monotonic()
+        self._image.publish(message)
+        return stamp
+
+    def _answer(self, stamp: tuple[int, int]) -> Answer:
+        (index, sent), (found, came) = self._sent[stamp], self._found[stamp]
+        return Answer(index, _instances(self._masks[stamp], found), came - sent)
+
+    def _spin(self, seconds: float) -> None:
+        if not rclpy.ok():
+            raise KeyboardInterrupt  # rclpy has taken the signal
+        rclpy.spin_once(self, timeout_sec=seconds)
+
+    def _wait(self, ready: Callable[[], object], what: str, seconds: float = _START_UP) -> None:
+        end = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > end:
+                raise OSError(f"the node did not {what} within {seconds:.0f} s")
+            self._spin(0.1)
+
+
+def _instances(masks: Image, found: ObjectArray) -> Instances:
+    """The messages as the core's types; extents are measured on the masks."""
+    labels = np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.step)
+    objects = []
+    for thing in found.objects:
+        at = thing.direction
+        objects.append(
+            replace(
+                measure(labels == thing.id, thing.id, thing.score),
+                state=State(thing.state),
+                direction=np.array([at.x, at.y, at.z]),
+                azimuth=thing.azimuth,
+                elevation=thing.elevation,
+            )
+        )
+    return Instances(labels, tuple(objects))

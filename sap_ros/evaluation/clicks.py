@@ -1,0 +1,55 @@
+"""Where a simulated person clicks: SAM 2's protocol, on the sphere."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from sap_ros.core import sphere
+
+_MOST_INSIDE, _MOST_RIM = 4000, 4000  # pixels that are compared
+
+
+def centre_click(mask: np.ndarray) -> np.ndarray:
+    """The direction deepest inside a mask: farthest from all that is outside, by angle.
+
+    SAM 2 clicks on the pixel farthest from the rim (N. Ravi et al., arXiv 2408.00714, appendix); on
+    a panorama the distance is an angle, so that neither the seam nor a pole is a rim.
+
+    Args:
+        mask: (H, 2H) bool.
+
+    Returns:
+        (3,) unit vector, to the middle of a pixel of the mask.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    if not mask.any():
+        raise ValueError("the mask is empty; there is nothing to click on")
+    height, width = mask.shape
+    # Pixels with an outside neighbour, across the seam, too. Beyond a pole lies the same row.
+    wrapped = np.pad(np.pad(mask, ((0, 0), (1, 1)), "wrap"), ((1, 1), (0, 0)), "edge")
+    outside = cv2.dilate((~wrapped).astype(np.uint8), np.ones((3, 3)))[1:-1, 1:-1] > 0
+    rim = np.argwhere(mask & outside)
+    rim = rim[:: max(1, len(rim) // _MOST_RIM)]
+    inside = np.argwhere(mask)
+    best = _deepest(inside[:: max(1, len(inside) // _MOST_INSIDE)], rim, width)
+    # The coarse answer is refined among the pixels round it.
+    step = max(1, round((len(inside) / _MOST_INSIDE) ** 0.5))
+    away = np.abs(inside - best)
+    away[:, 1] = np.minimum(away[:, 1], width - away[:, 1])
+    v, u = _deepest(inside[(away <= 2 * step).all(1)], rim, width)
+    return sphere.pixel_to_direction((u + 0.5, v + 0.5), (width, height))
+
+
+def _deepest(inside: np.ndarray, rim: np.ndarray, width: int) -> np.ndarray:
+    """The pixel (v, u) of ``inside`` whose nearest pixel of the rim is farthest."""
+    if not len(rim):
+        return np.asarray(inside[len(inside) // 2])
+    rays, edge = (
+        sphere.pixel_to_direction(pixels[:, ::-1] + 0.5, (width, width // 2)).astype(np.float32)
+        for pixels in (inside, rim)
+    )
+    nearest = np.concatenate([(part @ edge.T).max(1) for part in np.array_split(rays, 16)])
+    return np.asarray(inside[nearest.argmin()])
