@@ -4,7 +4,7 @@ from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandle
 from launch.conditions import IfCondition
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
@@ -49,6 +49,14 @@ def generate_launch_description() -> LaunchDescription:
             default_value="true",
             description="configure and activate the node; false leaves that to a lifecycle manager",
         ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", description="take the time from /clock"
+        ),
+        DeclareLaunchArgument(
+            "rviz",
+            default_value="false",
+            description="open rviz2 with the panorama laid out, to click on",
+        ),
     ]
     node = LifecycleNode(
         package="sap_ros",
@@ -57,7 +65,10 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         parameters=[
             LaunchConfiguration("params_file"),
-            {name: LaunchConfiguration(name) for name in ("model", "device", "image_transport")},
+            {
+                name: LaunchConfiguration(name)
+                for name in ("model", "device", "image_transport", "use_sim_time")
+            },
             # Typed, or an empty one would be read as YAML's null.
             {"target_frame": ParameterValue(LaunchConfiguration("target_frame"), value_type=str)},
         ],
@@ -66,6 +77,19 @@ def generate_launch_description() -> LaunchDescription:
             ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
         ],
         output="screen",
+    )
+    # The configuration says /sap; in another namespace, its topics are those.
+    shown = ("canvas", "overlay", "markers", "prompt/position")
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=[
+            *("-d", PathJoinSubstitution([FindPackageShare("sap_ros"), "config", "sap.rviz"])),
+            *("-f", [LaunchConfiguration("namespace"), "_canvas"]),
+        ],
+        remappings=[(f"/sap/{name}", name) for name in shown],
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
     wanted = IfCondition(LaunchConfiguration("autostart"))
     activate = RegisterEventHandler(
@@ -85,7 +109,7 @@ def generate_launch_description() -> LaunchDescription:
         condition=wanted,
     )
     # The handler first: a quick node must not be through configuring before it is there.
-    return LaunchDescription([*arguments, activate, node, configure])
+    return LaunchDescription([*arguments, activate, node, configure, rviz])
 
 
 def _change(node: LifecycleNode, transition: int) -> EmitEvent:

@@ -115,12 +115,12 @@ class Transforms:
             raise ValueError("broadcast_tf needs tf2_ros, which is not installed")
         self._broadcaster.sendTransform(transforms)
 
-    def anchor(self, header: Header, child: str) -> None:
-        """Makes a frame known to TF, at another frame's origin; nothing without tf2_ros."""
+    def announce(self, frame: str) -> None:
+        """Makes a frame known to TF, at the root of its own tree; nothing without tf2_ros."""
         if self._tf2 is not None:
-            fixed = TransformStamped(header=header, child_frame_id=child)
-            fixed.transform.rotation.w = 1.0
-            self._static.sendTransform(fixed)
+            child = TransformStamped(child_frame_id=f"{frame}_origin")
+            child.header.frame_id, child.transform.rotation.w = frame, 1.0
+            self._static.sendTransform(child)
 
 
 def _rotation(x: float, y: float, z: float, w: float) -> np.ndarray:

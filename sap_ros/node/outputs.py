@@ -56,7 +56,7 @@ class Outputs:
     ) -> None:
         self._node, self._transforms, self._problem = node, transforms, problem
         self.canvas_frame = f"{node.get_namespace().strip('/') or 'sap'}_canvas".replace("/", "_")
-        self._anchored = ""  # the frame that TF knows the canvas by
+        self._announced = False  # whether TF knows the canvas
         self._publishers: dict[str, Any] = {}
         for name, kind, depth in (
             ("masks", Image, 1),
@@ -240,10 +240,10 @@ class Outputs:
             self._canvas(picture, result.header)
 
     def _canvas(self, picture: np.ndarray, header: Header) -> None:
-        """The picture, flat in a frame of its own, which TF is told of."""
-        if self._anchored != header.frame_id:
-            self._anchored = header.frame_id
-            self._transforms.anchor(header, self.canvas_frame)
+        """The picture, flat in a frame of its own: rviz2 wants TF to know it, and to be its root."""
+        if not self._announced:
+            self._transforms.announce(self.canvas_frame)
+            self._announced = True
         small = cv2.resize(picture, (_CANVAS, _CANVAS // 2), interpolation=cv2.INTER_AREA)
         on_canvas = Header(stamp=header.stamp, frame_id=self.canvas_frame)
         self._publishers["canvas"].publish(canvas_message(small, on_canvas))

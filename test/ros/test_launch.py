@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
 LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "sap.launch.py"
+REPLAY_FILE = LAUNCH_FILE.with_name("replay.launch.py")
 
 _RUN = """
 import sys
@@ -70,3 +71,32 @@ def test_the_launch_file_brings_the_node_up(arguments, state):
         rclpy.try_shutdown()
         launch.send_signal(signal.SIGINT)
         launch.wait(20)
+
+
+def test_a_bag_is_played_once_the_node_is_active_and_all_ends_with_it(tmp_path):
+    """With a `ros2` that writes down what it is asked, and whether the node is up."""
+    said = tmp_path / "said.txt"
+    ros2 = tmp_path / "ros2"
+    ros2.write_text(
+        f"#!{sys.executable}\n"
+        "import sys, rclpy\n"
+        "from lifecycle_msgs.srv import GetState\n"
+        "rclpy.init()\n"
+        "node = rclpy.create_node('ros2')\n"
+        "client = node.create_client(GetState, '/sap/sap/get_state')\n"
+        "client.wait_for_service(20)\n"
+        "answer = client.call_async(GetState.Request())\n"
+        "rclpy.spin_until_future_complete(node, answer, timeout_sec=20)\n"
+        f"open({str(said)!r}, 'w').write("
+        "' '.join([*sys.argv[1:], answer.result().current_state.label]))\n"
+    )
+    ros2.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    launch = subprocess.run(
+        [sys.executable, "-c", _RUN, str(REPLAY_FILE), "bag:=drive.mcap", "rate:=0.5"],
+        env=environment,
+        timeout=90,
+        check=False,
+    )
+    assert launch.returncode == 0
+    assert said.read_text() == "bag play drive.mcap --clock --rate 0.5 active"

@@ -1,0 +1,49 @@
+"""Plays a bag to the node: `ros2 launch sap_ros replay.launch.py bag:=drive image:=/camera/image`.
+
+The bag starts when the node is active, in simulated time; all ends with the bag.
+"""
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument("bag", description="bag to play: its folder or .mcap file"),
+        DeclareLaunchArgument(
+            "rate", default_value="1.0", description="speed of the bag, against its own"
+        ),
+    ]
+    play = ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
+            *("--rate", LaunchConfiguration("rate")),
+        ],
+        output="screen",
+    )
+    # Only one lifecycle node is launched here.
+    active = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[play]))
+    ended = RegisterEventHandler(
+        OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="bag ended"))])
+    )
+    # All arguments of sap.launch.py are arguments of this file, too.
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(
+            PathJoinSubstitution([FindPackageShare("sap_ros"), "launch", "sap.launch.py"])
+        ),
+        launch_arguments={"use_sim_time": "true"}.items(),
+    )
+    return LaunchDescription([*arguments, active, ended, node])

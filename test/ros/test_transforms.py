@@ -1,0 +1,193 @@
+"""Gaze, bearings and frames through the real tf2_ros; skipped by name where it is missing."""
+
+import math
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+tf2_ros = pytest.importorskip("tf2_ros")
+pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point, PoseStamped, TransformStamped
+from sap_ros.msg import Object, Prompt
+from sap_ros.srv import AddObject
+from sensor_msgs.msg import PointCloud2
+
+from sap_ros.core import sphere
+from sap_ros.node.frames import bearing_quaternion
+
+
+def _transform(parent, child, yaw=0.0, at=(0.0, 0.0, 0.0), seconds=0):
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id, message.header.stamp.sec = parent, seconds
+    move, turn = message.transform.translation, message.transform.rotation
+    move.x, move.y, move.z = at
+    turn.z, turn.w = math.sin(yaw / 2), math.cos(yaw / 2)
+    return message
+
+
+def _fixed(rig, *transforms):
+    tf2_ros.StaticTransformBroadcaster(rig.peer).sendTransform(list(transforms))
+    rig.spin(0.3)
+
+
+def _add(rig, prompt):
+    client = rig.peer.create_client(AddObject, "add_object")
+    rig.until(client.service_is_ready)
+    answer = client.call_async(AddObject.Request(prompt=prompt))
+    rig.until(answer.done)
+    assert answer.result().success, answer.result().message
+
+
+def _mask_prompt(rig, u, v, **fields):
+    pixels = np.zeros((256, 512), np.uint8)
+    pixels[v - 12 : v + 12, u - 12 : u + 12] = 255
+    return Prompt(mask=rig.message(pixels, encoding="mono8"), **fields)
+
+
+def _objects(rig):
+    rig.until(lambda: rig.objects)
+    return rig.objects[-1]
+
+
+def test_a_gaze_in_another_frame_is_turned_into_the_images(make_rig, panorama):
+    rig = make_rig().up()
+    _fixed(rig, _transform("camera_link", "head", yaw=math.pi / 2, at=(9.0, 9.0, 9.0)))
+    rig.publish(panorama, stamp=1)
+    gaze = Prompt(space=Prompt.DIRECTIONS, points=[Point(x=3.0)])
+    gaze.header.frame_id = "head"
+    _add(rig, gaze)
+    masks, _ = rig.answer(1)
+    by_gaze = np.frombuffer(masks.data, np.uint8)
+    rig.down()
+    other = make_rig().up()
+    other.publish(panorama, stamp=1)
+    other.click(*sphere.direction_to_pixel(np.array([0.0, 1.0, 0.0]), (512, 256)))  # to the left
+    np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), by_gaze)
+
+
+def test_a_position_in_another_frame_is_seen_from_the_camera(make_rig, panorama):
+    rig = make_rig().up()
+    _fixed(rig, _transform("map", "camera_link", at=(1.0, 2.0, 0.0)))
+    rig.publish(panorama, stamp=1)
+    place = Prompt(space=Prompt.POSITIONS, points=[Point(x=1.0, y=5.0)])
+    place.header.frame_id = "map"
+    _add(rig, place)
+    masks, _ = rig.answer(1)
+    labels = np.frombuffer(masks.data, np.uint8)
+    rig.down()
+    other = make_rig().up()
+    other.publish(panorama, stamp=1)
+    other.click(*sphere.direction_to_pixel(np.array([0.0, 1.0, 0.0]), (512, 256)))
+    np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), labels)
+
+
+def test_bearings_are_in_the_target_frame_at_the_images_stamp(make_rig, panorama):
+    """The camera turns: what counts is where it was at the stamp."""
+    rig = make_rig(target_frame="odom").up()
+    broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
+    for seconds, yaw in ((1, 0.0), (2, math.pi / 2), (3, math.pi)):
+        broadcaster.sendTransform(_transform("odom", "camera_link", yaw, seconds=seconds))
+        rig.spin(0.1)
+    rig.publish(panorama, stamp=2)
+    _add(rig, _mask_prompt(rig, 256, 128))  # straight ahead
+    found = _objects(rig)
+    assert found.header.frame_id == "odom"
+    assert found.header.stamp.sec == 2
+    assert found.objects[0].azimuth == pytest.approx(math.pi / 2, abs=0.1)
+
+
+def test_a_missing_frame_is_named(make_rig, panorama):
+    rig = make_rig(target_frame="odom", tf_timeout=0.1).up()
+    said = []
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
+    rig.publish(panorama, stamp=2)
+    _add(rig, _mask_prompt(rig, 256, 128))
+    rig.until(lambda: any("'odom'" in m.status[0].message for m in said))
+    assert not rig.objects  # not in a frame that they are not in
+    assert rig.masks
+
+
+def test_an_old_direction_is_turned_by_the_robots_own_motion(make_rig, panorama):
+    rig = make_rig(fixed_frame="odom", keep_frames=0).up()
+    broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
+    for seconds, yaw in ((1, 0.0), (5, math.pi / 2)):
+        broadcaster.sendTransform(_transform("odom", "camera_link", yaw, seconds=seconds))
+        rig.spin(0.1)
+    rig.publish(panorama, stamp=5)
+    gaze = Prompt(space=Prompt.DIRECTIONS, points=[Point(y=1.0)])  # left, before it turned left
+    gaze.header.frame_id, gaze.header.stamp = "camera_link", Time(sec=1)
+    _add(rig, gaze)
+    masks, _ = rig.answer(5)
+    labels = np.frombuffer(masks.data, np.uint8)
+    rig.down()
+    other = make_rig().up()
+    other.publish(panorama, stamp=1)
+    other.click(256, 128)  # ahead, now
+    np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), labels)
+
+
+def test_objects_are_broadcast_as_frames_along_their_bearings(make_rig, panorama):
+    rig = make_rig(broadcast_tf=True).up()
+    buffer = tf2_ros.Buffer()
+    listener = tf2_ros.TransformListener(buffer, rig.peer)
+    rig.publish(panorama, stamp=1)
+    _add(rig, _mask_prompt(rig, 150, 90))
+    (thing,) = _objects(rig).objects
+    assert thing.state == Object.TRACKED
+    rig.until(lambda: buffer.can_transform("camera_link", "object_1", rclpy.time.Time()))
+    q = buffer.lookup_transform("camera_link", "object_1", rclpy.time.Time()).transform.rotation
+    axis = [1 - 2 * (q.y**2 + q.z**2), 2 * (q.x * q.y + q.z * q.w), 2 * (q.x * q.z - q.y * q.w)]
+    d = thing.direction
+    np.testing.assert_allclose(axis, [d.x, d.y, d.z], atol=1e-6)
+    del listener
+
+
+def test_a_lidar_elsewhere_gives_range_pose_and_frame(make_rig, panorama):
+    point_cloud2 = pytest.importorskip("sensor_msgs_py.point_cloud2")
+    rig = make_rig(pose_object=1, broadcast_tf=True).up()
+    _fixed(rig, _transform("camera_link", "lidar", at=(0.0, 0.0, -0.5)))
+    poses = []
+    rig.peer.create_subscription(PoseStamped, "pose", poses.append, 10)
+    clouds = rig.peer.create_publisher(PointCloud2, "points", 10)
+    rig.until(clouds.get_subscription_count)
+    header = rig.message(panorama, stamp=1).header
+    header.frame_id = "lidar"
+    # A wall 4 m ahead of the camera, as the lidar half a metre below sees it.
+    y, z = np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60))
+    points = np.stack([np.full(y.shape, 4.0), y, z + 0.5], -1).reshape(-1, 3).astype(np.float32)
+    clouds.publish(point_cloud2.create_cloud_xyz32(header, points))
+    rig.spin(0.3)
+    rig.publish(panorama, stamp=1)
+    _add(rig, _mask_prompt(rig, 256, 128))
+    rig.until(lambda: poses)
+    (thing,) = _objects(rig).objects
+    assert thing.range == pytest.approx(4.0, abs=0.1)
+    at = poses[0].pose.position
+    np.testing.assert_allclose([at.x, at.y, at.z], [4.0, 0.0, 0.0], atol=0.15)
+
+
+def test_the_canvas_frame_is_known_to_tf(make_rig, panorama):
+    rig = make_rig().up()
+    buffer = tf2_ros.Buffer()
+    listener = tf2_ros.TransformListener(buffer, rig.peer)
+    seen = []
+    rig.peer.create_subscription(PointCloud2, "canvas", seen.append, 1)
+    rig.until(lambda: rig.sap.count_subscribers("canvas"))
+    rig.publish(panorama, stamp=1)
+    rig.until(lambda: seen)
+    frame = seen[0].header.frame_id
+    rig.until(lambda: buffer.can_transform(frame, f"{frame}_origin", rclpy.time.Time()))
+    del listener
+
+
+def test_the_quaternion_of_a_bearing_has_no_roll():
+    for direction in ((1, 0, 0), (0, 1, 0), (-0.6, 0.0, 0.8), (0.48, -0.64, -0.6)):
+        x, y, z, w = bearing_quaternion(np.array(direction, float))
+        up = np.array([2 * (x * z + y * w), 2 * (y * z - x * w), 1 - 2 * (x * x + y * y)])
+        left = np.array([2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w)])
+        assert left[2] == pytest.approx(0, abs=1e-9)
+        assert up[2] >= -1e-9
