@@ -15,7 +15,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sap_ros.msg import Object, Prompt
 from sap_ros.srv import AddObject, RemoveObject
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
@@ -506,3 +506,15 @@ def test_the_readmes_topics_and_services_are_the_nodes(make_rig):
     for name in ("add_object", "remove_object", "reset", "enable"):
         assert f"/sap/{name}" in services
         assert f"| `{name}` |" in text
+
+
+def test_ids_and_labels_are_latched(make_rig, panorama):
+    vision_msgs = pytest.importorskip("vision_msgs.msg")
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    assert _call(rig, AddObject, "add_object", prompt=_point(300, 120, label="door")).success
+    heard = []  # somebody who comes late
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    rig.peer.create_subscription(vision_msgs.LabelInfo, "label_info", heard.append, latched)
+    rig.until(lambda: heard)
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(1, "door")]

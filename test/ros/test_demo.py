@@ -1,0 +1,36 @@
+"""The demo's client, with the node as a process of its own."""
+
+import csv
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+from sap_ros.demo.client import running_node
+from sap_ros.demo.live import show_live
+from sap_ros.demo.still import load_still
+
+
+def test_the_live_part_follows_objects_that_are_in_truth_there(tmp_path, capsys):
+    try:
+        get_package_prefix("sap_ros")
+    except PackageNotFoundError:
+        pytest.skip("the package is not built: make build")
+    with running_node("sap-nano", "cpu", "scan") as client:
+        answers = show_live(client, tmp_path, size=(512, 256), frames=8, rate=2.0)
+    assert answers[0].index == 0
+    assert answers[-1].index == 7  # the newest is always answered
+    rows = list(csv.DictReader((tmp_path / "live.csv").read_text().splitlines()))
+    found = [float(row["iou"]) for row in rows]
+    assert sum(found) / len(found) > 0.6
+    assert (tmp_path / "live.jpg").stat().st_size > 10_000
+    assert "Views encoded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("point", ["12", "a,b", "9999,5", "nan,4"])
+def test_a_bad_point_is_said_before_a_node_is_started(point):
+    with pytest.raises(ValueError, match=r"point|number|panorama"):
+        load_still(None, [point])
