@@ -89,6 +89,8 @@ def test_a_bag_is_played_once_the_node_is_active_and_all_ends_with_it(tmp_path):
         "rclpy.spin_until_future_complete(node, answer, timeout_sec=20)\n"
         f"open({str(said)!r}, 'w').write("
         "' '.join([*sys.argv[1:], answer.result().current_state.label]))\n"
+        "node.destroy_node()\n"
+        "rclpy.shutdown()\n"
     )
     ros2.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
