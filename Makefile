@@ -1,5 +1,5 @@
 # make demo    set everything up, segment a panorama with the node over ROS 2, show the result
-#              PANORAMA=path POINT=u,v  your own panorama, and where to click
+#              PANORAMA=path POINT="u,v u,v"  your own panorama, and an object a click
 # make test    set everything up, run the tests (make test-slow: the long ones)
 # make check   lint, types, import rules
 # make build   set up and build with colcon; then: source scripts/env.bash
@@ -35,7 +35,7 @@ install/.stamp: $(STAMPS)/ros CMakeLists.txt package.xml $(SOURCES)
 build: install/.stamp
 
 demo: install/.stamp
-	@$(ENV) sap demo $(if $(PANORAMA),"$(PANORAMA)") $(if $(POINT),--point "$(POINT)")
+	@$(ENV) sap demo $(if $(PANORAMA),"$(PANORAMA)") $(foreach point,$(POINT),--point "$(point)")
 
 test: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m "not slow"

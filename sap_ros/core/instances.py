@@ -74,6 +74,13 @@ class Instances:
     objects: tuple[Instance, ...]
 
 
+def size_class(solid_angle: float) -> str:
+    """``small`` below 0.03 sr (about 11 degrees across), ``large`` from 0.25 sr (32 degrees) on."""
+    if solid_angle < 0.03:
+        return "small"
+    return "medium" if solid_angle < 0.25 else "large"
+
+
 def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """The parts of a mask that hang together with pixels, on the sphere.
 

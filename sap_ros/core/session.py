@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from sap_ros.core import sphere
@@ -31,6 +32,8 @@ from sap_ros.core.trajectory import Trajectory
 FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
 
+_LAST_SIZE = (1024, 512)  # of an object's last mask, which is kept
+
 #: Called with (frames done, frames in all, object id).
 Progress = Callable[[int, int, int], None]
 
@@ -44,7 +47,8 @@ class Following:
             by this is looked at.
         search: frames that are looked through, a panorama, for a lost object, beside those where
             it was last seen.
-        min_score: a mask of lower predicted quality is not the object.
+        min_score: a mask of lower predicted quality is not the object; or of half of the first one's,
+            where that is less.
         max_growth: a mask that grows by more than this factor from one panorama to the next is not
             the object, unless its predicted quality is above ``sure_score``.
         sure_score: see ``max_growth``.
@@ -81,6 +85,12 @@ class _Object:
     where: np.ndarray | None = None  # directions (P, 3) all over its last mask
     moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
     solid_angle: float = 0.0  # of its last mask
+    last: np.ndarray | None = None  # that mask, small
+    score: float = 1.0  # of the mask that was found where a person pointed
+    # Its clicks, carried along with it: those that its masks agree with.
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    centre: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of its mask, by those
     certain: np.ndarray | None = None  # directions (P, 3) that are the object's, or may be
     lost_for: int = 0  # panoramas since it was last seen
 
@@ -260,6 +270,7 @@ class PanoramaSession:
                     order,
                     thing.memory,
                     self._carried(frames, thing, order),
+                    self._priors(thing, order),
                     lambda mask: self._credible(thing, mask),
                     visited,
                 )
@@ -270,7 +281,24 @@ class PanoramaSession:
             kept = connected(logits > 0, pixels)
             # On a person's word, a mask beside the click is better than none.
             logits[~(kept if kept.any() or not thing.fresh else logits > 0)] = NO_OBJECT
+        if not thing.fresh and not self._plausible(thing, logits > 0):
+            logits[:] = NO_OBJECT
         return logits
+
+    def _plausible(self, thing: _Object, mask: np.ndarray) -> bool:
+        """Whether a followed object may have got from its last mask to this one."""
+        if thing.where is None or thing.lost_for or not mask.any():
+            return True
+        limits, now = self.following, measure(mask, 1, 1.0)
+        expected = thing.where.mean(0) + thing.moved
+        cosine = float(now.direction @ expected) / max(float(np.linalg.norm(expected)), 1e-9)
+        radius = math.sqrt(max(now.solid_angle, thing.solid_angle) / math.pi)
+        if math.acos(min(1.0, max(-1.0, cosine))) > math.radians(limits.margin) + radius:
+            return False
+        masks = (thing.masks or {}).values()
+        if max((mask.quality for mask in masks), default=0.0) > limits.sure_score:
+            return True
+        return now.solid_angle <= limits.max_growth * thing.solid_angle
 
     def _expected(self, frames: Frames, thing: _Object) -> tuple[int, ...]:
         """The frames in which an object may be now, after it was seen in the panorama before."""
@@ -288,19 +316,29 @@ class PanoramaSession:
     def _carried(
         self, frames: Frames, thing: _Object, order: tuple[int, ...]
     ) -> dict[int, FramePrompt]:
-        """A click in the middle of where an object is expected, for models with a weak memory."""
+        """The clicks where the object is expected now, for models with a weak memory."""
         if not self.model.weak_memory or thing.where is None:
             return {}
-        expected = thing.where + thing.moved
-        inside = expected[(expected @ expected.mean(0)).argmax()]
-        prompt = Prompt(1, inside[None], np.array([POSITIVE]))
-        thing.certain = prompt.directions
+        still = np.linalg.norm(thing.moved) < 0.2 * math.sqrt(thing.solid_angle / math.pi)
+        moved = np.zeros(3) if still else thing.moved
+        points = thing.points @ _rotation(thing.centre, thing.centre + moved).T
+        prompt = Prompt(1, points, thing.labels)
+        thing.certain = prompt.certain()
         return self._prompts(frames, prompt, order)
+
+    def _priors(self, thing: _Object, order: tuple[int, ...]) -> dict[int, np.ndarray]:
+        """The last mask in each frame, for models with a weak memory."""
+        if not self.model.weak_memory or thing.last is None or thing.lost_for:
+            return {}
+        side = self.model.image_size // 4
+        frames = make_frames(thing.last, self.strategy, side, self.trajectory, labels=True)
+        return {frame: frames.render(frame) > 0 for frame in order}
 
     def _credible(self, thing: _Object, mask: FrameMask) -> bool:
         """Whether a mask may be the object's, by what is known of it."""
         limits = self.following
-        if mask.quality < limits.min_score:
+        # A mask that was poor when a person pointed at it is taken at his word later, too.
+        if mask.quality < min(limits.min_score, thing.score / 2):
             return False
         if mask.quality > limits.sure_score or not thing.solid_angle:
             return True
@@ -325,9 +363,26 @@ class PanoramaSession:
         some = slice(None, None, max(1, len(rows) // 300))
         pixels = np.stack([columns[some], rows[some]], -1) + 0.5
         where = _main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
-        if thing.where is not None and not thing.fresh:
-            thing.moved = where.mean(0) - thing.where.mean(0)
+        thing.last = cv2.resize(mask.astype(np.uint8), _LAST_SIZE, interpolation=cv2.INTER_AREA)
+        centre = where.mean(0)
+        if thing.where is None or thing.fresh:
+            points, labels, thing.centre = thing.prompt.directions, thing.prompt.labels, centre
+            thing.score = self._score(thing)
+        else:
+            thing.moved = centre - thing.where.mean(0)
+            points, labels = thing.points, thing.labels
+            # The centres of two masks of a thing at rest differ, too: clicks are not to drift.
+            if np.linalg.norm(centre - thing.centre) > 0.2 * math.sqrt(thing.solid_angle / math.pi):
+                points = points @ _rotation(thing.centre, centre).T
+                thing.centre = centre
         thing.where = where
+        u, v = sphere.direction_to_pixel(points, self.size).astype(int).T
+        width, height = self.size
+        kept = mask[v.clip(0, height - 1), u.clip(0, width - 1)] == (labels == POSITIVE)
+        if not (kept & (labels == POSITIVE)).any():
+            points = where[(where @ where.mean(0)).argmax()][None]
+            labels, kept = np.array([POSITIVE]), np.array([True])
+        thing.points, thing.labels = points[kept], labels[kept]
 
     def _prompts(
         self, frames: Frames, prompt: Prompt, order: tuple[int, ...]
@@ -388,11 +443,12 @@ class PanoramaSession:
         return self._features[frame]
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:
-        return measure(labels == object_id, object_id, self._score(object_id))
+        return measure(labels == object_id, object_id, self._score(self._objects[object_id]))
 
-    def _score(self, object_id: int) -> float:
+    @staticmethod
+    def _score(thing: _Object) -> float:
         """Predicted quality of an object's masks, weighted by their area."""
-        masks = self._objects[object_id].masks or {}
+        masks = thing.masks or {}
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
         return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
@@ -405,6 +461,14 @@ def _main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
     near = np.exp((cosines - 1) * 2 / max(radius, 0.02) ** 2)
     densest = near.sum(1).argmax()
     return np.asarray(directions[cosines[densest] > math.cos(min(3 * radius + 0.02, math.pi))])
+
+
+def _rotation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The smallest rotation (3, 3) that turns one vector (3,) to the direction of another."""
+    a, b = (v / max(float(np.linalg.norm(v)), 1e-9) for v in (one, other))
+    x, y, z = np.cross(a, b)
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + skew + skew @ skew / max(1 + float(a @ b), 1e-6))
 
 
 def _grown(directions: np.ndarray, margin: float) -> np.ndarray:

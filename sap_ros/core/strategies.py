@@ -192,6 +192,12 @@ class PatchFrames:
         inside = ((offset >= 0) & (offset <= self._crop)).all(1, keepdims=True)
         return np.where(inside, offset * self.size / self._crop, np.nan)
 
+    def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
+        """The unit vector (3,) that a crop's pixel (u, v) shows."""
+        top, left = self._corners[index]
+        u, v = np.asarray(pixel) * self._crop / self.size + (left, top)
+        return sphere.pixel_to_direction((u % self.panorama_size[0], v), self.panorama_size)
+
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         middle = np.array(self._corners)[:, ::-1] + self._crop / 2
         away = sphere.direction_to_pixel(direction, self.panorama_size) - middle

@@ -54,6 +54,17 @@ class FramePrompt:
     mask: np.ndarray | None = None
 
 
+def _nearest_candidate(candidates: np.ndarray, qualities: np.ndarray, prior: np.ndarray) -> int:
+    """The mask (M, h, w) of M that is best by its predicted quality and by its overlap with a prior.
+
+    A part and the whole are both good answers to a click; in a stream it is to be the same one.
+    """
+    found = candidates > 0
+    shared = (found & prior).sum((1, 2))
+    overlap = shared / np.maximum((found | prior).sum((1, 2)), 1)
+    return int((qualities + overlap).argmax())
+
+
 class ObjectMemory:
     """What is remembered of one object: prompted frames, and those it was seen in last.
 
@@ -135,6 +146,7 @@ def follow(
     order: Sequence[int],
     memory: ObjectMemory,
     prompts: Mapping[int, FramePrompt],
+    priors: Mapping[int, np.ndarray],
     accept: Callable[[FrameMask], bool],
     visited: Callable[[int], None] = lambda _: None,
 ) -> dict[int, FrameMask]:
@@ -146,6 +158,8 @@ def follow(
         order: the frames to visit.
         memory: of the object; frames in which it is found are added.
         prompts: what is known of where it is, by frame; decoded in place of memory.
+        priors: its last mask (S / 4, S / 4) bool, by frame: of the candidates of a prompted frame,
+            the one is taken that agrees with it.
         accept: whether a mask may be the object's; one that may not is as if it were absent.
         visited: told of each frame when it is done.
 
@@ -156,7 +170,13 @@ def follow(
     for frame in order:
         i = memory.condense()
         mask, entry = _decode(
-            model, features(frame), i, i + _RECENT, memory.bank, prompts.get(frame)
+            model,
+            features(frame),
+            i,
+            i + _RECENT,
+            memory.bank,
+            prompts.get(frame),
+            priors.get(frame),
         )
         if mask.presence > 0 and accept(mask):
             memory.write(i, entry, prompted=False)
@@ -174,6 +194,7 @@ def _decode(
     count: int,
     bank: Memory,
     prompt: FramePrompt | None,
+    prior: np.ndarray | None = None,
 ) -> tuple[FrameMask, dict[str, Any]]:
     """Decodes a frame; its mask, and what is to be remembered of it."""
     points, mask = None, None
@@ -194,5 +215,9 @@ def _decode(
         "maskmem_pos_enc": view.memory["maskmem_pos_enc"],
         "obj_ptr": pointer,
     }
-    logits = view.best[0, 0].float().cpu().numpy()
-    return FrameMask(logits, view.qualities.max().item(), view.presence.item()), entry
+    logits, quality = view.best[0, 0].float().cpu().numpy(), view.qualities.max().item()
+    if prior is not None and prompt is not None:
+        candidates, qualities = (t[0].float().cpu().numpy() for t in (view.masks, view.qualities))
+        chosen = _nearest_candidate(candidates, qualities, prior)
+        logits, quality = candidates[chosen], float(qualities[chosen])
+    return FrameMask(logits, quality, view.presence.item()), entry

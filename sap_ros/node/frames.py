@@ -68,6 +68,14 @@ class Transforms:
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
         self._static = tf2_ros.StaticTransformBroadcaster(node)
 
+    def check(self, target: str, source: str) -> None:
+        """Raises ValueError where there can be no transform, whatever the time."""
+        if self._tf2 is None and target and source and target != source:
+            raise ValueError(
+                f"a transform from {source!r} to {target!r} needs tf2_ros, which is not installed "
+                "(apt install ros-jazzy-tf2-ros-py; there is no wheel of it)"
+            )
+
     def lookup(
         self, target: Header, source: Header, timeout: float, fixed: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -84,13 +92,9 @@ class Transforms:
             ValueError: TF does not know it, or tf2_ros is missing.
         """
         from_id, to_id = source.frame_id, target.frame_id
-        if not to_id or not from_id or (to_id == from_id and not fixed):
+        if not to_id or not from_id or (to_id == from_id and (not fixed or self._tf2 is None)):
             return np.eye(3), np.zeros(3)
-        if self._tf2 is None:
-            raise ValueError(
-                f"a transform from {from_id!r} to {to_id!r} needs tf2_ros, which is not "
-                "installed (apt install ros-$ROS_DISTRO-tf2-ros-py)"
-            )
+        self.check(to_id, from_id)
         then, limit = Time.from_msg(source.stamp), Duration(seconds=timeout)
         try:
             if fixed:

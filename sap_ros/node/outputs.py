@@ -114,7 +114,8 @@ class Outputs:
             How long it took, in s, by stage.
         """
         began = time.monotonic()
-        if not (result.instances.objects or result.rejected):  # somebody looks, to click
+        somebody_only_looks = not (result.instances.objects or result.rejected or result.emptied)
+        if somebody_only_looks:
             self._pictures(result, values["overlay_width"])
             return {"overlay": time.monotonic() - began}
         frame = ImageFrame(values["forward_column"], values["image_frame_convention"])

@@ -92,7 +92,7 @@ PARAMETERS = (
     Parameter(
         "min_score",
         _FOLLOWING.min_score,
-        "a mask of lower predicted quality is not the object",
+        "a mask of lower predicted quality is not the object, unless the one that was pointed at was poor",
         limits=(0.0, 1.0),
         dynamic=True,
     ),

@@ -19,7 +19,7 @@ def _library() -> Any:
     except ImportError:
         raise ValueError(
             "ranges need sensor_msgs_py, which is not installed (apt install "
-            "ros-$ROS_DISTRO-sensor-msgs-py)"
+            "ros-jazzy-sensor-msgs-py; there is no wheel of it)"
         ) from None
     return point_cloud2
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ from sap_ros.srv import AddObject, RemoveObject
 _SAME_GAZE = math.cos(math.radians(5))  # two gazes nearer than this are on the same object
 
 
-def _newest() -> QoSProfile:
-    """The newest message only, from a driver of any reliability.
+def _newest(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
+    """The newest message only.
 
     A new one each time: overriding parameters are written into the profile.
     """
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(depth=1, reliability=reliability)
 
 
 class SapNode(LifecycleNode):
@@ -65,6 +66,7 @@ class SapNode(LifecycleNode):
         self._next_id = 1
         self._enabled = True
         self._size: tuple[int, int] | None = None
+        self._frame = ""  # of the newest image
         self._cloud: PointCloud2 | None = None
         self._labelled: np.ndarray | None = None  # the newest label image
         self._gazes: dict[int, np.ndarray] = {}  # of objects that were not seen yet, by id
@@ -72,6 +74,9 @@ class SapNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
         self._health = Health()
+        self._warned = "", 0.0
+        self._reliability = ReliabilityPolicy.BEST_EFFORT  # of the images' subscription
+        self._former: Any = None  # the one before it
         self._transforms = Transforms(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Diagnostics are to come while a simulated clock stands still, too.
@@ -132,9 +137,11 @@ class SapNode(LifecycleNode):
 
     def stop(self) -> None:
         """Ends the worker, at the next view, and frees the model."""
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        for subscription in (*self._inputs, self._former):
+            if subscription is not None:
+                self.destroy_subscription(subscription)
+        self._inputs, self._former = [], None
+        self._reliability = ReliabilityPolicy.BEST_EFFORT
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
@@ -153,17 +160,8 @@ class SapNode(LifecycleNode):
             self._gazes.clear()
 
     def _subscribe(self) -> None:
-        raw = self._values["image_transport"] == "raw"
-        kind, topic = (Image, "image") if raw else (CompressedImage, "image/compressed")
         self._inputs = [
-            self.create_subscription(
-                kind,
-                topic,
-                self._take_image,
-                _newest(),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
-            ),
+            self._subscribe_to_images(_newest(), QoSOverridingOptions.with_default_policies()),
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
             self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
             self.create_subscription(Point, "prompt/pixel", self._take_pixel, 10),
@@ -171,6 +169,45 @@ class SapNode(LifecycleNode):
             self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
             self.create_subscription(PointCloud2, "points", self._take_cloud, _newest()),
         ]
+
+    def _subscribe_to_images(
+        self, quality: QoSProfile, overriding: QoSOverridingOptions | None = None
+    ) -> Any:
+        raw = self._values["image_transport"] == "raw"
+        kind, topic = (Image, "image") if raw else (CompressedImage, "image/compressed")
+        return self.create_subscription(
+            kind,
+            topic,
+            self._take_image,
+            quality,
+            qos_overriding_options=overriding,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+        )
+
+    def _follow_drivers(self) -> None:
+        """Takes images reliably where all who publish them offer that; a parameter overrides it.
+
+        Best effort is heard by all drivers, and loses pieces of large images.
+        """
+        if not self._inputs:
+            return
+        images = self._inputs[0]
+        of_images = f"qos_overrides.{images.topic_name}.subscription"
+        if any(name.startswith(of_images) for name in self._parameter_overrides):
+            return
+        offers = [
+            info.qos_profile.reliability
+            for info in self.get_publishers_info_by_topic(images.topic_name)
+        ]
+        reliable = bool(offers) and all(o == ReliabilityPolicy.RELIABLE for o in offers)
+        wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        if self._former is not None:
+            self.destroy_subscription(self._former)
+            self._former = None
+        elif wanted != self._reliability and offers:
+            # The former one is kept until the new one is known: a stamp is taken once anyway.
+            self._reliability, self._former = wanted, images
+            self._inputs[0] = self._subscribe_to_images(_newest(wanted))
 
     def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
@@ -191,6 +228,7 @@ class SapNode(LifecycleNode):
             return
         if isinstance(message, Image):
             self._size = message.width, message.height
+        self._frame = message.header.frame_id
         self._worker.offer(message)
 
     def _take_cloud(self, message: PointCloud2) -> None:
@@ -280,6 +318,8 @@ class SapNode(LifecycleNode):
 
     def _check_now(self, message: PromptMessage, object_id: int) -> None:
         """Raises ValueError for what is wrong whatever the image; pixels, where its size is known."""
+        if message.space != PromptMessage.PIXELS:
+            self._transforms.check(self._frame, message.header.frame_id)
         if self._size is not None and self._size[0] == 2 * self._size[1]:
             size = self._size
         elif message.space == PromptMessage.PIXELS:
@@ -415,10 +455,15 @@ class SapNode(LifecycleNode):
         self._warn(str(error) if isinstance(error, ValueError) else repr(error))
 
     def _warn(self, text: str) -> None:
+        """A line in the log and in the diagnostics; the same line at most once a second."""
         self._health.failed(text)
-        self.get_logger().warning(text, throttle_duration_sec=1.0)
+        now = time.monotonic()
+        if text != self._warned[0] or now - self._warned[1] > 1.0:
+            self._warned = text, now
+            self.get_logger().warning(text)
 
     def _report(self) -> None:
+        self._follow_drivers()
         worker = self._worker
         state = "active" if worker else "not active"
         if worker and not self._enabled:

@@ -62,6 +62,7 @@ class Result:
         instances: what was found.
         rejected: requests that cannot be used, with the reason.
         needless: ids of requests that add nothing.
+        emptied: the last object has just been taken away: it is to be said that there is none.
         seconds: how long each stage took.
         encoded: how many views were encoded.
     """
@@ -73,6 +74,7 @@ class Result:
     needless: list[int]
     seconds: dict[str, float]
     encoded: int
+    emptied: bool = False
 
 
 class _StoppedError(Exception):
@@ -185,7 +187,12 @@ class Worker:
             try:
                 for command in commands:
                     command(self._session)
+                emptied = self._objects > 0 and not self._session.object_ids
                 self._objects = len(self._session.object_ids)
+                if emptied and self._current:
+                    header, image = self._current
+                    none = Instances(np.zeros(image.shape[:2], np.uint8), ())
+                    self._handle(Result(header, image, none, [], [], {}, 0, emptied=True))
                 if message is not None or requests:
                     self._step(message, requests)
             except _StoppedError:

@@ -7,9 +7,10 @@ that another covers keeps only what is seen of it.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from pycocotools import mask as coco_mask
 
 from sap_ros.core import sphere
 from sap_ros.core.trajectory import View, direction_to_view
+from sap_ros.synthesis.dataset import DatasetWriter
 
 _PATCH = 256  # pixels of a patch's longer side
 
@@ -198,33 +200,64 @@ def _background(path: Path) -> np.ndarray:
 
 def write_composites(
     folder: Path,
-    seeds: range,
+    seeds: Iterable[int],
     backgrounds: Sequence[Path],
     cut_outs: CutOuts,
     size: tuple[int, int] = (1024, 512),
     objects: tuple[int, int] = (3, 6),
+    done: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Writes a labelled panorama a seed: ``images/SEED.jpg`` and ``instances/SEED.png`` (uint16).
+    """Writes a labelled panorama a seed, named after it, as :mod:`sap_ros.synthesis.dataset` says.
 
-    A panorama that is there already is kept, so a killed run is continued by the same call, and
-    ranges of seeds can be split over processes and machines with no coordination.
+    One that is there already is kept. ``done`` is told of each seed.
+
+    Raises:
+        ValueError: there is nothing to paste or to paste on, or the folder was made otherwise.
     """
-    for name in ("images", "instances"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    for what, files in (("panorama", backgrounds), ("photograph", cut_outs.photographs)):
+        if not files:
+            raise ValueError(f"there is no {what} to make composites from")
+    settings = {
+        "kind": "composite",
+        "size": list(size),
+        "objects": list(objects),
+        "backgrounds": sorted(path.name for path in backgrounds),
+        "photographs": sorted(path.name for path in cut_outs.photographs),
+    }
+    writer = DatasetWriter(folder, settings)
     for seed in seeds:
-        image_path = folder / "images" / f"{seed:08d}.jpg"
-        if image_path.exists():
-            continue
-        panorama, instances = compose(
-            np.random.default_rng(seed), backgrounds, cut_outs, size, objects
-        )
-        _write(folder / "instances" / f"{seed:08d}.png", instances)
-        _write(image_path, panorama)  # the image last: where it is, its instances are
+        name = f"{seed:08d}"
+        if not writer.has(name):
+            rng = np.random.default_rng(seed)
+            writer.write(name, *compose(rng, backgrounds, cut_outs, size, objects))
+        done(seed)
+    writer.write_index()
 
 
-def _write(path: Path, image: np.ndarray) -> None:
-    """Writes an image beside its place, then renames it: a killed run leaves no half file."""
-    beside = path.with_suffix(".part" + path.suffix)
-    if not cv2.imwrite(str(beside), image):
-        raise OSError(f"{beside} could not be written")
-    beside.rename(path)
+def find_photographs(folder: Path, index: Path | None = None, split: str = "") -> list[Path]:
+    """Photographs in SA-1B's format in a folder: those of a split, by an index csv (name, split).
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())
+    if index is not None:
+        with index.open(newline="") as file:
+            chosen = {row["name"] for row in csv.DictReader(file) if row["split"] == split}
+        found = [p for p in found if p.stem in chosen]
+    if not found:
+        raise ValueError(f"{folder} holds no NAME.jpg with a NAME.json beside it (SA-1B's format)")
+    return found
+
+
+def find_panoramas(folders: Iterable[Path]) -> list[Path]:
+    """All pictures in folders, and below them.
+
+    Raises:
+        ValueError: there is none.
+    """
+    endings = {".jpg", ".jpeg", ".png", ".webp"}
+    found = sorted(p for d in folders for p in d.rglob("*") if p.suffix.lower() in endings)
+    if not found:
+        raise ValueError(f"no panorama was found in {', '.join(str(d) for d in folders)}")
+    return found

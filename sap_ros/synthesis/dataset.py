@@ -1,0 +1,138 @@
+"""Labelled panoramas on disk, the one format of this project.
+
+    images/NAME.jpg        panorama, (H, 2H) pixels
+    instances/NAME.png     uint16 ids: 0 background, else an instance
+    labels/NAME.json       its instances: id, name, size class, direction, solid angle
+    index.csv              all of them, a row an instance
+    manifest.json          how the panoramas were made
+
+A panorama is there when its image is: it is written last, and each file beside its place first. So a
+killed run is continued by the same command, and seeds can be split over processes and machines that
+write to one folder, with no coordination.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sap_ros.core.instances import Instance, measure, size_class
+
+#: Columns of ``index.csv``.
+COLUMNS = (
+    "panorama", "id", "name", "size", "azimuth_deg", "elevation_deg", "solid_angle_sr",
+    "seam", "pole",
+)  # fmt: skip
+
+
+class DatasetWriter:
+    """Writes labelled panoramas into a folder.
+
+    Args:
+        folder: made where it is missing.
+        settings: what the panoramas are made from and how; a folder is made by one setting.
+
+    Raises:
+        ValueError: the folder was made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        for name in ("images", "instances", "labels"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dict(settings), indent=2, sort_keys=True) + "\n"
+        manifest = folder / "manifest.json"
+        if not manifest.exists():
+            _write_text(manifest, text)
+        elif manifest.read_text() != text:
+            raise ValueError(
+                f"{manifest} says that the folder was made with other settings; give them again, "
+                "or another folder"
+            )
+
+    def has(self, name: str) -> bool:
+        """Whether a panorama is there."""
+        return (self.folder / "images" / f"{name}.jpg").exists()
+
+    def write(
+        self,
+        name: str,
+        panorama: np.ndarray,
+        instances: np.ndarray,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        """Writes a panorama (H, 2H, 3) uint8 BGR and its instances (H, 2H) uint16."""
+        rows = describe(name, instances, names or {})
+        _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
+        _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+        _write_image(self.folder / "images" / f"{name}.jpg", panorama)
+
+    def write_index(self) -> int:
+        """Writes ``index.csv`` from all labels that are there; the number of its rows."""
+        rows = [
+            row
+            for path in sorted((self.folder / "labels").glob("*.json"))
+            if self.has(path.stem)
+            for row in json.loads(path.read_text())
+        ]
+        part = _beside(self.folder / "index.csv")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.folder / "index.csv")
+        return len(rows)
+
+
+def describe(
+    panorama: str, instances: np.ndarray, names: Mapping[int, str]
+) -> list[dict[str, object]]:
+    """A row of the index for each instance of an instance image (H, 2H)."""
+    rows = []
+    for i in np.unique(instances[instances > 0]):
+        mask = instances == i
+        thing = measure(mask, int(i), 1.0)
+        rows.append(
+            {
+                "panorama": panorama,
+                "id": int(i),
+                "name": names.get(int(i), ""),
+                "size": size_class(thing.solid_angle),
+                "azimuth_deg": round(math.degrees(thing.azimuth), 2),
+                "elevation_deg": round(math.degrees(thing.elevation), 2),
+                "solid_angle_sr": round(thing.solid_angle, 5),
+                "seam": int(mask[:, 0].any() and mask[:, -1].any()),
+                "pole": int(_near_a_pole(thing)),
+            }
+        )
+    return rows
+
+
+def _near_a_pole(thing: Instance) -> bool:
+    """Whether it reaches within 15 degrees of a pole."""
+    return max(thing.elevation_max, -thing.elevation_min) > math.radians(75)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    part = _beside(path)
+    if not cv2.imwrite(str(part), image):
+        raise OSError(f"{part} could not be written")
+    part.replace(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = _beside(path)
+    part.write_text(text)
+    part.replace(path)

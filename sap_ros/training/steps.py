@@ -1,0 +1,145 @@
+"""The loss of a sample: single views with prompts, and windows of views with memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from sap_ros.core.model import Features, decode_view, empty_memory, normalize
+from sap_ros.training.data import Sample
+from sap_ros.training.losses import LossWeights, mask_loss
+from sap_ros.training.prompts import correction
+
+
+class SampleLoss(nn.Module):
+    """A model whose forward pass is the loss of a sample, so that processes can average gradients.
+
+    Args:
+        sam: the network.
+        weights: of the parts of the loss.
+    """
+
+    def __init__(self, sam: SAM2Base, weights: LossWeights) -> None:
+        super().__init__()
+        self.sam, self.weights = sam, weights
+
+    def forward(self, sample: Sample, frozen: bool) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a sample, and figures of it.
+
+        Args:
+            sample: see :class:`sap_ros.training.data.TrainingSamples`.
+            frozen: the trunk is not trained.
+        """
+        if sample["kind"] == "views":
+            return view_loss(self.sam, sample, self.weights, frozen)
+        return window_loss(self.sam, sample, self.weights)
+
+
+def encode(
+    sam: SAM2Base, images: Tensor, frozen_trunk: bool, frozen_neck: bool
+) -> tuple[list[Tensor], list[Tensor], Any]:
+    """Encodes views (B, S, S, 3) uint8; what is frozen is spared its gradient.
+
+    The last convolutions belong to the mask decoder, and are trained with it in any case.
+    """
+    batch = normalize(images)
+    wanted = torch.is_grad_enabled()
+    with torch.set_grad_enabled(wanted and not frozen_trunk):
+        maps = sam.image_encoder.trunk(batch)
+    with torch.set_grad_enabled(wanted and not frozen_neck):
+        features, positions = sam.image_encoder.neck(maps)
+    if sam.image_encoder.scalp:
+        features = features[: -sam.image_encoder.scalp]
+        positions = positions[: -sam.image_encoder.scalp]
+    features = list(features)
+    features[0] = sam.sam_mask_decoder.conv_s0(features[0])
+    features[1] = sam.sam_mask_decoder.conv_s1(features[1])
+    _, flat, positions, sizes = sam._prepare_backbone_features(
+        {"backbone_fpn": features, "vision_pos_enc": positions}
+    )
+    return flat, positions, sizes
+
+
+def view_loss(
+    sam: SAM2Base, sample: Sample, weights: LossWeights, frozen: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of single views, each a first view with a prompt."""
+    neck = next(sam.image_encoder.neck.parameters())
+    flat, _, sizes = encode(sam, sample["images"], frozen, not neck.requires_grad)
+    index = sample["image_index"]
+    maps = [f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)]
+    points = {"point_coords": sample["points"], "point_labels": sample["labels"]}
+    masks, _, quality, _, _, _, presence = sam._forward_sam_heads(
+        backbone_features=maps[-1] + sam.no_mem_embed.view(1, -1, 1, 1),
+        point_inputs=points,
+        high_res_features=maps[:-1],
+        multimask_output=sample["labels"].shape[1] == 1,
+    )
+    loss, found = mask_loss(masks, quality, presence, _target(sample["masks"], masks), weights)
+    kind = {1: "click", 2: "box"}.get(sample["labels"].shape[1], "clicks")
+    chosen = found.gather(1, quality.argmax(1, keepdim=True)).mean().item()
+    return loss, {f"iou_{kind}": chosen}
+
+
+def _target(masks: Tensor, like: Tensor) -> Tensor:
+    """Masks (N, S, S) bool at the resolution of logits (N, M, h, w): shares of area (N, h, w)."""
+    return F.interpolate(masks[:, None].float(), size=like.shape[-2:], mode="area")[:, 0]
+
+
+def window_loss(
+    sam: SAM2Base, sample: Sample, weights: LossWeights
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a window: clicked views first, from their clicks alone, then the others, from memory.
+
+    The encoder is frozen. A corrected view is decoded once more, with a click where its mask is
+    wrong, and is remembered so.
+    """
+    flat, positions, sizes = encode(sam, sample["images"], True, True)
+    views, n = sample["masks"].shape[:2]
+    rng = np.random.default_rng(sample["seed"])
+    memory = empty_memory()
+    clicked = sample["clicked"].tolist()
+    losses: list[Tensor] = []
+    of: dict[str, list[float]] = {"click": [], "memory": [], "correction": [], "presence": []}
+    for i in sorted(range(views), key=lambda view: not clicked[view]):
+        features = Features([f[:, i : i + 1].expand(-1, n, -1) for f in flat], sizes)
+        places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
+        points = None
+        if clicked[i]:
+            points = {"point_coords": sample["points"][i], "point_labels": sample["labels"][i]}
+        view = decode_view(sam, features, places, i, views, memory, points)
+        target = _target(sample["masks"][i], view.masks)
+        present = sample["masks"][i].flatten(1).any(1)
+        loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
+        losses.append(loss)
+        best = found.gather(1, view.qualities.argmax(1, keepdim=True))[:, 0][present].tolist()
+        of["click" if clicked[i] else "memory"] += best
+        if not clicked[i]:
+            of["presence"] += ((view.presence[:, 0] > 0) == present).float().tolist()
+        if sample["corrected"][i]:
+            shown = F.interpolate(view.best, size=sample["masks"].shape[-2:]) > 0
+            points = _corrections(sample["masks"][i], shown[:, 0], rng)
+            view = decode_view(sam, features, places, i, views, memory, points)
+            loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
+            losses.append(loss)
+            of["correction"] += found.max(1).values[present].tolist()
+        kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
+        memory[kept][i] = view.memory
+    figures = {f"window_{name}": float(np.mean(v)) for name, v in of.items() if v}
+    return torch.stack(losses).mean(), figures
+
+
+def _corrections(true: Tensor, found: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
+    """A correction click an object, for masks (N, S, S) bool."""
+    pairs = [
+        correction(t, f, rng) for t, f in zip(true.cpu().numpy(), found.cpu().numpy(), strict=True)
+    ]
+    points, labels = (
+        torch.from_numpy(np.stack(part)).to(true.device) for part in zip(*pairs, strict=True)
+    )
+    return {"point_coords": points, "point_labels": labels}
