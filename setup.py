@@ -12,7 +12,12 @@ setup(
     package_dir={"sap_ros.config": "config"},
     package_data={
         "sap_ros": ["py.typed", "data/models/*", "data/demo/*"],
-        "sap_ros.config": ["*.yaml", "models/*.yaml", "training/*.yaml"],
+        "sap_ros.config": [
+            "*.yaml",
+            "models/*.yaml",
+            "training/*.yaml",
+            "training/ablations/*.yaml",
+        ],
     },
     install_requires=[
         "torch>=2.5.1",

@@ -321,6 +321,32 @@ def composite(
     typer.echo(f"{len(seeds)} panoramas are in {out}/")
 
 
+@synth.command()
+def scene(
+    out: _OUT,
+    count: _COUNT = 10,
+    seed: _SEED = 0,
+    shard: _SHARD = "0/1",
+    width: _WIDTH = 2048,
+    samples: Annotated[int, typer.Option(help="Cycles' samples a pixel.")] = 24,
+) -> None:
+    """Render rooms and yards with Blender (needs bpy, in an environment of its own)."""
+    from rich.progress import Progress
+
+    try:
+        from sap_ros.synthesis.scene import write_scenes
+    except ImportError as error:
+        raise ValueError(
+            f"{error}: in an environment of Python 3.11, pip install -r requirements/blender.txt, "
+            "then python -m sap_ros.cli synth scene ..."
+        ) from error
+    seeds = shard_of(range(seed, seed + count), shard)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Rendering", total=len(seeds))
+        write_scenes(out, seeds, (width, width // 2), samples, lambda _: bars.advance(bar))
+    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+
+
 def shard_of(seeds: range, shard: str) -> range:
     """The part ``I/N`` of seeds; ValueError for another text."""
     try:

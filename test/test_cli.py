@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from sap_ros.cli import parse_points
+from sap_ros.cli import parse_points, shard_of
 from sap_ros.files import read_panorama
 
 
@@ -135,3 +136,42 @@ def test_points_are_gathered_by_object():
     first, second = parse_points(["10,20", "30.5,40:2", "11,21:1:-", "12,22:-"], (512, 256))
     assert (first.object_id, first.labels.tolist()) == (1, [1, 0, 0])
     assert (second.object_id, second.labels.tolist()) == (2, [1])
+
+
+@pytest.mark.parametrize(("text", "part"), [("0/1", [0, 1, 2, 3, 4]), ("1/2", [1, 3])])
+def test_seeds_are_shared_by_shards(text, part):
+    assert list(shard_of(range(5), text)) == part
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "a/b", "1", "0/0"])
+def test_a_bad_shard_is_said(text):
+    with pytest.raises(ValueError, match="must read I/N"):
+        shard_of(range(5), text)
+
+
+def test_composites_are_made_and_evaluated(tmp_path, panorama):
+    """The whole way, as one types it."""
+    coco_mask = pytest.importorskip("pycocotools.mask")
+    photographs, backgrounds = tmp_path / "photographs", tmp_path / "backgrounds"
+    for folder in (photographs, backgrounds):
+        folder.mkdir()
+    image = np.full((120, 160, 3), 90, np.uint8)
+    image[30:80, 40:100] = (20, 40, 220)
+    cv2.imwrite(str(photographs / "sa_1.jpg"), image)
+    mask = np.zeros((120, 160), np.uint8, order="F")
+    mask[30:80, 40:100] = 1
+    code = coco_mask.encode(mask)
+    code["counts"] = code["counts"].decode()
+    (photographs / "sa_1.json").write_text(json.dumps({"annotations": [{"segmentation": code}]}))
+    cv2.imwrite(str(backgrounds / "room.png"), panorama)
+    out, scored = tmp_path / "set", tmp_path / "scored"
+    made = sap(
+        "synth", "composite", "--backgrounds", backgrounds, "--photographs", photographs,
+        "--out", out, "--count", 2, "--width", 512,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert len(list((out / "images").glob("*.jpg"))) == 2
+    done = sap("eval", out, "--strategy", "direct", "--limit", 1, "--out", scored)
+    assert done.returncode == 0, done.stderr
+    assert "direct" in done.stdout
+    assert (scored / "scores.jsonl").read_text()

@@ -28,8 +28,8 @@ LEAST_SOLID_ANGLE = 0.001
 class Score:
     """How one object was masked.
 
-    ``clicks`` of them were given, ``views`` were encoded for the panorama's first object, and
-    ``seconds`` went into all its clicks.
+    ``seconds`` went into all its clicks; the panorama's features are kept, so its first object has the
+    encoder's time.
     """
 
     model: str
@@ -65,8 +65,8 @@ def evaluate(
         strategy: how the panorama is shown to it.
         clicks: after how many clicks it is scored.
         samples: the panoramas.
-        results: file of scores, JSON lines. Panoramas that are in it are not evaluated again; a
-            panorama's scores are added at once, so a killed run can be given again.
+        results: file of scores, a line of JSON a panorama. Panoramas that are in it are not evaluated
+            again, so a killed run can be given again.
         progress: told of every panorama.
 
     Returns:
@@ -81,8 +81,8 @@ def evaluate(
     for sample in samples:
         if sample.name not in there:
             scores = _score(model, label, strategy, clicks, sample)
-            with results.open("a") as file:
-                file.write("".join(json.dumps(asdict(s)) + "\n" for s in scores))
+            with results.open("a") as file:  # after a line that a kill cut off, too
+                file.write("\n" + json.dumps([asdict(s) for s in scores]) + "\n")
             found += scores
         progress()
     return found
@@ -99,8 +99,12 @@ def _score(
             continue
         mask = labels == truth.instance_id
         found, seconds = np.zeros_like(mask), 0.0
+        given: list[tuple[np.ndarray, int]] = []
         for k in range(1, max(clicks) + 1):
-            session.add_prompt(_next_click(mask, found))
+            given.append(_next_click(mask, found))
+            directions, signs = zip(*given, strict=True)
+            session.reset()
+            session.add_prompt(Prompt(1, np.stack(directions), np.array(signs)))
             began = time.perf_counter()
             found = session.segment().labels > 0
             seconds += time.perf_counter() - began
@@ -120,27 +124,25 @@ def _score(
                         round(seconds, 4),
                     )
                 )
-        session.remove_object(1)
     return scores
 
 
-def _next_click(true: np.ndarray, found: np.ndarray) -> Prompt:
+def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
     """A click in the middle of the larger error region, by solid angle."""
     missed, excess = true & ~found, found & ~true
     if not (missed.any() or excess.any()):
         missed = true
     weights = sphere.row_solid_angles((true.shape[1], true.shape[0]))
     positive = weights @ missed.sum(1) >= weights @ excess.sum(1)
-    direction = centre_click(missed if positive else excess)
-    return Prompt(1, direction[None], np.array([POSITIVE if positive else NEGATIVE]))
+    return centre_click(missed if positive else excess), POSITIVE if positive else NEGATIVE
 
 
 def read_scores(results: Path) -> list[Score]:
-    """Scores of a file; a last line that was cut off by a kill is left out."""
+    """Scores of a file; a line that was cut off by a kill is left out."""
     scores = []
     for line in results.read_text().splitlines() if results.exists() else []:
         try:
-            scores.append(Score(**json.loads(line)))
+            scores += [Score(**row) for row in json.loads(line)]
         except (json.JSONDecodeError, TypeError):
             continue
     return scores

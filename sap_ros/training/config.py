@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 
 @dataclass
@@ -122,6 +123,8 @@ def read_config(path: Path, changes: list[str] | None = None) -> TrainConfig:
             OmegaConf.from_dotlist(changes or []),
         )
         config = OmegaConf.to_object(merged)
+    except YAMLError as error:
+        raise ValueError(f"{path} is no yaml: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{path}: {where}{str(error).splitlines()[0]}") from error

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from sap_ros.core.model import build_architecture, checkpoint_path, model_info, read_weights
+from sap_ros.core.model import build_architecture, checkpoint_path, read_weights
+from sap_ros.training.card import model_card
 from sap_ros.training.config import TrainConfig, as_yaml
 from sap_ros.training.data import Numbers, Sample, TrainingSamples
 from sap_ros.training.losses import LossWeights
@@ -56,8 +57,8 @@ def train(
     Args:
         config: the run.
         out: its folder: ``last.pt`` (everything), ``weights.safetensors`` (averaged, half precision),
-            ``best.safetensors`` (the best that was validated), ``config.yaml``, ``log.jsonl``,
-            ``tensorboard/`` and ``pictures/``.
+            ``best.safetensors`` (the best that was validated), ``MODEL_CARD.md``, ``config.yaml``,
+            ``log.jsonl``, ``tensorboard/`` and ``pictures/``.
         validate: tries the averaged weights.
         report: told of the figures.
 
@@ -109,6 +110,8 @@ def train(
                 _validate(validate, averaged, state, out, log)
             if accelerator.is_main_process and (log.save_is_due() or due):
                 _save(out, sam, averaged, optimizer, state)
+    if accelerator.is_main_process:
+        write_text(out / "MODEL_CARD.md", model_card(config, sam, out / "log.jsonl"))
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -235,6 +238,13 @@ def _save(out: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any, sta
     export_weights(averaged.module, out / "weights.safetensors")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place, then renames it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
 def export_weights(sam: torch.nn.Module, path: Path) -> None:
     """Writes weights in half precision, as safetensors."""
     half = {
@@ -271,9 +281,7 @@ class _Log:
         self.steps = 0
         self.board: Any = None
         if out is not None:
-            part = out / "config.yaml.part"
-            part.write_text(as_yaml(config))
-            part.replace(out / "config.yaml")
+            write_text(out / "config.yaml", as_yaml(config))
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
@@ -330,13 +338,3 @@ class _Log:
             return False
         self.saved = time.monotonic()
         return True
-
-
-def licence_note(config: TrainConfig) -> str:
-    """What the model card says of the data."""
-    credits = [
-        f"- {name}: {source.credit or source.path} ({source.ratio:g})"
-        for name, source in config.sources.items()
-    ]
-    base = config.init or ("ImageNet" if config.imagenet else "random")
-    return "\n".join([f"- start: {base} ({model_info(config.model).config})", *credits])

@@ -1,0 +1,129 @@
+"""What the project's Blender scenes share: materials, and the panoramic render with its instances.
+
+Needs ``bpy`` (requirements/blender.txt: Python 3.11, an environment of its own).
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import bpy
+import cv2
+import numpy as np
+
+Colour = tuple[float, float, float]
+
+
+def empty_scene(sky: Colour, strength: float) -> None:
+    """Forgets whatever there is; a world of one colour stays."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    world = bpy.data.worlds.new("world")
+    bpy.context.scene.world = world
+    world.use_nodes = True
+    background = world.node_tree.nodes["Background"]
+    background.inputs["Color"].default_value = (*sky, 1)
+    background.inputs["Strength"].default_value = strength
+
+
+def material(
+    name: str, colour: Colour, roughness: float = 0.5, metallic: float = 0.0
+) -> bpy.types.Material:
+    """A plain material."""
+    made = bpy.data.materials.new(name)
+    made.use_nodes = True
+    shader = made.node_tree.nodes["Principled BSDF"]
+    shader.inputs["Base Color"].default_value = (*colour, 1)
+    shader.inputs["Roughness"].default_value = roughness
+    shader.inputs["Metallic"].default_value = metallic
+    return made
+
+
+def textured(
+    made: bpy.types.Material, kind: str, colours: list[Colour], scale: float
+) -> bpy.types.Material:
+    """Gives a material one of Blender's procedural textures.
+
+    Args:
+        made: the material.
+        kind: ``brick`` (two colours, and a third for the joints), ``checker`` or ``noise`` (two).
+        colours: see ``kind``.
+        scale: of the texture.
+    """
+    nodes, links = made.node_tree.nodes, made.node_tree.links
+    place = nodes.new("ShaderNodeTexCoord")
+    texture = nodes.new(
+        {
+            "brick": "ShaderNodeTexBrick",
+            "checker": "ShaderNodeTexChecker",
+            "noise": "ShaderNodeTexNoise",
+        }[kind]
+    )
+    links.new(place.outputs["Object"], texture.inputs["Vector"])
+    texture.inputs["Scale"].default_value = scale
+    out = texture.outputs["Color"]
+    if kind == "noise":
+        ramp = nodes.new("ShaderNodeValToRGB")
+        ramp.color_ramp.elements[0].position, ramp.color_ramp.elements[1].position = 0.35, 0.65
+        for element, value in zip(ramp.color_ramp.elements, colours, strict=False):
+            element.color = (*value, 1)
+        links.new(texture.outputs["Fac"], ramp.inputs["Fac"])
+        out = ramp.outputs["Color"]
+    else:
+        names = ("Color1", "Color2", "Mortar") if kind == "brick" else ("Color1", "Color2")
+        for name, value in zip(names, colours, strict=False):
+            texture.inputs[name].default_value = (*value, 1)
+        if kind == "brick":
+            texture.inputs["Mortar Size"].default_value = 0.01
+    links.new(out, nodes["Principled BSDF"].inputs["Base Color"])
+    return made
+
+
+def render(
+    size: tuple[int, int], samples: int, eye: tuple[float, float, float], heading: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders the scene from a place, with Cycles' equirectangular camera.
+
+    Args:
+        size: (width, height).
+        samples: a pixel; the picture is denoised.
+        eye: the camera's place, m.
+        heading: where its middle column looks, in rad from the x axis.
+
+    Returns:
+        The panorama (H, W, 3) uint8 BGR, and the pass index of what each pixel shows, (H, W) uint16:
+        exact, and 0 where there is none.
+    """
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.device = "CPU"
+    scene.cycles.samples = samples
+    scene.cycles.use_denoising = True
+    scene.render.resolution_x, scene.render.resolution_y = size
+    scene.render.resolution_percentage = 100
+    camera = bpy.data.cameras.new("panorama")
+    camera.type, camera.panorama_type = "PANO", "EQUIRECTANGULAR"
+    # Blender's camera looks along -z with y up: turn it to look along x with z up.
+    holder = bpy.data.objects.new("panorama", camera)
+    holder.location, holder.rotation_euler = eye, (math.pi / 2, 0, heading - math.pi / 2)
+    scene.collection.objects.link(holder)
+    scene.camera = holder
+    scene.view_layers[0].use_pass_object_index = True
+    scene.use_nodes = True
+    nodes, links = scene.node_tree.nodes, scene.node_tree.links
+    with tempfile.TemporaryDirectory() as folder:
+        output = nodes.new("CompositorNodeOutputFile")
+        output.base_path = folder
+        output.format.file_format, output.format.color_depth = "OPEN_EXR", "32"
+        output.file_slots[0].path = "index"
+        links.new(nodes["Render Layers"].outputs["IndexOB"], output.inputs[0])
+        scene.render.image_settings.file_format = "PNG"
+        scene.render.filepath = f"{folder}/colour.png"
+        bpy.ops.render.render(write_still=True)
+        colour = cv2.imread(f"{folder}/colour.png")
+        index = bpy.data.images.load(str(next(Path(folder).glob("index*.exr"))))
+        pixels = np.empty(4 * size[0] * size[1], np.float32)
+        index.pixels.foreach_get(pixels)
+    ids = pixels.reshape(size[1], size[0], 4)[::-1, :, 0]
+    return colour, np.round(ids).astype(np.uint16)
