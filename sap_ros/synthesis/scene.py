@@ -117,7 +117,7 @@ def _room(rng: Generator) -> Placed:
 
 def _yard(rng: Generator) -> Placed:
     """A yard under a sky; as :func:`_room`."""
-    empty_scene((0.6, 0.75, 1.0), 0.4)
+    empty_scene((0.6, 0.75, 1.0), float(rng.uniform(0.5, 1.0)))
     bpy.ops.mesh.primitive_plane_add(size=120)
     bpy.context.object.data.materials.append(_surface(rng, pale=True))
     bpy.ops.object.light_add(type="SUN", location=(0, 0, 10))

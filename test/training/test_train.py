@@ -121,7 +121,7 @@ def test_two_processes_learn_as_one_with_the_same_global_batch(make_config, tmp_
         file.write_text(as_yaml(make_config(batch=batch, iterations=5, view_share=0.0)))
         start = [sys.executable]
         if processes == 2:
-            start += ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+            start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         command = _command(file, out, *start)
         done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
