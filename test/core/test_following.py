@@ -159,6 +159,7 @@ def test_bad_limits_are_named(bad):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_thousand_frames_leave_memory_as_it_is(nano, capsys):
     scene, session = MovingScene(0), PanoramaSession(nano)
     frames = [scene.render(0.2 * i, (512, 256))[0] for i in range(40)]

@@ -24,7 +24,9 @@ def test_the_live_part_follows_objects_that_are_in_truth_there(tmp_path, capsys)
     assert answers[0].index == 0
     assert answers[-1].index == 7  # the newest is always answered
     rows = list(csv.DictReader((tmp_path / "live.csv").read_text().splitlines()))
-    found = [float(row["iou"]) for row in rows]
+    # How long they are held depends on the speed of the machine; that they are found does not.
+    found = [float(row["iou"]) for row in rows if float(row["time"]) == 0]
+    assert len(found) == 3
     assert sum(found) / len(found) > 0.6
     assert (tmp_path / "live.jpg").stat().st_size > 10_000
     assert "Views encoded" in capsys.readouterr().out
