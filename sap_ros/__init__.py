@@ -7,7 +7,7 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
-# OpenMP's threads wait by spinning, for long unless told otherwise before torch is imported. Beside
-# another busy process, as on any robot, that has made one object take 100 s in place of 10. A bounded
-# spin costs nothing when alone; not to spin at all made following a third slower.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# OpenMP's threads wait by spinning unless told otherwise before torch is imported. Beside another busy
+# process, as on any robot, that made one object take 100 s in place of 10; alone, not to spin made
+# following up to a third slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.following import Following, grown, main_part, smallest_rotation
 from sap_ros.core.instances import Instance, Instances, connected, measure
 from sap_ros.core.model import Features, Model
 from sap_ros.core.projection import NO_OBJECT, Fusion, check_panorama
@@ -36,44 +37,6 @@ _LAST_SIZE = (1024, 512)  # of an object's last mask, which is kept
 
 #: Called with (frames done, frames in all, object id).
 Progress = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True)
-class Following:
-    """How objects are followed from one panorama to the next.
-
-    Attributes:
-        margin: how far an object may have moved since the last panorama, in degrees: its mask grown
-            by this is looked at.
-        search: frames that are looked through, a panorama, for a lost object, beside those where
-            it was last seen.
-        min_score: a mask of lower predicted quality is not the object; or of half of the first one's,
-            where that is less.
-        max_growth: a mask that grows by more than this factor from one panorama to the next is not
-            the object, unless its predicted quality is above ``sure_score``.
-        sure_score: see ``max_growth``.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    margin: float = 8.0
-    search: int = 2
-    min_score: float = 0.3
-    max_growth: float = 3.0
-    sure_score: float = 0.8
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("margin", 0, 90),
-            ("search", 0, 24),
-            ("min_score", 0, 1),
-            ("max_growth", 1, math.inf),
-            ("sure_score", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must lie between {low} and {high:g}")
 
 
 @dataclass
@@ -305,7 +268,7 @@ class PanoramaSession:
         where = thing.where
         if where is None:
             where = thing.prompt.anchor[None]
-        near = cover(frames, _grown(where, math.radians(self.following.margin)))
+        near = cover(frames, grown(where, math.radians(self.following.margin)))
         if thing.lost_for:
             # The whole loop is looked through, some frames a panorama.
             loop = frames.order(where.mean(0))
@@ -321,7 +284,7 @@ class PanoramaSession:
             return {}
         still = np.linalg.norm(thing.moved) < 0.2 * math.sqrt(thing.solid_angle / math.pi)
         moved = np.zeros(3) if still else thing.moved
-        points = thing.points @ _rotation(thing.centre, thing.centre + moved).T
+        points = thing.points @ smallest_rotation(thing.centre, thing.centre + moved).T
         prompt = Prompt(1, points, thing.labels)
         thing.certain = prompt.certain()
         return self._prompts(frames, prompt, order)
@@ -362,7 +325,7 @@ class PanoramaSession:
         thing.solid_angle = float(sphere.row_solid_angles(self.size)[rows].sum())
         some = slice(None, None, max(1, len(rows) // 300))
         pixels = np.stack([columns[some], rows[some]], -1) + 0.5
-        where = _main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
+        where = main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
         thing.last = cv2.resize(mask.astype(np.uint8), _LAST_SIZE, interpolation=cv2.INTER_AREA)
         centre = where.mean(0)
         if thing.where is None or thing.fresh:
@@ -373,7 +336,7 @@ class PanoramaSession:
             points, labels = thing.points, thing.labels
             # The centres of two masks of a thing at rest differ, too: clicks are not to drift.
             if np.linalg.norm(centre - thing.centre) > 0.2 * math.sqrt(thing.solid_angle / math.pi):
-                points = points @ _rotation(thing.centre, centre).T
+                points = points @ smallest_rotation(thing.centre, centre).T
                 thing.centre = centre
         thing.where = where
         u, v = sphere.direction_to_pixel(points, self.size).astype(int).T
@@ -452,37 +415,3 @@ class PanoramaSession:
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
         return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
-
-
-def _main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
-    """Of directions (P, 3) all over a mask, those about its densest place; strays are left out."""
-    radius = math.sqrt(solid_angle / math.pi)
-    cosines = directions @ directions.T
-    near = np.exp((cosines - 1) * 2 / max(radius, 0.02) ** 2)
-    densest = near.sum(1).argmax()
-    return np.asarray(directions[cosines[densest] > math.cos(min(3 * radius + 0.02, math.pi))])
-
-
-def _rotation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The smallest rotation (3, 3) that turns one vector (3,) to the direction of another."""
-    a, b = (v / max(float(np.linalg.norm(v)), 1e-9) for v in (one, other))
-    x, y, z = np.cross(a, b)
-    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + skew + skew @ skew / max(1 + float(a @ b), 1e-6))
-
-
-def _grown(directions: np.ndarray, margin: float) -> np.ndarray:
-    """Directions (P, 3) all over a region, and as many again, moved outward by an angle in rad."""
-    centre = directions.mean(0)
-    centre = centre / max(float(np.linalg.norm(centre)), 1e-9)
-    outward = directions - centre * (directions @ centre)[:, None]
-    length = np.linalg.norm(outward, axis=1, keepdims=True)
-    if (length < math.sin(margin)).all():  # a spot: outward is all round
-        turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-        side = np.cross(centre, [0.0, 0, 1] if abs(centre[2]) < 0.9 else [1.0, 0, 0])
-        side /= np.linalg.norm(side)
-        outward = np.cos(turn)[:, None] * side + np.sin(turn)[:, None] * np.cross(centre, side)
-        moved = math.cos(margin) * centre + math.sin(margin) * outward
-        return np.concatenate([directions, moved])
-    outward = outward / np.maximum(length, 1e-9)
-    return np.concatenate([directions, math.cos(margin) * directions + math.sin(margin) * outward])

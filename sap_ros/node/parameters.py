@@ -9,8 +9,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from sap_ros.core.following import Following
 from sap_ros.core.model import DEFAULT_MODEL, MODELS
-from sap_ros.core.session import Following
 
 _FOLLOWING = Following()
 

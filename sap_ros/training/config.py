@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -151,10 +150,3 @@ def _check(config: TrainConfig) -> None:
 def as_yaml(config: TrainConfig) -> str:
     """The whole configuration, as a file that :func:`read_config` reads."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """The whole configuration as plain values."""
-    made = OmegaConf.to_container(OmegaConf.structured(config))
-    assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items()}

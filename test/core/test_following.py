@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from sap_ros.core import sphere
+from sap_ros.core.following import Following
 from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
-from sap_ros.core.session import Following, PanoramaSession
+from sap_ros.core.session import PanoramaSession
 from sap_ros.core.strategies import ScanFrames, cover
 from sap_ros.core.trajectory import Trajectory, sees
 from sap_ros.synthesis.moving import MovingScene
