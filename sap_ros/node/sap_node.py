@@ -6,13 +6,10 @@ next good image is answered.
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
@@ -25,24 +22,19 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from sap_ros.core import sphere
-from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
-from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.msg import Prompt as PromptMessage
-from sap_ros.node.convert import canvas_to_pixels, prompt_from_message
+from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
-from sap_ros.node.frames import ImageFrame, Transforms
+from sap_ros.node.frames import Transforms
 from sap_ros.node.outputs import Outputs
 from sap_ros.node.parameters import check_changes, declare_parameters, following, read_parameters
-from sap_ros.node.worker import Request, Result, Worker, stamp_of
+from sap_ros.node.registry import Registry
+from sap_ros.node.worker import Result, Worker
 from sap_ros.srv import AddObject, RemoveObject
-
-_SAME_GAZE = math.cos(math.radians(5))  # two gazes nearer than this are on the same object
 
 
 def _newest(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
@@ -61,15 +53,8 @@ class SapNode(LifecycleNode):
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._change_parameters)
         self._values: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        self._labels: dict[int, str] = {}  # of the objects there are
-        self._next_id = 1
         self._enabled = True
-        self._size: tuple[int, int] | None = None
-        self._frame = ""  # of the newest image
         self._cloud: PointCloud2 | None = None
-        self._labelled: np.ndarray | None = None  # the newest label image
-        self._gazes: dict[int, np.ndarray] = {}  # of objects that were not seen yet, by id
         self._worker: Worker | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
@@ -78,6 +63,7 @@ class SapNode(LifecycleNode):
         self._reliability = ReliabilityPolicy.BEST_EFFORT  # of the images' subscription
         self._former: Any = None  # the one before it
         self._transforms = Transforms(self)
+        self._registry = Registry(self._transforms)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Diagnostics are to come while a simulated clock stands still, too.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -153,11 +139,8 @@ class SapNode(LifecycleNode):
         self._outputs, self._values = None, {}
 
     def _forget(self) -> None:
-        with self._lock:
-            self._labels.clear()
-            self._next_id = 1
-            self._size, self._cloud, self._labelled = None, None, None
-            self._gazes.clear()
+        self._registry.forget()
+        self._cloud = None
 
     def _subscribe(self) -> None:
         self._inputs = [
@@ -227,8 +210,8 @@ class SapNode(LifecycleNode):
         if self._worker is None or not self._enabled:
             return
         if isinstance(message, Image):
-            self._size = message.width, message.height
-        self._frame = message.header.frame_id
+            self._registry.size = message.width, message.height
+        self._registry.frame = message.header.frame_id
         self._worker.offer(message)
 
     def _take_cloud(self, message: PointCloud2) -> None:
@@ -250,11 +233,11 @@ class SapNode(LifecycleNode):
     def _take_position(self, message: PointStamped) -> None:
         """A click in a 3D view of rviz2 or Foxglove: on the canvas, or a place anywhere else."""
         if self._outputs and message.header.frame_id == self._outputs.canvas_frame:
-            if self._size is None:
+            if self._registry.size is None:
                 self._warn("there is no image yet that a click on the canvas could be on")
                 return
             # The canvas shows the newest image, and the click's stamp is of the clicking.
-            pixel = canvas_to_pixels(message.point, self._size)
+            pixel = canvas_to_pixels(message.point, self._registry.size)
             self._take_prompt(PromptMessage(points=[pixel]))
             return
         self._take_prompt(
@@ -287,90 +270,16 @@ class SapNode(LifecycleNode):
 
         With ``once``, a prompt on an object that is there, or about to be, adds none.
         """
-        worker, values = self._worker, self._values
+        worker = self._worker
         if worker is None:
             return message.object_id, "the node is not active"
-        with self._lock:
-            object_id = message.object_id or self._next_id
-            if object_id not in self._labels and len(self._labels) >= values["max_objects"]:
-                return object_id, f"there are {len(self._labels)} objects, max_objects in all"
-            if values["mask_encoding"] == "mono8" and object_id > 254:
-                return object_id, f"id {object_id} does not fit into a mono8 mask; 1 to 254 do"
-            try:
-                self._check_now(message, object_id)
-            except ValueError as error:
-                return object_id, str(error)
-            self._labels[object_id] = message.label or self._labels.get(object_id, "")
-            while self._next_id in self._labels or self._next_id == 255:
-                self._next_id += 1
-            labels = dict(self._labels)
-        worker.ask(
-            Request(
-                object_id,
-                message.label,
-                stamp_of(message.header),
-                lambda size, header: self._make(message, object_id, size, header, once),
-            )
-        )
+        object_id, request = self._registry.admit(message, self._values, once)
+        if isinstance(request, str):
+            return object_id, request
+        worker.ask(request)
         if self._outputs:
-            self._outputs.label_info(labels)
+            self._outputs.label_info(self._registry.labels)
         return object_id, ""
-
-    def _check_now(self, message: PromptMessage, object_id: int) -> None:
-        """Raises ValueError for what is wrong whatever the image; pixels, where its size is known."""
-        if message.space != PromptMessage.PIXELS:
-            self._transforms.check(self._frame, message.header.frame_id)
-        if self._size is not None and self._size[0] == 2 * self._size[1]:
-            size = self._size
-        elif message.space == PromptMessage.PIXELS:
-            values = [c for p in (*message.points, *message.box) for c in (p.x, p.y)]
-            if not all(math.isfinite(value) for value in values):
-                raise ValueError("a point is not finite")
-            if message.points or message.box:
-                return  # until there is an image, nothing more can be said
-            size = (512, 256)
-        else:
-            size = (512, 256)
-        prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3), np.zeros(3))
-
-    def _make(
-        self,
-        message: PromptMessage,
-        object_id: int,
-        size: tuple[int, int],
-        header: Header,
-        once: bool,
-    ) -> Prompt | None:
-        """The prompt on an image; what TF has to do with it is done here."""
-        values = self._values
-        frame = ImageFrame(values["forward_column"], values["image_frame_convention"])
-        turn, shift = np.eye(3), np.zeros(3)
-        stamp, now = stamp_of(message.header), stamp_of(header)
-        if message.space != PromptMessage.PIXELS:
-            at, fixed = message.header, values["fixed_frame"]
-            if stamp in ((0, 0), now) or stamp > now or not fixed:
-                at, fixed = Header(stamp=header.stamp, frame_id=at.frame_id), ""
-            turn, shift = self._transforms.lookup(header, at, values["tf_timeout"], fixed)
-        elif stamp not in ((0, 0), now) and stamp < now:
-            raise ValueError(
-                f"its image ({stamp[0]}.{stamp[1]:09d}) is no longer kept; keep_frames keeps "
-                f"{values['keep_frames']}, and the image is at {now[0]}.{now[1]:09d} by now"
-            )
-        prompt = prompt_from_message(message, object_id, size, frame, turn, shift)
-        return None if once and self._known(object_id, prompt.anchor, size) else prompt
-
-    def _known(self, object_id: int, direction: np.ndarray, size: tuple[int, int]) -> bool:
-        """Whether an object is there, or is looked for by an earlier gaze."""
-        labelled = self._labelled
-        if labelled is not None and labelled.shape == (size[1], size[0]):
-            u, v = sphere.direction_to_pixel(direction, size).astype(int)
-            there = int(labelled[min(v, size[1] - 1), min(u, size[0] - 1)])
-            if there != object_id and there in self._labels:
-                return True
-        if any(float(direction @ other) > _SAME_GAZE for other in self._gazes.values()):
-            return True
-        self._gazes[object_id] = direction
-        return False
 
     # Services
 
@@ -381,12 +290,11 @@ class SapNode(LifecycleNode):
 
     def _serve_remove(self, request: Any, response: Any) -> Any:
         object_id = request.object_id
-        with self._lock:
-            response.success = self._labels.pop(object_id, None) is not None
-            known = sorted(self._labels)
+        response.success = self._registry.remove(object_id)
         if response.success:
             self._drop(object_id)
         else:
+            known = sorted(self._registry.labels)
             response.message = f"no object has the id {object_id}; there are {known}"
         return response
 
@@ -400,10 +308,7 @@ class SapNode(LifecycleNode):
             self._worker.command(remove)
 
     def _serve_reset(self, request: Any, response: Any) -> Any:
-        with self._lock:
-            known = list(self._labels)
-            self._labels.clear()
-            self._next_id, self._labelled = 1, None
+        known = self._registry.clear()
         for object_id in known:
             self._drop(object_id)
         response.success, response.message = True, f"{len(known)} objects are forgotten"
@@ -431,20 +336,7 @@ class SapNode(LifecycleNode):
             return
         for request, reason in result.rejected:
             self._warn(f"the prompt for object {request.object_id} is rejected: {reason}")
-            if all(thing.object_id != request.object_id for thing in result.instances.objects):
-                with self._lock:
-                    self._labels.pop(request.object_id, None)
-        with self._lock:
-            for object_id in result.needless:
-                self._labels.pop(object_id, None)
-                self._next_id = min(self._next_id, object_id)  # nobody was told of it
-            labels = dict(self._labels)
-        self._size = result.image.shape[1], result.image.shape[0]
-        self._labelled = result.instances.labels
-        states = {thing.object_id: thing.state for thing in result.instances.objects}
-        self._gazes = {
-            i: gaze for i, gaze in self._gazes.items() if states.get(i, State.TRACKED) == State.LOST
-        }
+        labels = self._registry.settle(result)
         seconds = outputs.publish(result, values, labels, self._cloud)
         now, then = self.get_clock().now(), Time.from_msg(result.header.stamp)
         latency = (now.nanoseconds - then.nanoseconds) / 1e9
@@ -468,10 +360,10 @@ class SapNode(LifecycleNode):
         state = "active" if worker else "not active"
         if worker and not self._enabled:
             state = "disabled"
-        elif worker and not self._labels:
+        elif worker and not self._registry:
             state = "active, no object"
         facts = {
-            "objects": len(self._labels),
+            "objects": len(self._registry),
             "received": worker.received if worker else 0,
             "dropped": worker.dropped if worker else 0,
         }

@@ -6,13 +6,14 @@ taking every nth number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from sap_ros.training.config import TrainConfig
 from sap_ros.training.prompts import draw_prompt
@@ -118,7 +119,7 @@ class TrainingSamples(Dataset):
         }
 
 
-class Numbers:
+class Numbers(Sampler[int]):
     """The numbers of the samples that one process takes: from a step on, its share of each batch.
 
     Step s of a run with a global batch of B takes the samples s * B to s * B + B - 1; process r of n
@@ -131,7 +132,7 @@ class Numbers:
         self.first, self.steps, self.batch = first_step, steps, batch
         self.process, self.processes = process, processes
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[int]:
         whole = self.batch * self.processes
         for step in range(self.first, self.steps):
             for i in range(self.batch):
