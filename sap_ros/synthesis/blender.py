@@ -98,8 +98,6 @@ def render(
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.device = "CPU"
-    scene.cycles.samples = samples
-    scene.cycles.use_denoising = True
     scene.render.resolution_x, scene.render.resolution_y = size
     scene.render.resolution_percentage = 100
     camera = bpy.data.cameras.new("panorama")
@@ -109,21 +107,41 @@ def render(
     holder.location, holder.rotation_euler = eye, (math.pi / 2, 0, heading - math.pi / 2)
     scene.collection.objects.link(holder)
     scene.camera = holder
-    scene.view_layers[0].use_pass_object_index = True
+    return _colours(scene, samples), _indices(scene, size)
+
+
+def _colours(scene: bpy.types.Scene, samples: int) -> np.ndarray:
+    scene.cycles.samples = samples
+    scene.cycles.use_denoising, scene.cycles.denoiser = True, "OPENIMAGEDENOISE"
+    scene.use_nodes = False
+    scene.render.image_settings.file_format = "PNG"
+    with tempfile.TemporaryDirectory() as folder:
+        scene.render.filepath = f"{folder}/colour.png"
+        bpy.ops.render.render(write_still=True)
+        return cv2.imread(scene.render.filepath)
+
+
+def _indices(scene: bpy.types.Scene, size: tuple[int, int]) -> np.ndarray:
+    """The object-index pass of a render of one sample, all of one matt material: glass counts, too."""
+    layer = scene.view_layers[0]
+    layer.material_override = material("matt", (0.5, 0.5, 0.5))
+    layer.use_pass_object_index = True
+    scene.cycles.samples, scene.cycles.use_denoising = 1, False
     scene.use_nodes = True
     nodes, links = scene.node_tree.nodes, scene.node_tree.links
+    nodes.clear()
+    layers = nodes.new("CompositorNodeRLayers")
+    links.new(layers.outputs["Image"], nodes.new("CompositorNodeComposite").inputs["Image"])
     with tempfile.TemporaryDirectory() as folder:
         output = nodes.new("CompositorNodeOutputFile")
         output.base_path = folder
         output.format.file_format, output.format.color_depth = "OPEN_EXR", "32"
         output.file_slots[0].path = "index"
-        links.new(nodes["Render Layers"].outputs["IndexOB"], output.inputs[0])
-        scene.render.image_settings.file_format = "PNG"
-        scene.render.filepath = f"{folder}/colour.png"
-        bpy.ops.render.render(write_still=True)
-        colour = cv2.imread(f"{folder}/colour.png")
+        links.new(layers.outputs["IndexOB"], output.inputs[0])
+        bpy.ops.render.render()
         index = bpy.data.images.load(str(next(Path(folder).glob("index*.exr"))))
         pixels = np.empty(4 * size[0] * size[1], np.float32)
         index.pixels.foreach_get(pixels)
+    layer.material_override = None
     ids = pixels.reshape(size[1], size[0], 4)[::-1, :, 0]
-    return colour, np.round(ids).astype(np.uint16)
+    return np.round(ids).astype(np.uint16)

@@ -52,7 +52,7 @@ class DatasetWriter:
         manifest = folder / "manifest.json"
         if not manifest.exists():
             _write_text(manifest, text)
-        elif manifest.read_text() != text:
+        elif json.loads(manifest.read_text()) != json.loads(text):
             raise ValueError(
                 f"{manifest} says that the folder was made with other settings; give them again, "
                 "or another folder"

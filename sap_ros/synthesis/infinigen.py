@@ -1,0 +1,211 @@
+"""Panoramas of InfiniGen's scenes, indoors and outdoors, with an instance id for each object.
+
+InfiniGen (Raistrick et al., "Infinite Photorealistic Worlds Using Procedural Generation", CVPR 2023;
+"Infinigen Indoors", CVPR 2024) makes the scenes, with its own programs and its own job manager, on one
+machine or on Slurm. It has no panoramic camera and writes ids of parts: so its render task is replaced
+by ours. The job manager starts this module in place of InfiniGen's scene script
+(``get_cmd.driver_script``), with the same arguments.
+
+Runs in InfiniGen's environment: Python 3.11, requirements/infinigen.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import sap_ros
+from sap_ros.synthesis.dataset import DatasetWriter
+
+Place = Literal["indoors", "outdoors"]
+
+_SCRIPTS = {
+    "indoors": "infinigen_examples.generate_indoors",
+    "outdoors": "infinigen_examples.generate_nature",
+}
+#: InfiniGen's kinds of landscape; a seed has always the same one.
+_LANDSCAPES = ("forest", "river", "desert", "mountain", "canyon", "plain", "coast", "cliff")
+#: What the scenes are made with: InfiniGen's own configurations.
+_CONFIGS = {"indoors": ("singleroom", "fast_solve"), "outdoors": ("simple",)}
+_OVERRIDES = {"indoors": ("compose_indoors.restrict_single_supported_roomtype=True",)}
+#: Parts of a house; they are background.
+_HOUSE = re.compile(
+    r"\.(wall|floor|ceiling|exterior|meshed)|skirting|Staircase|Pillar|atmosphere|terrain|cloud",
+    re.I,
+)
+
+
+def write_scenes(
+    folder: Path,
+    seeds: Iterable[int],
+    place: Place,
+    size: tuple[int, int],
+    samples: int,
+    at_once: int = 1,
+    manager: str = "local_64GB",
+    overrides: Iterable[str] = (),
+) -> list[int]:
+    """Has InfiniGen's job manager make a scene a seed; each is rendered as a labelled panorama.
+
+    A panorama that is there is kept, and a scene that was begun goes on from its last finished task.
+
+    Args:
+        folder: the data set, see :mod:`sap_ros.synthesis.dataset`; ``work/`` in it is InfiniGen's.
+        seeds: of the scenes.
+        place: which of InfiniGen's two scene scripts.
+        size: (width, height) of the panoramas.
+        samples: Cycles' samples a pixel.
+        at_once: jobs that run at a time.
+        manager: InfiniGen's configuration of the machine: ``local_64GB``, ``slurm``, ...
+        overrides: of InfiniGen's settings (gin), for the scenes.
+
+    Returns:
+        The seeds of which no panorama was made; their logs are in ``work/``.
+    """
+    settings = {"kind": "infinigen", "place": place, "size": list(size), "samples": samples}
+    writer = DatasetWriter(folder, {**settings, "overrides": list(overrides)})
+    missing = [seed for seed in seeds if not writer.has(_name(seed))]
+    batches = [path.parent for path in sorted(folder.glob("work/*/scenes_db.csv"))]
+    begun = {int(path.name, 16): batch for batch in batches for path in batch.glob("*/")}
+    for batch in dict.fromkeys(begun[seed] for seed in missing if seed in begun):
+        _manage(batch, ["--use_existing"], place, at_once, manager, overrides)
+    fresh = [seed for seed in missing if seed not in begun]
+    if fresh:
+        chosen = ["--specific_seed", *(f"{seed:x}" for seed in fresh), "--overwrite"]
+        _manage(folder / "work" / _name(fresh[0]), chosen, place, at_once, manager, overrides)
+    writer.write_index()
+    return [seed for seed in missing if not writer.has(_name(seed))]
+
+
+def _name(seed: int) -> str:
+    return f"{seed:08d}"
+
+
+def _manage(
+    batch: Path,
+    chosen: list[str],
+    place: Place,
+    at_once: int,
+    manager: str,
+    overrides: Iterable[str],
+) -> None:
+    """Runs InfiniGen's job manager until each of its scenes has ended, well or badly."""
+    import infinigen
+
+    batch.mkdir(parents=True, exist_ok=True)
+    settings = [*_OVERRIDES.get(place, ()), *overrides]
+    command = [
+        sys.executable, "-m", __name__, "manage",
+        "--output_folder", str(batch.resolve()), *chosen,
+        "--configs", *_CONFIGS[place],
+        *(["--overrides", *settings] if settings else []),
+        "--pipeline_configs", manager, "monocular",
+        "--pipeline_overrides",
+        f"get_cmd.driver_script='{__name__}'",
+        f"manage_datagen_jobs.num_concurrent={at_once}",
+        "LocalScheduleHandler.use_gpu=False",
+        "queue_render.gpus=0", "rendershort/queue_render.gpus=0", "renderbackup/queue_render.gpus=0",
+        "--cleanup", "big_files",
+    ]  # fmt: skip
+    # InfiniGen finds its configurations from the folder that it is installed in.
+    home = Path(infinigen.__file__).parents[1]
+    ours = str(Path(sap_ros.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+    with (batch / "manager.log").open("a") as log:
+        subprocess.run(
+            command, cwd=home, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log
+        )
+
+
+def _run_manager() -> None:
+    """InfiniGen's job manager; its wheel lacks the page that it would write a summary by."""
+    import jinja2
+
+    def no_page(*_: object, **__: object) -> jinja2.BaseLoader:
+        return jinja2.DictLoader({"template.html": ""})
+
+    jinja2.FileSystemLoader = no_page  # type: ignore[assignment, misc]
+    runpy.run_module("infinigen.datagen.manage_jobs", run_name="__main__", alter_sys=True)
+
+
+def _run_scene() -> None:
+    """Stands in for InfiniGen's scene scripts: the same arguments, another render task."""
+    arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--output_folder", type=Path, required=True)
+    parser.add_argument("--seed", required=True)
+    known, _ = parser.parse_known_args(arguments)
+    folder = next(
+        path for path in known.output_folder.resolve().parents if (path / "manifest.json").exists()
+    )
+    settings = json.loads((folder / "manifest.json").read_text())
+    seed = int(known.seed, 16)
+
+    from infinigen.core import execute_tasks
+
+    def render(*_: object, **__: object) -> None:
+        _render(DatasetWriter(folder, settings), _name(seed), settings)
+
+    execute_tasks.render = render
+    if settings["place"] == "outdoors":
+        landscape = _LANDSCAPES[seed % len(_LANDSCAPES)]
+        arguments.insert(arguments.index("-g") + 1, landscape)
+    sys.argv = [sys.argv[0], *arguments]
+    runpy.run_module(_SCRIPTS[settings["place"]], run_name="__main__", alter_sys=True)
+
+
+def _render(writer: DatasetWriter, name: str, settings: Mapping[str, Any]) -> None:
+    """Renders the open scene from where InfiniGen put its camera, upright, and writes it."""
+    import bpy
+
+    from sap_ros.synthesis.blender import render
+
+    names = _number_objects()
+    camera = bpy.context.scene.camera.matrix_world
+    ahead = -camera.col[2]
+    panorama, instances = render(
+        tuple(settings["size"]),
+        settings["samples"],
+        tuple(camera.translation),
+        heading=math.atan2(ahead[1], ahead[0]),
+    )
+    writer.write(name, panorama, instances, names)
+
+
+def _number_objects() -> dict[int, str]:
+    """Gives each object of a scene, with all its parts, a pass index; what each of them is.
+
+    An object is what an asset factory of InfiniGen spawned: ``ChairFactory(1234).spawn_asset(0)``.
+    """
+    import bpy
+
+    names: dict[int, str] = {}
+    numbers: dict[str, int] = {}
+    for thing in bpy.data.objects:
+        thing.pass_index = 0
+        spawned = thing
+        while spawned.parent is not None and "Factory" in spawned.parent.name:
+            spawned = spawned.parent
+        kind = re.match(r"(\w+?)Factory", spawned.name)
+        if kind is None or _HOUSE.search(spawned.name):
+            continue
+        thing.pass_index = numbers.setdefault(spawned.name, len(numbers) + 1)
+        names[thing.pass_index] = kind.group(1).lower()
+    return names
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["manage"]:
+        del sys.argv[1]
+        _run_manager()
+    else:
+        _run_scene()
