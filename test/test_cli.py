@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sap_ros.cli import parse_points, shard_of
+from sap_ros.cli.shared import parse_points, shard_of
 from sap_ros.files import read_panorama
 
 
@@ -171,7 +171,24 @@ def test_composites_are_made_and_evaluated(tmp_path, panorama):
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert len(list((out / "images").glob("*.jpg"))) == 2
-    done = sap("eval", out, "--strategy", "direct", "--limit", 1, "--out", scored)
+    for shard in ("0/2", "1/2"):
+        done = sap("eval", out, "--strategy", "direct", "--shard", shard, "--out", scored)
+        assert done.returncode == 0, done.stderr
+    assert "of 2 panoramas" in done.stdout
+    assert (scored / "report.html").exists()
+    merged = sap("eval", "merge", scored, scored, "--out", tmp_path / "merged")
+    assert merged.returncode == 0, merged.stderr
+    assert "of 2 panoramas" in merged.stdout
+
+
+@pytest.mark.slow
+def test_ablations_have_a_row_each(tmp_path, panorama):
+    Image.fromarray(panorama).save(tmp_path / "a.png")
+    ids = np.zeros((256, 512), np.uint8)
+    ids[100:140, 200:260] = 1
+    Image.fromarray(ids).save(tmp_path / "a_instances.png")
+    done = sap("eval", "ablations", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "direct" in done.stdout
-    assert (scored / "scores.jsonl").read_text()
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert len(rows) == 8
+    assert {row["views"] for row in rows} == {1, 12, 24}

@@ -3,128 +3,236 @@
 from __future__ import annotations
 
 import json
-import time
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from typing import Literal
 
+import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.instances import measure
 from sap_ros.core.model import Model
 from sap_ros.core.prompts import NEGATIVE, POSITIVE, Prompt
-from sap_ros.core.session import PanoramaSession
+from sap_ros.core.session import ClickFrames, FusionChoice, PanoramaSession
 from sap_ros.core.strategies import Strategy
+from sap_ros.core.trajectory import Order, Trajectory
 from sap_ros.evaluation.clicks import centre_click
+from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
-from sap_ros.evaluation.metrics import iou, sphere_iou
+from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
+
+PromptKind = Literal["clicks", "box", "mask"]
 
 #: Instances of which less is seen (about 2 x 2 degrees) are not asked for.
 LEAST_SOLID_ANGLE = 0.001
 
 
 @dataclass(frozen=True)
-class Score:
-    """How one object was masked.
+class Method:
+    """How panoramas are segmented: a row of the table.
 
-    ``seconds`` went into all its clicks; the panorama's features are kept, so its first object has the
-    encoder's time.
+    Attributes:
+        model: what the model is called.
+        strategy: how a panorama is shown to it.
+        prompt: what is given of an object: clicks, its box, or its mask in the nearest frame.
+        overlap: of the scan's views.
+        order: of the scan's views.
+        fusion: of the views.
+        click_frames: which frames are given a click.
     """
 
     model: str
-    strategy: str
-    clicks: int
-    panorama: str
+    strategy: Strategy = "scan"
+    prompt: PromptKind = "clicks"
+    overlap: float = 0.5
+    order: Order = "column"
+    fusion: FusionChoice = "auto"
+    click_frames: ClickFrames = "all"
+
+    def session(self, model: Model) -> PanoramaSession:
+        """A session that works so."""
+        first = "first" if self.prompt == "mask" else self.click_frames
+        return PanoramaSession(
+            model,
+            self.strategy,
+            Trajectory(overlap=self.overlap, order=self.order),
+            self.fusion,
+            first,
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one object was masked after so many clicks (0: by a box or a mask)."""
+
     instance: int
+    clicks: int
     size: str
     seam: bool
     pole: bool
     iou: float
     sphere_iou: float
+    boundary_f: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One panorama, segmented by one method.
+
+    Attributes:
+        method: how.
+        panorama: its name.
+        views: frames that were encoded, for all objects.
+        seconds: all objects, with all their clicks.
+        peak_mb: the most memory held meanwhile; None where it is not known.
+        scores: of each object, after each number of clicks.
+    """
+
+    method: Method
+    panorama: str
+    views: int
     seconds: float
+    peak_mb: float | None
+    scores: tuple[Score, ...]
 
 
 def evaluate(
     model: Model,
-    label: str,
-    strategy: Strategy,
+    method: Method,
     clicks: Sequence[int],
     samples: Iterable[Sample],
     results: Path,
+    masks: Path | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> list[Score]:
-    """Clicks on every object of labelled panoramas, one by one.
+) -> list[Record]:
+    """Asks for every object of labelled panoramas, one by one.
 
     The first click is in the object's middle, each further one in the middle of the larger error
     region: positive where the object was missed, negative where too much was taken.
 
     Args:
         model: the model.
-        label: what it is called in the results.
-        strategy: how the panorama is shown to it.
-        clicks: after how many clicks it is scored.
+        method: how it is used.
+        clicks: after how many clicks an object is scored.
         samples: the panoramas.
-        results: file of scores, a line of JSON a panorama. Panoramas that are in it are not evaluated
+        results: file of records, a line of JSON a panorama. Panoramas that are in it are not evaluated
             again, so a killed run can be given again.
+        masks: folder for the masks that were found, see :func:`mask_path`.
         progress: told of every panorama.
 
     Returns:
-        The scores of this model and strategy, those of earlier runs among them.
+        The records of this method, those of earlier runs among them.
     """
+    counts = sorted(set(clicks)) if method.prompt == "clicks" else [0]
     found = [
-        s
-        for s in read_scores(results)
-        if (s.model, s.strategy) == (label, strategy) and s.clicks in clicks
+        record
+        for record in read_records([results])
+        if record.method == method and {s.clicks for s in record.scores} >= {*counts}
     ]
-    there = {s.panorama for s in found}
+    there = {record.panorama for record in found}
     for sample in samples:
         if sample.name not in there:
-            scores = _score(model, label, strategy, clicks, sample)
+            record = _segmented(model, method, counts, sample, masks)
+            if not record.scores:
+                continue
+            found.append(record)
             with results.open("a") as file:  # after a line that a kill cut off, too
-                file.write("\n" + json.dumps([asdict(s) for s in scores]) + "\n")
-            found += scores
+                file.write("\n" + json.dumps(asdict(record)) + "\n")
         progress()
-    return found
+    return [_only(record, counts) for record in found]
 
 
-def _score(
-    model: Model, label: str, strategy: Strategy, clicks: Sequence[int], sample: Sample
-) -> list[Score]:
-    session, labels = PanoramaSession(model, strategy), sample.labels()
-    session.set_image(sample.image())
-    scores = []
-    for truth in sample.instances:
-        if truth.solid_angle < LEAST_SOLID_ANGLE:
-            continue
-        mask = labels == truth.instance_id
-        found, seconds = np.zeros_like(mask), 0.0
-        given: list[tuple[np.ndarray, int]] = []
-        for k in range(1, max(clicks) + 1):
+def _only(record: Record, counts: Sequence[int]) -> Record:
+    kept = tuple(s for s in record.scores if s.clicks in counts)
+    return Record(**{**vars(record), "scores": kept})
+
+
+def _segmented(
+    model: Model, method: Method, counts: Sequence[int], sample: Sample, masks: Path | None
+) -> Record:
+    labels, image = sample.labels(), sample.image()
+    asked = [t for t in sample.instances if t.solid_angle >= LEAST_SOLID_ANGLE]
+    scores: list[Score] = []
+    with measured(model.device) as cost:
+        session = method.session(model)
+        session.set_image(image)
+        answers = [
+            (truth, count, found)
+            for truth in asked
+            for count, found in _answers(session, method, labels == truth.instance_id, counts)
+        ]
+    for truth, count, bits in answers:
+        true = labels == truth.instance_id
+        found = np.unpackbits(bits, count=true.size).reshape(true.shape) > 0
+        scores.append(
+            Score(
+                truth.instance_id,
+                count,
+                truth.size,
+                truth.seam,
+                truth.pole,
+                round(iou(found, true), 5),
+                round(sphere_iou(found, true), 5),
+                round(boundary_f(found, true), 5),
+            )
+        )
+        if masks is not None:
+            path = mask_path(masks, method, sample.name, truth.instance_id, count)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), found.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+    return Record(
+        method,
+        sample.name,
+        session.encoded,
+        round(cost.seconds, 3),
+        None if cost.peak_mb is None else round(cost.peak_mb),
+        tuple(scores),
+    )
+
+
+def _answers(
+    session: PanoramaSession, method: Method, mask: np.ndarray, counts: Sequence[int]
+) -> list[tuple[int, np.ndarray]]:
+    """The masks that are found of an object, as packed bits, after each number of clicks."""
+    answers = []
+    found = np.zeros_like(mask)
+    given: list[tuple[np.ndarray, int]] = []
+    for count in range(1, max(counts) + 1) if method.prompt == "clicks" else [0]:
+        if method.prompt == "clicks":
             given.append(_next_click(mask, found))
             directions, signs = zip(*given, strict=True)
-            session.reset()
-            session.add_prompt(Prompt(1, np.stack(directions), np.array(signs)))
-            began = time.perf_counter()
-            found = session.segment().labels > 0
-            seconds += time.perf_counter() - began
-            if k in clicks:
-                scores.append(
-                    Score(
-                        label,
-                        strategy,
-                        k,
-                        sample.name,
-                        truth.instance_id,
-                        truth.size,
-                        truth.seam,
-                        truth.pole,
-                        round(iou(found, mask), 5),
-                        round(sphere_iou(found, mask), 5),
-                        round(seconds, 4),
-                    )
-                )
-    return scores
+            prompt = Prompt(1, np.stack(directions), np.array(signs))
+        else:
+            prompt = first_prompt(mask, method.prompt)
+        session.reset()
+        session.add_prompt(prompt)
+        found = session.segment().labels > 0
+        if count in counts:
+            answers.append((count, np.packbits(found)))
+    return answers
+
+
+def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
+    """What is given of object 1, whose mask (H, 2H) bool is known: a click, its box, or the mask."""
+    if kind == "mask":
+        return Prompt(1, mask=mask)
+    if kind == "box":
+        return _box(mask)
+    return Prompt(1, centre_click(mask)[None], np.array([POSITIVE]))
+
+
+def _box(mask: np.ndarray) -> Prompt:
+    """The box round a mask, across the seam where that is narrower."""
+    thing = measure(mask, 1, 1.0)
+    half = min(thing.azimuth_width, 2 * math.pi - 0.01) / 2
+    corners = [
+        sphere.angles_to_direction(thing.azimuth_centre + half, thing.elevation_max),
+        sphere.angles_to_direction(thing.azimuth_centre - half, thing.elevation_min),
+    ]
+    return Prompt(1, box=np.stack(corners))
 
 
 def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
@@ -137,27 +245,29 @@ def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
     return centre_click(missed if positive else excess), POSITIVE if positive else NEGATIVE
 
 
-def read_scores(results: Path) -> list[Score]:
-    """Scores of a file; a line that was cut off by a kill is left out."""
-    scores = []
-    for line in results.read_text().splitlines() if results.exists() else []:
-        try:
-            scores += [Score(**row) for row in json.loads(line)]
-        except (json.JSONDecodeError, TypeError):
-            continue
-    return scores
+def mask_path(masks: Path, method: Method, panorama: str, instance: int, clicks: int) -> Path:
+    """Where the mask of an object is kept: a PNG of one bit a pixel."""
+    part = "_".join(str(value) for value in asdict(method).values()).replace("/", "_")
+    return masks / part / f"{panorama}_{instance}_{clicks}.png"
 
 
-def means(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Mean IoU over objects: of all, by size, at seam and poles, and weighted on the sphere."""
-    groups = {
-        "all": scores,
-        **{size: [s for s in scores if s.size == size] for size in ("small", "medium", "large")},
-        "seam or pole": [s for s in scores if s.seam or s.pole],
-    }
-    found = {name: mean(s.iou for s in group) if group else None for name, group in groups.items()}
-    return {
-        **found,
-        "sphere": mean(s.sphere_iou for s in scores) if scores else None,
-        "seconds": mean(s.seconds for s in scores) if scores else None,
-    }
+def read_records(files: Iterable[Path]) -> list[Record]:
+    """Records of files, each panorama once a method; a line that was cut off by a kill is left out."""
+    records: dict[tuple[Method, str], Record] = {}
+    for file in files:
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                row = json.loads(line)
+                record = Record(
+                    **{
+                        **row,
+                        "method": Method(**row["method"]),
+                        "scores": tuple(Score(**score) for score in row["scores"]),
+                    }
+                )
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+            key = record.method, record.panorama
+            if key not in records or len(records[key].scores) < len(record.scores):
+                records[key] = record
+    return list(records.values())

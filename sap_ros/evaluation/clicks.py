@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.evaluation.metrics import boundary
 
 _MOST_INSIDE, _MOST_RIM = 4000, 4000  # pixels that are compared
 
@@ -28,10 +28,7 @@ def centre_click(mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         raise ValueError("the mask is empty; there is nothing to click on")
     height, width = mask.shape
-    # Pixels with an outside neighbour, across the seam, too. Beyond a pole lies the same row.
-    wrapped = np.pad(np.pad(mask, ((0, 0), (1, 1)), "wrap"), ((1, 1), (0, 0)), "edge")
-    outside = cv2.dilate((~wrapped).astype(np.uint8), np.ones((3, 3)))[1:-1, 1:-1] > 0
-    rim = np.argwhere(mask & outside)
+    rim = np.argwhere(boundary(mask))
     rim = rim[:: max(1, len(rim) // _MOST_RIM)]
     inside = np.argwhere(mask)
     best = _deepest(inside[:: max(1, len(inside) // _MOST_INSIDE)], rim, width)

@@ -1,21 +1,40 @@
-"""Labelled panoramas that an evaluation reads."""
+"""Labelled panoramas and panoramic videos that an evaluation reads, each in its published layout.
+
+| layout | folders | source |
+|---|---|---|
+| sap | `index.csv`, `images/NAME.jpg`, `instances/NAME.png` | `sap synth` |
+| plain | `images/NAME.*` and `instances/NAME.png`, or `NAME.*` and `NAME_instances.png` | yours |
+| hunyuanworld | `SCENE/panorama.png` and, made by you, `SCENE/instances.png` | HunyuanWorld-1.0, `demo_panogen.py` |
+| pavs10k | `frame_key/SEQ/*` (or `Frames/SEQ/*`), `DATA/{train,test}/SEQ/*.png` | PAV-SOD, its authors' loader |
+| 360vos | `SEQ/image/*.jpg`, `SEQ/mask/*.png` | 360VOTS |
+| davis | `JPEGImages/SEQ/*.jpg`, `Annotations/SEQ/*.png` | DAVIS, and PAV-SOD as repackaged by others |
+
+Instance images are read whatever their kind: ids in grey (8 or 16 bit) or in a palette, or a colour an
+instance on black. A video that covers the sphere in another ratio than 2:1 (some of PAVS10K's) is
+resized to it.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from sap_ros.files import read_panorama
+from sap_ros.core.instances import measure, size_class
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """An instance of a panorama, as ``index.csv`` has it."""
+    """An instance of a panorama."""
 
     instance_id: int
     size: str  # small, medium or large
@@ -26,39 +45,173 @@ class Truth:
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled panorama: image and instance ids are read when asked for."""
+    """A labelled panorama, or frame of a video: read when it is asked for.
+
+    Attributes:
+        name: unique in its data set.
+        picture: file of the panorama.
+        ids: file of its instances.
+        listed: its instances, where they are known without looking.
+    """
 
     name: str
-    folder: Path
-    instances: tuple[Truth, ...]
+    picture: Path
+    ids: Path
+    listed: tuple[Truth, ...] | None = None
 
     def image(self) -> np.ndarray:
         """(H, 2H, 3) uint8 RGB."""
-        return read_panorama(self.folder / "images" / f"{self.name}.jpg")
+        try:
+            with Image.open(self.picture) as file:
+                pixels = np.array(file.convert("RGB"))
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{self.picture} cannot be read as an image: {error}") from error
+        return _two_to_one(pixels, cv2.INTER_AREA)
 
     def labels(self) -> np.ndarray:
-        """(H, 2H) instance ids."""
-        path = self.folder / "instances" / f"{self.name}.png"
-        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.ndim != 2:
-            raise ValueError(f"{path} is missing, or no image of one channel")
+        """(H, 2H) ids, uint16, 0 background; of the image's size."""
+        labels = _two_to_one(read_labels(self.ids), cv2.INTER_NEAREST)
+        with Image.open(self.picture) as file:
+            width = file.width - file.width % 2
+        if labels.shape[1] != width:
+            labels = cv2.resize(labels, (width, width // 2), interpolation=cv2.INTER_NEAREST)
         return labels
 
+    @cached_property
+    def instances(self) -> tuple[Truth, ...]:
+        """The instances; measured where they are not listed."""
+        if self.listed is not None:
+            return self.listed
+        labels = self.labels()
+        return tuple(_truth(labels == i, int(i)) for i in np.unique(labels[labels > 0]))
 
-def read_dataset(folder: Path) -> Iterator[Sample]:
-    """The panoramas of a folder in this project's format (``index.csv``, images, instances).
+
+@dataclass(frozen=True)
+class Sequence:
+    """A labelled video: its annotated frames, in order."""
+
+    name: str
+    frames: tuple[Sample, ...]
+
+
+def _truth(mask: np.ndarray, instance_id: int) -> Truth:
+    thing = measure(mask, instance_id, 1.0)
+    near_a_pole = max(thing.elevation_max, -thing.elevation_min) > math.radians(75)
+    seam = bool(mask[:, 0].any() and mask[:, -1].any())
+    return Truth(instance_id, size_class(thing.solid_angle), seam, near_a_pole, thing.solid_angle)
+
+
+def _two_to_one(pixels: np.ndarray, interpolation: int) -> np.ndarray:
+    width = pixels.shape[1] - pixels.shape[1] % 2
+    if pixels.shape[:2] == (width // 2, width):
+        return pixels
+    return cv2.resize(pixels, (width, width // 2), interpolation=interpolation)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Instance ids (H, W) uint16 of an image of ids, of a palette, or of a colour an instance.
+
+    The colours of DAVIS' (and VOC's) palette get their number in it; any other colour a number above
+    255 that is always the same.
 
     Raises:
-        ValueError: it is no such folder.
+        ValueError: the file cannot be read as such an image.
     """
-    index = folder / "index.csv"
-    if not index.exists():
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB") if file.mode in ("RGBA", "CMYK", "YCbCr") else file.copy()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an instance image: {error}") from error
+    pixels = np.array(image)
+    if pixels.ndim == 2:
+        return pixels.astype(np.uint16)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
-            f"{folder} has no index.csv; it must be a folder that `sap synth` wrote (with images/ "
-            "and instances/ beside it)"
+            f"{path} has pixels of type {image.mode}; ids in grey or in a palette, or a colour an "
+            "instance, can be read"
         )
+    code = (pixels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(-1)
+    colours, places = np.unique(code, return_inverse=True)
+    numbers = np.array([_number(int(colour)) for colour in colours], np.uint16)
+    return numbers[places].reshape(code.shape)
+
+
+def _number(colour: int) -> int:
+    red, green, blue = colour >> 16, colour >> 8 & 255, colour & 255
+    coarse = 256 + (red >> 3 << 10 | green >> 3 << 5 | blue >> 3)
+    return _palette().get(colour, coarse)
+
+
+@cache
+def _palette() -> dict[int, int]:
+    """VOC's palette: the bits of an id, from the lowest, are the highest ones of red, green, blue."""
+    numbers = {}
+    for i in range(255, -1, -1):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            rgb[bit % 3] |= (i >> bit & 1) << (7 - bit // 3)
+        numbers[rgb[0] << 16 | rgb[1] << 8 | rgb[2]] = i
+    return numbers
+
+
+def read_dataset(folder: Path, layout: str = "auto") -> list[Sample]:
+    """The labelled panoramas of a folder; of videos, every annotated frame.
+
+    Args:
+        folder: the data set.
+        layout: see this module; ``auto`` takes the first that fits.
+
+    Raises:
+        ValueError: the folder has no such layout; what is missing, and where it is obtained.
+    """
+    layout = _layout(folder, layout)
+    if layout in _VIDEOS:
+        return [frame for sequence in read_sequences(folder, layout) for frame in sequence.frames]
+    samples = _STILLS[layout](folder)
+    if not samples:
+        raise ValueError(f"{folder} holds no panorama with its instances ({_NEEDS[layout]})")
+    return samples
+
+
+def read_sequences(folder: Path, layout: str = "auto") -> list[Sequence]:
+    """The labelled videos of a folder; as :func:`read_dataset`."""
+    layout = _layout(folder, layout)
+    if layout not in _VIDEOS:
+        raise ValueError(
+            f"{folder} holds panoramas ({layout}), not videos; those are in the layouts "
+            f"{', '.join(_VIDEOS)}"
+        )
+    sequences = [
+        Sequence(name, frames) for name, frames in _VIDEOS[layout](folder).items() if frames
+    ]
+    if not sequences:
+        raise ValueError(f"{folder} holds no frame with its mask ({_NEEDS[layout]})")
+    return sequences
+
+
+def _layout(folder: Path, layout: str) -> str:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    if layout != "auto":
+        if layout not in _FITS:
+            raise ValueError(f"the layout is {layout!r}; it must be one of {', '.join(_FITS)}")
+        if not _FITS[layout](folder):
+            raise ValueError(f"{folder} is not laid out as {layout}: {_NEEDS[layout]}")
+        return layout
+    for name, fits in _FITS.items():
+        if fits(folder):
+            return name
+    needs = "; ".join(f"{name}: {text}" for name, text in _NEEDS.items())
+    raise ValueError(f"{folder} has none of the layouts that are known. {needs}")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+
+
+def _read_sap(folder: Path) -> list[Sample]:
     by_name: dict[str, list[Truth]] = {}
-    with index.open(newline="") as file:
+    with (folder / "index.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             by_name.setdefault(row["panorama"], []).append(
                 Truth(
@@ -69,5 +222,98 @@ def read_dataset(folder: Path) -> Iterator[Sample]:
                     float(row["solid_angle_sr"]),
                 )
             )
-    for name, instances in sorted(by_name.items()):
-        yield Sample(name, folder, tuple(instances))
+    return [
+        Sample(
+            name,
+            folder / "images" / f"{name}.jpg",
+            folder / "instances" / f"{name}.png",
+            tuple(instances),
+        )
+        for name, instances in sorted(by_name.items())
+    ]
+
+
+def _read_plain(folder: Path) -> list[Sample]:
+    if (folder / "images").is_dir():
+        pairs = [(p, folder / "instances" / f"{p.stem}.png") for p in _pictures(folder / "images")]
+    else:
+        pairs = [(p, p.with_name(f"{p.stem}_instances.png")) for p in _pictures(folder)]
+    return [Sample(picture.stem, picture, ids) for picture, ids in pairs if ids.exists()]
+
+
+def _read_hunyuanworld(folder: Path) -> list[Sample]:
+    return [
+        Sample(path.parent.name, path, path.with_name("instances.png"))
+        for path in sorted(folder.glob("*/panorama.png"))
+        if path.with_name("instances.png").exists()
+    ]
+
+
+def _paired(pictures: Path, masks: Path) -> tuple[Sample, ...]:
+    """The frames of a sequence that have a mask of the same name."""
+    by_name = {path.stem: path for path in _pictures(pictures)}
+    return tuple(
+        Sample(f"{masks.name}-{path.stem}", by_name[path.stem], path)
+        for path in _pictures(masks)
+        if path.stem in by_name
+    )
+
+
+def _read_pavs10k(folder: Path) -> dict[str, tuple[Sample, ...]]:
+    frames = folder / ("frame_key" if (folder / "frame_key").is_dir() else "Frames")
+    return {
+        masks.name: _paired(frames / masks.name, masks)
+        for masks in sorted(folder.glob("DATA/*/*/"))
+        if masks.is_dir()
+    }
+
+
+def _read_360vos(folder: Path) -> dict[str, tuple[Sample, ...]]:
+    found = {}
+    for masks in sorted(folder.glob("*/mask")):
+        name = masks.parent.name
+        frames = _paired(masks.parent / "image", masks)
+        found[name] = tuple(Sample(f"{name}-{f.picture.stem}", f.picture, f.ids) for f in frames)
+    return found
+
+
+def _read_davis(folder: Path) -> dict[str, tuple[Sample, ...]]:
+    return {
+        masks.name: _paired(folder / "JPEGImages" / masks.name, masks)
+        for masks in sorted((folder / "Annotations").iterdir())
+        if masks.is_dir()
+    }
+
+
+_STILLS: dict[str, Callable[[Path], list[Sample]]] = {
+    "sap": _read_sap,
+    "plain": _read_plain,
+    "hunyuanworld": _read_hunyuanworld,
+}
+_VIDEOS: dict[str, Callable[[Path], dict[str, tuple[Sample, ...]]]] = {
+    "pavs10k": _read_pavs10k,
+    "360vos": _read_360vos,
+    "davis": _read_davis,
+}
+_FITS: dict[str, Callable[[Path], bool]] = {
+    "sap": lambda folder: (folder / "index.csv").exists(),
+    "pavs10k": lambda folder: (
+        (folder / "DATA").is_dir()
+        and ((folder / "frame_key").is_dir() or (folder / "Frames").is_dir())
+    ),
+    "davis": lambda folder: (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir(),
+    "360vos": lambda folder: any(folder.glob("*/mask")),
+    "hunyuanworld": lambda folder: any(folder.glob("*/panorama.png")),
+    "plain": lambda folder: (folder / "images").is_dir() or any(folder.glob("*_instances.png")),
+}
+_NEEDS = {
+    "sap": "index.csv, images/ and instances/, as `sap synth` writes them",
+    "pavs10k": "frame_key/SEQ/ (frames, extracted from the videos) and DATA/train/SEQ/ or "
+    "DATA/test/SEQ/ (instance masks); both from github.com/PanoAsh/PAV-SOD, for research",
+    "davis": "JPEGImages/SEQ/ and Annotations/SEQ/, with the same names in both",
+    "360vos": "SEQ/image/ and SEQ/mask/, from huggingface.co/datasets/xuyzshaun/360VOTS (on "
+    "request, CC BY-NC-SA 4.0)",
+    "hunyuanworld": "SCENE/panorama.png, made by HunyuanWorld-1.0's demo_panogen.py, and "
+    "SCENE/instances.png, which you draw: none are published",
+    "plain": "images/NAME.jpg and instances/NAME.png, or NAME.jpg and NAME_instances.png",
+}

@@ -1,54 +1,66 @@
-"""The benchmark, on a panorama of plain objects and the shipped model."""
+"""The benchmark, on panoramas of plain disks and the shipped model."""
 
-import cv2
 import numpy as np
 import pytest
 
 from sap_ros.core.model import load_model
-from sap_ros.evaluation.benchmark import evaluate, means, read_scores
-from sap_ros.evaluation.datasets import Sample, Truth
+from sap_ros.evaluation.benchmark import Method, evaluate, mask_path, read_records
+from sap_ros.evaluation.summary import interval, summarize
+
+DIRECT = Method("nano", "direct")
 
 
-@pytest.fixture
-def samples(tmp_path):
-    rng = np.random.default_rng(0)
-    for name in ("images", "instances"):
-        (tmp_path / name).mkdir()
-    for k in range(2):
-        image = np.full((256, 512, 3), 200, np.uint8) - rng.integers(0, 20, (256, 512, 1), np.uint8)
-        labels = np.zeros((256, 512), np.uint16)
-        for i, (u, v) in enumerate([(120, 120), (400, 140)], 1):
-            cv2.circle(image, (u, v), 24, (30, 60, 220) if i == 1 else (40, 160, 40), -1)
-            cv2.circle(labels, (u, v), 24, i, -1)
-        cv2.imwrite(str(tmp_path / "images" / f"{k}.jpg"), image)
-        cv2.imwrite(str(tmp_path / "instances" / f"{k}.png"), labels)
-    truths = tuple(Truth(i, "medium", False, False, 0.25) for i in (1, 2))
-    return [Sample(str(k), tmp_path, truths) for k in range(2)]
+@pytest.fixture(scope="module")
+def model():
+    return load_model("sap-nano")
 
 
-def test_objects_are_clicked_and_scored_and_a_killed_run_goes_on(samples, tmp_path):
-    model, results = load_model("sap-nano"), tmp_path / "scores.jsonl"
-    whole = evaluate(model, "nano", "direct", [1, 3], samples, results)
-    assert len(whole) == 2 * 2 * 2
-    assert means([s for s in whole if s.clicks == 1])["all"] > 0.5
+def told(records):
+    return sorted((r.panorama, s.instance, s.clicks, s.iou) for r in records for s in r.scores)
+
+
+def test_objects_are_clicked_and_scored_and_a_killed_run_goes_on(model, samples, tmp_path):
+    results = tmp_path / "scores.jsonl"
+    whole = evaluate(model, DIRECT, [1, 3], samples, results)
+    assert len(told(whole)) == 2 * 2 * 2
+    first, third = summarize(whole)
+    assert (first.clicks, third.clicks) == (1, 3)
+    assert first.iou > 0.5
+    assert first.interval[0] <= first.iou <= first.interval[1]
+    assert first.views == 1
+    assert first.seconds > 0
     text = results.read_text()
     results.write_text(text[: text.rindex("{")])  # killed while the second panorama was written
     visited = []
-    again = evaluate(model, "nano", "direct", [1, 3], samples, results, lambda: visited.append(1))
-    assert len(again) == len(whole)
+    again = evaluate(model, DIRECT, [1, 3], samples, results, progress=lambda: visited.append(1))
     assert len(visited) == 2
-
-    def told(scores):
-        return sorted((s.panorama, s.instance, s.clicks, s.iou) for s in scores)
-
-    assert told(again) == told(whole) == told(read_scores(results))
+    assert told(again) == told(whole) == told(read_records([results, results]))
 
 
-def test_means_are_by_size_and_place(samples, tmp_path):
-    scores = evaluate(
-        load_model("sap-nano"), "nano", "direct", [1], samples, tmp_path / "scores.jsonl"
-    )
-    found = means(scores)
-    assert found["medium"] == found["all"]
-    assert found["small"] is None
-    assert found["seam or pole"] is None
+def test_a_method_is_evaluated_as_it_says(model, samples, tmp_path):
+    results = tmp_path / "scores.jsonl"
+    scan = evaluate(model, Method("nano", overlap=0.0), [1], samples[:1], results)
+    assert scan[0].views == len(Method("nano", overlap=0.0).session(model).trajectory) == 12
+    box = evaluate(model, Method("nano", prompt="box"), [1], samples[:1], results)
+    assert {s.clicks for s in box[0].scores} == {0}
+    mask = evaluate(model, Method("nano", prompt="mask"), [1], samples[:1], results)
+    assert min(s.iou for s in mask[0].scores) > 0.8
+    assert len(read_records([results])) == 3
+
+
+def test_masks_are_kept_and_places_are_told(model, samples, tmp_path):
+    masks = tmp_path / "masks"
+    (record,) = evaluate(model, DIRECT, [1], samples[:1], tmp_path / "scores.jsonl", masks)
+    assert mask_path(masks, DIRECT, "0", 1, 1).exists()
+    assert [s.seam for s in record.scores] == [False, True]
+    (row,) = summarize([record])
+    assert row.small is None
+    assert row.medium == row.iou
+    assert row.seam_or_pole == record.scores[1].iou
+
+
+def test_an_interval_draws_panoramas_and_not_objects():
+    alike = interval([[0.2] * 50, [0.8] * 50])
+    assert alike == pytest.approx((0.2, 0.8))
+    many = interval([[v] for v in np.linspace(0, 1, 400)])
+    assert 0.44 < many[0] < 0.5 < many[1] < 0.56

@@ -1,0 +1,32 @@
+"""The `sap` command. Each subcommand imports what it needs, so that `sap --help` is instant."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sap_ros.cli.evaluate import app as evaluate
+from sap_ros.cli.segment import demo, models, segment
+from sap_ros.cli.synth import synth
+from sap_ros.cli.train import train
+
+app = typer.Typer(
+    help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (segment, models, demo, train):
+    app.command()(command)
+app.add_typer(evaluate, name="eval")
+app.add_typer(synth, name="synth")
+
+
+def main() -> None:
+    """Runs the command; bad input is one line and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"sap: {error}", err=True)
+        sys.exit(2)

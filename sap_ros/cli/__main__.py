@@ -1,0 +1,3 @@
+from sap_ros.cli import main
+
+main()

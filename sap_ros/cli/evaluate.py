@@ -1,0 +1,265 @@
+"""`sap eval`: the benchmark, its parts put together, the ablations, and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from sap_ros.cli.shared import DEVICE, SHARD, load_model_with_bar, shard_of
+
+if TYPE_CHECKING:
+    from sap_ros.evaluation.benchmark import Method
+    from sap_ros.evaluation.datasets import Sample
+
+_DEFAULT = "images"
+
+
+class _WithDefault(TyperGroup):
+    """`sap eval DATASET` stands for `sap eval images DATASET`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args.insert(0, _DEFAULT)
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_WithDefault,
+    no_args_is_help=True,
+    help="Ask for every labelled object, compare masks: `sap eval DATASET` is `sap eval images DATASET`.",
+)
+
+_DATASET = Annotated[
+    Path,
+    typer.Argument(help="Labelled panoramas: of `sap synth`, your own, or a published data set."),
+]
+_LAYOUT = Annotated[
+    str,
+    typer.Option(help="How they are laid out: sap, plain, hunyuanworld, pavs10k, 360vos, davis."),
+]
+_MODELS = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="NAME[=FILE]", help="Model, or model and other weights; several."
+    ),
+]
+_STRATEGIES = Annotated[
+    list[str] | None,
+    typer.Option("--strategy", help="scan, direct or patches; several. All when left out."),
+]
+_LIMIT = Annotated[int | None, typer.Option(help="The first so many.")]
+_OUT = Annotated[Path, typer.Option(help="Folder to write to; gone on with when it is there.")]
+
+
+@app.command(_DEFAULT)
+def images(
+    dataset: _DATASET,
+    layout: _LAYOUT = "auto",
+    model: _MODELS = None,
+    strategy: _STRATEGIES = None,
+    clicks: Annotated[list[int] | None, typer.Option(help="Score after so many; several.")] = None,
+    prompt: Annotated[
+        str, typer.Option(help="What is given of an object: clicks, box, mask.")
+    ] = "clicks",
+    limit: _LIMIT = None,
+    shard: SHARD = "0/1",
+    out: _OUT = Path("eval_out"),
+    device: DEVICE = "cpu",
+) -> None:
+    """Mean IoU by model, strategy, clicks and size: a table, results.json and report.html."""
+    from sap_ros.evaluation.benchmark import Method
+    from sap_ros.evaluation.datasets import read_dataset
+
+    samples = read_dataset(dataset, layout)[:limit]
+    methods = [
+        Method(name, cast("Any", chosen), cast("Any", prompt))
+        for name in model or ["sap-nano"]
+        for chosen in strategy or ["direct", "patches", "scan"]
+    ]
+    _run(methods, clicks or [1], list(shard_of(samples, shard)), shard, out, device)
+    _conclude([out], dataset, samples, out)
+
+
+@app.command()
+def ablations(
+    dataset: _DATASET,
+    layout: _LAYOUT = "auto",
+    model: _MODELS = None,
+    limit: _LIMIT = None,
+    shard: SHARD = "0/1",
+    out: _OUT = Path("ablations_out"),
+    device: DEVICE = "cpu",
+) -> None:
+    """What each part of the method is worth: each model as given, and its scan without that part."""
+    from dataclasses import replace
+
+    from sap_ros.evaluation.benchmark import Method
+    from sap_ros.evaluation.datasets import read_dataset
+
+    samples = read_dataset(dataset, layout)[:limit]
+    methods = []
+    for name in model or ["sap-nano"]:
+        scan = Method(name)
+        methods += [
+            scan,
+            replace(scan, strategy="direct"),  # no scan
+            replace(
+                scan, strategy="patches"
+            ),  # crops of the panorama in place of perspective views
+            replace(scan, overlap=0.0),
+            replace(scan, order="row"),
+            replace(scan, fusion="max"),
+            replace(scan, fusion="weighted"),
+            replace(scan, click_frames="first"),
+        ]
+    _run(methods, [1], list(shard_of(samples, shard)), shard, out, device)
+    _conclude([out], dataset, samples, out)
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of earlier evaluations, or shards.")
+    ],
+    dataset: Annotated[Path | None, typer.Option(help="The data set, for the pictures.")] = None,
+    layout: _LAYOUT = "auto",
+    out: _OUT = Path("eval_out"),
+) -> None:
+    """Put evaluations together: one table, each object counted once."""
+    from sap_ros.evaluation.datasets import read_dataset
+
+    out.mkdir(parents=True, exist_ok=True)
+    samples = read_dataset(dataset, layout) if dataset else []
+    _conclude(list(dict.fromkeys([*folders, out])), dataset, samples, out)
+
+
+@app.command()
+def video(
+    dataset: _DATASET,
+    layout: _LAYOUT = "auto",
+    model: _MODELS = None,
+    strategy: _STRATEGIES = None,
+    prompt: Annotated[
+        str, typer.Option(help="What is given in the first frame: clicks (one), box, mask.")
+    ] = "mask",
+    limit: _LIMIT = None,
+    shard: SHARD = "0/1",
+    out: _OUT = Path("eval_out"),
+    device: DEVICE = "cpu",
+) -> None:
+    """Follow the objects of a video's first frame: J and F, on the panorama and on the sphere."""
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from sap_ros.evaluation.benchmark import Method
+    from sap_ros.evaluation.datasets import read_sequences
+    from sap_ros.evaluation.report import name_of
+    from sap_ros.evaluation.video import evaluate_videos, read_tracks, track_columns
+
+    videos = list(shard_of(read_sequences(dataset, layout)[:limit], shard))
+    out.mkdir(parents=True, exist_ok=True)
+    frames = sum(len(v.frames) for v in videos)
+    table = Table("method", box=None, pad_edge=False)
+    with Progress(transient=True) as bars:
+        for name in model or ["sap-nano"]:
+            loaded = _load(name, device)
+            for chosen in strategy or ["scan"]:
+                method = Method(name, cast("Any", chosen), cast("Any", prompt))
+                bar = bars.add_task(name_of(method), total=frames)
+                evaluate_videos(
+                    loaded,
+                    method,
+                    videos,
+                    _part(out, "tracks", shard),
+                    partial(bars.advance, bar),
+                )
+    tracks = read_tracks(sorted(out.glob("tracks*.jsonl")))
+    for method in dict.fromkeys(track.method for track in tracks):
+        row = track_columns(method, [track for track in tracks if track.method == method])
+        if not table.rows:
+            for column in row:
+                table.add_column(column, justify="right")
+        table.add_row(name_of(method), *row.values())
+    Console().print(table)
+
+
+def _load(name: str, device: str) -> Any:
+    base, _, file = name.partition("=")
+    return load_model_with_bar(base, Path(file) if file else None, device)
+
+
+def _part(out: Path, stem: str, shard: str) -> Path:
+    return out / (
+        f"{stem}.jsonl" if shard == "0/1" else f"{stem}-{shard.replace('/', '-of-')}.jsonl"
+    )
+
+
+def _run(
+    methods: list[Method],
+    clicks: list[int],
+    samples: list[Sample],
+    shard: str,
+    out: Path,
+    device: str,
+) -> None:
+    from functools import partial
+
+    from rich.progress import Progress
+
+    from sap_ros.evaluation.benchmark import evaluate
+    from sap_ros.evaluation.report import name_of
+
+    out.mkdir(parents=True, exist_ok=True)
+    loaded: dict[str, Any] = {}
+    with Progress(transient=True) as bars:
+        for method in methods:
+            if method.model not in loaded:
+                loaded = {method.model: _load(method.model, device)}
+            bar = bars.add_task(name_of(method), total=len(samples))
+            evaluate(
+                loaded[method.model],
+                method,
+                clicks,
+                samples,
+                _part(out, "scores", shard),
+                out / "masks",
+                partial(bars.advance, bar),
+            )
+
+
+def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], out: Path) -> None:
+    """The table of all records that are there, on the screen and as files."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sap_ros.evaluation.benchmark import read_records
+    from sap_ros.evaluation.report import columns, write_report, write_results
+    from sap_ros.evaluation.summary import summarize
+
+    files = [file for folder in folders for file in sorted(folder.glob("scores*.jsonl"))]
+    records = read_records(files)
+    if not records:
+        raise ValueError(f"there are no scores in {', '.join(str(folder) for folder in folders)}")
+    rows = summarize(records)
+    names = [name for name in columns(rows[0]) if name not in ("95 %", "sphere", "MB")]
+    table = Table(box=None, pad_edge=False, padding=(0, 1))  # fits into 80 columns
+    for name in names:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows:
+        cells = columns(row)
+        table.add_row(*(cells[name] for name in names))
+    Console().print(table)
+    name = dataset.name if dataset else out.name
+    write_results(out / "results.json", name, rows)
+    masks = [folder / "masks" for folder in folders]
+    write_report(out / "report.html", name, rows, records, {s.name: s for s in samples}, masks)
+    typer.echo(
+        f"{rows[0].objects} objects of {rows[0].panoramas} panoramas; "
+        f"written to {out}/: results.json, report.html"
+    )

@@ -1,0 +1,134 @@
+"""`sap segment`, `sap models`, `sap demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from sap_ros.cli.shared import (
+    CHECKPOINT,
+    DEVICE,
+    FUSION,
+    MODEL,
+    STRATEGY,
+    load_model_with_bar,
+    parse_points,
+)
+
+if TYPE_CHECKING:
+    from sap_ros.core.session import FusionChoice
+    from sap_ros.core.strategies import Strategy
+
+
+def segment(
+    panorama: Annotated[Path, typer.Argument(help="Equirectangular image, JPEG, PNG or WebP.")],
+    point: Annotated[
+        list[str],
+        typer.Option(
+            metavar="U,V[:ID][:-]",
+            help="A point, in pixels, on object ID (1 where it is left out), or, with :-, off it. "
+            "Give it again for more.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sap_out"),
+    model: MODEL = "sap-nano",
+    checkpoint: CHECKPOINT = None,
+    device: DEVICE = "cpu",
+    strategy: STRATEGY = "scan",
+    fusion: FUSION = "auto",
+) -> None:
+    """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json."""
+    from rich.progress import Progress
+
+    from sap_ros.core.overlay import contact_sheet, draw_overlay
+    from sap_ros.core.session import PanoramaSession
+    from sap_ros.files import read_panorama, write_image
+    from sap_ros.report import print_objects, write_objects
+
+    image = read_panorama(panorama)
+    prompts = parse_points(point, (image.shape[1], image.shape[0]))
+    session = PanoramaSession(
+        load_model_with_bar(model, checkpoint, device),
+        cast("Strategy", strategy),  # wrong ones are said by the session
+        fusion=cast("FusionChoice", fusion),
+    )
+    session.set_image(image)
+    for prompt in prompts:
+        session.add_prompt(prompt)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Looking")
+        instances = session.segment(
+            lambda done, count, i: bars.update(
+                bar, completed=done, total=count, description=f"Object {i}"
+            )
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_image(out / "masks.png", instances.labels)
+    write_image(out / "overlay.jpg", draw_overlay(image, instances, prompts))
+    views = [
+        (
+            view,
+            _enlarged(mask.logits, view.shape[0]) * prompt.object_id,
+            f"{prompt.object_id}: view {i}",
+        )
+        for prompt in prompts
+        for i, (view, mask) in session.frame_masks(prompt.object_id).items()
+    ]
+    write_image(out / "views.jpg", contact_sheet(views))
+    write_objects(out / "objects.json", instances)
+    print_objects(instances)
+    typer.echo(f"Written to {out}/: masks.png, overlay.jpg, views.jpg, objects.json")
+
+
+def models() -> None:
+    """List the models, and where their weights are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sap_ros.core.download import cache_folder
+    from sap_ros.core.model import MODELS
+
+    table = Table("model", "weights", "MB")
+    for name, info in MODELS.items():
+        there = cache_folder() / info.file
+        place = "in the package" if not info.sha256 else "downloaded on first use"
+        if info.sha256 and there.exists():
+            place = str(there)
+        table.add_row(name, place, f"{info.size / 1e6:.0f}" if info.size else "")
+    Console().print(table)
+
+
+def demo(
+    panorama: Annotated[
+        Path | None, typer.Argument(help="Your own panorama; the shipped one when left out.")
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(metavar="U,V", help="Where to click, in pixels.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_out"),
+    model: MODEL = "sap-nano",
+    device: DEVICE = "cpu",
+    strategy: STRATEGY = "scan",
+) -> None:
+    """Run the ROS 2 node as its own process, click on a panorama over DDS, show what comes back."""
+    try:
+        from sap_ros.demo.client import running_node
+        from sap_ros.demo.live import show_live
+        from sap_ros.demo.still import load_still, show_still
+    except ImportError as error:
+        raise ValueError(
+            f"the demo needs ROS 2 and this package built with colcon ({error}); `make demo` does both"
+        ) from error
+    still = load_still(panorama, point or [])
+    with running_node(model, device, strategy) as client:
+        show_still(client, still, out)
+        if panorama is None and not point:
+            show_live(client, out)
+
+
+def _enlarged(logits: Any, side: int) -> Any:
+    import cv2
+
+    return (cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR) > 0).astype("uint16")

@@ -1,0 +1,86 @@
+"""Options and helpers that several subcommands have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sap_ros.core.model import Model
+    from sap_ros.core.prompts import Prompt
+
+MODEL = Annotated[str, typer.Option(help="Model; `sap models` lists them.")]
+CHECKPOINT = Annotated[
+    Path | None, typer.Option(help="File with other weights for that model.", show_default=False)
+]
+DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
+STRATEGY = Annotated[
+    str,
+    typer.Option(help="scan (the method), direct (the panorama resized) or patches (its crops)."),
+]
+FUSION = Annotated[
+    str, typer.Option(help="Fusion of the views: max, weighted, or auto, what suits the model.")
+]
+SHARD = Annotated[str, typer.Option(metavar="I/N", help="Only each Nth, from the Ith (from 0).")]
+
+
+def shard_of(seeds: Sequence[Any], shard: str) -> Sequence[Any]:
+    """The part ``I/N`` of seeds, or of whatever else; ValueError for another text."""
+    try:
+        part, parts = (int(number) for number in shard.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 0 <= part < parts:
+        raise ValueError(f"the shard is {shard!r}; it must read I/N, with I from 0 to N - 1")
+    return seeds[part::parts]
+
+
+def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
+    """Points as ``U,V[:ID][:-]``, gathered into a prompt an object.
+
+    Raises:
+        ValueError: a text that is no such point, or a point that is not valid.
+    """
+    import numpy as np
+
+    from sap_ros.core.prompts import from_pixels
+
+    points: dict[int, list[tuple[float, float, int]]] = {}
+    for text in texts:
+        place, *rest = text.split(":")
+        label = 1
+        if rest and rest[-1] == "-":
+            label, rest = 0, rest[:-1]
+        try:
+            u, v = (float(number) for number in place.split(","))
+            (object_id,) = (int(number) for number in rest or ["1"])
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is no point; it must read U,V or U,V:ID, with :- behind it where the point is off the object"
+            ) from None
+        points.setdefault(object_id, []).append((u, v, label))
+    return [
+        from_pixels(i, np.array(p)[:, :2], size, np.array(p)[:, 2].astype(int))
+        for i, p in sorted(points.items())
+    ]
+
+
+def load_model_with_bar(name: str, checkpoint: Path | None, device: str) -> Model:
+    """:func:`sap_ros.core.model.load_model`, with a bar while it downloads."""
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from sap_ros.core.model import load_model
+
+    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), transient=True) as bars:
+        bar: list[Any] = []
+
+        def show(done: int, size: int) -> None:
+            if not bar:
+                bar.append(bars.add_task(f"Downloading {name}", total=size))
+            bars.update(bar[0], completed=done)
+
+        return load_model(name, checkpoint, device, progress=show)

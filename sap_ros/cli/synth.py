@@ -1,0 +1,138 @@
+"""`sap synth`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from sap_ros.cli.shared import SHARD, shard_of
+
+synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
+
+_OUT = Annotated[Path, typer.Option(help="Folder of the data set; gone on with when it is there.")]
+_COUNT = Annotated[int, typer.Option(help="How many panoramas.")]
+_SEED = Annotated[int, typer.Option(help="Seed of the first; the others follow.")]
+_WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as wide as high.")]
+
+
+@synth.command()
+def composite(
+    backgrounds: Annotated[list[Path], typer.Option(help="Folder of panoramas; several.")],
+    photographs: Annotated[Path, typer.Option(help="Folder in SA-1B's format, to cut out of.")],
+    out: _OUT,
+    index: Annotated[
+        Path | None, typer.Option(help="csv with name and split of the photographs.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Backgrounds with this in their name are left out.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only backgrounds with this in their name.")
+    ] = None,
+    count: _COUNT = 100,
+    seed: _SEED = 0,
+    shard: SHARD = "0/1",
+    width: _WIDTH = 1024,
+) -> None:
+    """Paste cut-outs of photographs and shapes on panoramas, on the sphere itself."""
+    from rich.progress import Progress
+
+    from sap_ros.synthesis.composite import (
+        CutOuts,
+        find_panoramas,
+        find_photographs,
+        write_composites,
+    )
+
+    def wanted(name: str) -> bool:
+        kept = not only or any(part in name for part in only)
+        return kept and not any(part in name for part in leave_out or [])
+
+    seeds = shard_of(range(seed, seed + count), shard)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Composing", total=len(seeds))
+        write_composites(
+            out,
+            seeds,
+            [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
+            CutOuts(find_photographs(photographs, index, split)),
+            (width, width // 2),
+            done=lambda _: bars.advance(bar),
+        )
+    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+
+
+@synth.command()
+def scene(
+    out: _OUT,
+    count: _COUNT = 10,
+    seed: _SEED = 0,
+    shard: SHARD = "0/1",
+    width: _WIDTH = 2048,
+    samples: Annotated[int, typer.Option(help="Cycles' samples a pixel.")] = 24,
+) -> None:
+    """Render rooms and yards with Blender (needs bpy, in an environment of its own)."""
+    from rich.progress import Progress
+
+    try:
+        from sap_ros.synthesis.scene import write_scenes
+    except ImportError as error:
+        raise ValueError(
+            f"{error}: in an environment of Python 3.11, pip install -r requirements/blender.txt, "
+            "then python -m sap_ros.cli synth scene ..."
+        ) from error
+    seeds = shard_of(range(seed, seed + count), shard)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Rendering", total=len(seeds))
+        write_scenes(out, seeds, (width, width // 2), samples, lambda _: bars.advance(bar))
+    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+
+
+@synth.command()
+def infinigen(
+    out: _OUT,
+    place: Annotated[str, typer.Option(help="indoors or outdoors.")] = "indoors",
+    count: _COUNT = 10,
+    seed: _SEED = 0,
+    shard: SHARD = "0/1",
+    width: _WIDTH = 2048,
+    samples: Annotated[int, typer.Option(help="Cycles' samples a pixel.")] = 64,
+    at_once: Annotated[int, typer.Option(help="Jobs that InfiniGen runs at a time.")] = 1,
+    manager: Annotated[
+        str, typer.Option(help="InfiniGen's configuration of the machine: local_64GB, slurm, ...")
+    ] = "local_64GB",
+    setting: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of InfiniGen's scenes (gin).")
+    ] = None,
+) -> None:
+    """Have InfiniGen make scenes and render them (needs InfiniGen, in an environment of its own)."""
+    from importlib.util import find_spec
+
+    from sap_ros.synthesis.infinigen import write_scenes
+
+    if find_spec("infinigen") is None:
+        raise ValueError(
+            "there is no InfiniGen here: in an environment of Python 3.11, pip install --no-deps "
+            "infinigen==1.15.5, pip install -r requirements/infinigen.txt, "
+            "then python -m sap_ros.cli synth infinigen ..."
+        )
+    if place not in ("indoors", "outdoors"):
+        raise ValueError(f"the place is {place!r}; it must be indoors or outdoors")
+    seeds = shard_of(range(seed, seed + count), shard)
+    typer.echo(f"InfiniGen is at work, for long; what it says is in {out}/work/*/manager.log")
+    missing = write_scenes(
+        out,
+        seeds,
+        cast("Any", place),
+        (width, width // 2),
+        samples,
+        at_once,
+        manager,
+        setting or [],
+    )
+    if missing:
+        raise ValueError(f"no panorama came of the seeds {missing}; the logs are in {out}/work/")
+    typer.echo(f"{len(seeds)} panoramas are in {out}/")

@@ -1,0 +1,160 @@
+"""Panoramic videos: the objects of the first frame are prompted there and followed to the end.
+
+J and F of every later frame, on the panorama and on the sphere, as the semi-supervised protocol of DAVIS
+has it (the first frame is given, and does not count).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sap_ros.core.model import Model
+from sap_ros.core.prompts import Prompt
+from sap_ros.evaluation.benchmark import Method, first_prompt
+from sap_ros.evaluation.cost import measured
+from sap_ros.evaluation.datasets import Sequence as Video
+from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
+
+
+@dataclass(frozen=True)
+class Track:
+    """How one object was followed through a video: means over its frames but the first.
+
+    Attributes:
+        method, video, instance: which.
+        frames: that count.
+        j, f: IoU and boundary F on the panorama.
+        sphere_j, sphere_f: the same on the sphere.
+        views: frames that were encoded for a panorama, for all objects.
+        seconds: a panorama, for all objects.
+    """
+
+    method: Method
+    video: str
+    instance: int
+    frames: int
+    j: float
+    f: float
+    sphere_j: float
+    sphere_f: float
+    views: float
+    seconds: float
+
+
+def evaluate_videos(
+    model: Model,
+    method: Method,
+    videos: Iterable[Video],
+    results: Path,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Track]:
+    """Follows the objects of the first annotated frame of each video.
+
+    Args:
+        model: the model.
+        method: how it is used; by ``prompt`` an object is given as one click, its box or its mask.
+        videos: the videos.
+        results: file of tracks, a line of JSON a video; videos that are in it are not done again.
+        progress: told of every frame.
+    """
+    found = [track for track in read_tracks([results]) if track.method == method]
+    there = {track.video for track in found}
+    for video in videos:
+        if video.name in there:
+            for _ in video.frames:
+                progress()
+            continue
+        tracks = _followed(model, method, video, progress)
+        found += tracks
+        with results.open("a") as file:
+            file.write("\n" + json.dumps([asdict(track) for track in tracks]) + "\n")
+    return found
+
+
+def _followed(
+    model: Model, method: Method, video: Video, progress: Callable[[], None]
+) -> list[Track]:
+    first = video.frames[0]
+    labels = first.labels()
+    values = [int(i) for i in np.unique(labels[labels > 0])]
+    session = method.session(model)
+    figures: dict[int, list[tuple[float, ...]]] = {value: [] for value in values}
+    views, seconds = [], []
+    for k, frame in enumerate(video.frames):
+        image, labels = frame.image(), frame.labels()
+        with measured(model.device) as cost:
+            if k:
+                session.next_frame(image)
+            else:
+                session.set_image(image)
+                for number, value in enumerate(values, 1):
+                    prompt = first_prompt(labels == value, method.prompt)
+                    session.add_prompt(
+                        Prompt(number, prompt.directions, prompt.labels, prompt.box, prompt.mask)
+                    )
+            answer = session.segment().labels
+        views.append(session.encoded)
+        seconds.append(cost.seconds)
+        for number, value in enumerate(values, 1):
+            if k:
+                pair = answer == number, labels == value
+                figures[value].append(
+                    (iou(*pair), boundary_f(*pair), sphere_iou(*pair), sphere_boundary_f(*pair))
+                )
+        progress()
+    tracks = []
+    for value, rows in figures.items():
+        if rows:
+            j, f, sphere_j, sphere_f = (round(float(mean), 5) for mean in np.mean(rows, axis=0))
+            tracks.append(
+                Track(
+                    method,
+                    video.name,
+                    value,
+                    len(rows),
+                    j,
+                    f,
+                    sphere_j,
+                    sphere_f,
+                    round(float(np.mean(views)), 2),
+                    round(float(np.mean(seconds)), 3),
+                )
+            )
+    return tracks
+
+
+def read_tracks(files: Iterable[Path]) -> list[Track]:
+    """Tracks of files, each object once a method; a line that a kill cut off is left out."""
+    tracks: dict[tuple[Method, str, int], Track] = {}
+    for file in files:
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                rows = [Track(**{**r, "method": Method(**r["method"])}) for r in json.loads(line)]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+            tracks.update({(t.method, t.video, t.instance): t for t in rows})
+    return list(tracks.values())
+
+
+def track_columns(method: Method, tracks: Sequence[Track]) -> dict[str, str]:
+    """A method's row of the table, by the name of the column."""
+
+    def mean(name: str, digits: int = 3) -> str:
+        return f"{np.mean([getattr(t, name) for t in tracks]):.{digits}f}"
+
+    return {
+        "prompt": method.prompt,
+        "objects": str(len(tracks)),
+        "J": mean("j"),
+        "F": mean("f"),
+        "J&F": f"{np.mean([(t.j + t.f) / 2 for t in tracks]):.3f}",
+        "sphere J": mean("sphere_j"),
+        "sphere F": mean("sphere_f"),
+        "views": mean("views", 1),
+        "s": mean("seconds", 2),
+    }
