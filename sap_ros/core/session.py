@@ -162,6 +162,17 @@ class PanoramaSession:
         else:
             self._objects[prompt.object_id] = _Object(prompt, memory=there.memory)
 
+    def sibling(self) -> PanoramaSession:
+        """A session that works in the same way, with nothing in it: for another panorama."""
+        return PanoramaSession(
+            self.model,
+            self.strategy,
+            self.trajectory,
+            self.fusion,
+            self.click_frames,
+            self.following,
+        )
+
     def adopt(self, other: PanoramaSession, object_id: int) -> None:
         """Takes over an object that another session found, on a panorama before this one."""
         thing = other._objects.pop(object_id)

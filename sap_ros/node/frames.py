@@ -1,8 +1,7 @@
-"""The image's frame: where straight ahead is on the panorama, and how its axes lie; and TF."""
+"""Transforms between frames, by TF."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,6 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
-
-# Body axes (x forward, y left, z up) to optical ones (x right, y down, z forward), REP-103.
-_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
-
-
-@dataclass(frozen=True)
-class ImageFrame:
-    """Between the panorama's directions (its middle column along x) and the frame of its header.
-
-    Attributes:
-        forward_column: where straight ahead is, as a share of the width.
-        convention: ``body`` or ``optical``.
-    """
-
-    forward_column: float = 0.5
-    convention: str = "body"
-
-    def to_frame(self, directions: np.ndarray) -> np.ndarray:
-        """Directions (..., 3) of the panorama, in the header's frame."""
-        return np.asarray(directions) @ self._rotation().T
-
-    def from_frame(self, directions: np.ndarray) -> np.ndarray:
-        """Directions (..., 3) of the header's frame, on the panorama."""
-        return np.asarray(directions) @ self._rotation()
-
-    def azimuth(self, azimuth: float) -> float:
-        """An azimuth of the panorama, counter-clockwise from straight ahead."""
-        return float(np.pi - np.mod(np.pi - azimuth - self._turn(), 2 * np.pi))
-
-    def _turn(self) -> float:
-        return 2 * np.pi * (self.forward_column - 0.5)
-
-    def _rotation(self) -> np.ndarray:
-        cos, sin = np.cos(self._turn()), np.sin(self._turn())
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        return _OPTICAL @ turn if self.convention == "optical" else turn
 
 
 class Transforms:

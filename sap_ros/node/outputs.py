@@ -20,6 +20,7 @@ from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
+from sap_ros.messages import ImageFrame
 from sap_ros.msg import ObjectArray
 from sap_ros.node.convert import (
     canvas_message,
@@ -30,7 +31,7 @@ from sap_ros.node.convert import (
     objects_to_message,
     rejected,
 )
-from sap_ros.node.frames import ImageFrame, Transforms, bearing_quaternion
+from sap_ros.node.frames import Transforms, bearing_quaternion
 from sap_ros.node.ranging import (
     ids_of_points,
     points_of_objects,

@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
 from sap_ros.core import sphere
-from sap_ros.node.frames import ImageFrame
+from sap_ros.messages import ImageFrame
 
 _FEWEST = 3  # points on an object, for a range
 

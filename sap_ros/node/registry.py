@@ -13,9 +13,9 @@ from std_msgs.msg import Header
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
 from sap_ros.core.prompts import Prompt
+from sap_ros.messages import ImageFrame, prompt_from_message
 from sap_ros.msg import Prompt as PromptMessage
-from sap_ros.node.convert import prompt_from_message
-from sap_ros.node.frames import ImageFrame, Transforms
+from sap_ros.node.frames import Transforms
 from sap_ros.node.worker import Request, Result, stamp_of
 
 _SAME_GAZE = math.cos(math.radians(5))  # two gazes nearer than this are on the same object

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from sap_ros.core.instances import Instances
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
-from sap_ros.node.convert import image_to_rgb
+from sap_ros.messages import image_to_rgb
 
 Stamp = tuple[int, int]
 
@@ -240,10 +240,7 @@ class Worker:
             past = [m for m in self._kept if stamp_of(m.header) == request.stamp]
         if not past:
             return self._prompt(session, request, header)
-        then = PanoramaSession(
-            session.model, session.strategy, session.trajectory, session.fusion,
-            session.click_frames, session.following,
-        )  # fmt: skip
+        then = session.sibling()
         then.set_image(image_to_rgb(past[0]))
         if not self._prompt(then, request, past[0].header):
             return False

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sap_ros.msg import Prompt
 from std_msgs.msg import Header
 
-from sap_ros.node.frames import ImageFrame, _rotation, bearing_quaternion
+from sap_ros.messages import ImageFrame
+from sap_ros.node.frames import _rotation, bearing_quaternion
 from sap_ros.node.ranging import ids_of_points, ranges_of_objects
 from sap_ros.synthesis.moving import MovingScene
 
