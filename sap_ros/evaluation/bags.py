@@ -1,0 +1,200 @@
+"""rosbag2 recordings without ROS: read (whole, compressed or cut off), and written.
+
+By ``rosbags``; of an MCAP file that was cut off (a full disk, a robot switched off) what is there is
+read by ``mcap``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from rosbags.highlevel import AnyReader
+from rosbags.highlevel.anyreader import AnyReaderError
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+import sap_ros
+
+Storage = Literal["mcap", "sqlite3"]
+
+#: A message as recorded: topic, time of recording in ns, and the message.
+Recorded = tuple[str, int, Any]
+
+
+@cache
+def types() -> Typestore:
+    """ROS 2 Jazzy's messages, and this package's."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    package = Path(sap_ros.__file__).parent
+    folders = (package / "definitions", package.parent / "msg")
+    for path in sorted(next(f for f in folders if f.is_dir()).glob("*.msg")):
+        store.register(get_types_from_msg(path.read_text(), f"sap_ros/msg/{path.stem}"))
+    return store
+
+
+class Bag:
+    """A recording, as a context manager.
+
+    Args:
+        path: the bag's folder, or its one file (.mcap, .db3).
+
+    Attributes:
+        topics: type of each topic, as ``sensor_msgs/msg/Image``.
+        damage: why the recording cannot be read to its end; empty where it can. Known after the
+            messages have been read.
+
+    Raises:
+        ValueError: there is no recording, or nothing of it can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.damage = path, ""
+        self.topics: dict[str, str] = {}
+        self._reader: AnyReader | None = None
+        self._files: list[Path] = []
+
+    def __enter__(self) -> Bag:
+        if not self.path.exists():
+            raise ValueError(f"{self.path} is no bag: there is no such file or folder")
+        try:
+            reader = AnyReader([self.path], default_typestore=types())
+            reader.open()
+        except (AnyReaderError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            self.damage = f"{self.path} is damaged or was cut off ({error})"
+            self._find_pieces()
+            return self
+        self._reader = reader
+        self.topics = {name: info.msgtype or "" for name, info in reader.topics.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def _find_pieces(self) -> None:
+        inside = list(self.path.iterdir()) if self.path.is_dir() else [self.path]
+        self._files = sorted(p for p in inside if p.suffix == ".mcap")
+        for file in self._files:
+            with suppress(Exception):
+                for topic, kind, _, _ in _whole_messages(file):
+                    self.topics[topic] = kind
+        if not self.topics:
+            sqlite = any(p.suffix == ".db3" for p in inside)
+            tip = "; `sqlite3 FILE.db3 .recover` may get some of it back" if sqlite else ""
+            raise ValueError(f"{self.damage}, and nothing of it can be read{tip}")
+
+    def need(self, topic: str, kinds: Iterable[str]) -> None:
+        """Checks that a topic is there and of a type.
+
+        Raises:
+            ValueError: it is not, and which ones are.
+        """
+        there = ", ".join(f"{name} ({kind})" for name, kind in sorted(self.topics.items()))
+        if topic not in self.topics:
+            raise ValueError(f"{self.path} has no topic {topic}; it has {there or 'none'}")
+        if self.topics[topic] not in kinds:
+            raise ValueError(
+                f"{topic} is of the type {self.topics[topic]}; it must be {' or '.join(kinds)}"
+            )
+
+    def of_kind(self, kinds: Iterable[str]) -> list[str]:
+        """The topics that are of one of some types."""
+        return sorted(name for name, kind in self.topics.items() if kind in kinds)
+
+    def messages(self, topics: Iterable[str]) -> Iterator[Recorded]:
+        """The messages of topics, in the order of recording, as far as they can be read."""
+        wanted = set(topics)
+        if self._reader is None:
+            for file in self._files:
+                try:
+                    for topic, kind, time, data in _whole_messages(file):
+                        if topic in wanted:
+                            yield topic, time, types().deserialize_cdr(data, kind)
+                except Exception as error:  # the end of what can be read, whatever it looks like
+                    self.damage = f"{file} ends early ({error or type(error).__name__})"
+            return
+        connections = [c for c in self._reader.connections if c.topic in wanted]
+        if not connections:
+            return
+        try:
+            for connection, time, data in self._reader.messages(connections):
+                yield connection.topic, time, self._reader.deserialize(data, connection.msgtype)
+        except (AnyReaderError, OSError, ValueError, sqlite3.Error) as error:
+            self.damage = f"{self.path} ends early ({error})"
+
+
+def _whole_messages(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """Topic, type, time and data of the messages of an MCAP file, up to where it breaks off."""
+    from mcap.reader import NonSeekingReader
+
+    with file.open("rb") as stream:
+        reader = NonSeekingReader(stream)
+        for schema, channel, message in reader.iter_messages(log_time_order=False):
+            if schema is not None:
+                yield channel.topic, schema.name, message.log_time, message.data
+
+
+class BagWriter:
+    """Writes a recording, as a context manager; each topic's type is embedded.
+
+    It is written beside its place and renamed when it is whole.
+
+    Args:
+        path: the bag's folder, which must not exist.
+        storage: of the file in it.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+
+    def __init__(self, path: Path, storage: Storage = "mcap") -> None:
+        if path.exists():
+            raise ValueError(f"{path} exists; a bag is written to a folder of its own")
+        plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+        self.path, self._beside = path, path.with_name(f".{path.name}.part") / path.name
+        self._writer = Writer(self._beside, version=9, storage_plugin=plugin)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> BagWriter:
+        import shutil
+
+        shutil.rmtree(self._beside.parent, ignore_errors=True)
+        self._writer.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        import shutil
+
+        self._writer.close()
+        if kind is None:
+            self._beside.replace(self.path)
+        shutil.rmtree(self._beside.parent, ignore_errors=True)
+
+    def write(self, topic: str, time: int, message: Any) -> None:
+        """Writes a message made by :func:`make`, recorded at a time in ns."""
+        kind = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=types())
+        self._writer.write(self._connections[topic], time, types().serialize_cdr(message, kind))
+
+
+def make(kind: str, **fields: Any) -> Any:
+    """A message: ``make("std_msgs/msg/Header", stamp=..., frame_id=...)``."""
+    return types().types[kind](**fields)
+
+
+def header(time: int, frame: str) -> Any:
+    """A header with a stamp in ns."""
+    stamp = make("builtin_interfaces/msg/Time", sec=time // 10**9, nanosec=time % 10**9)
+    return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
+
+
+def nanoseconds(stamp: Any) -> int:
+    """A stamp in ns."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,0 +1,108 @@
+"""A bag of panoramas, for people who have none: from a folder of pictures, or a video file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sap_ros.core.projection import check_panorama
+from sap_ros.evaluation.bags import BagWriter, Storage, header, make
+from sap_ros.evaluation.datasets import read_labels
+from sap_ros.files import read_panorama
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def write_bag(
+    source: Path,
+    out: Path,
+    rate: float = 10.0,
+    topic: str = "/image",
+    frame_id: str = "camera",
+    compressed: bool = True,
+    truth: Path | None = None,
+    storage: Storage = "mcap",
+    limit: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> int:
+    """Writes panoramas as a recording of a camera.
+
+    Args:
+        source: folder of pictures, in the order of their names, or a video that OpenCV reads.
+        out: the bag's folder, which must not exist.
+        rate: images a second.
+        topic: of the images; ``/compressed`` is put after it where they are.
+        frame_id: of the images.
+        compressed: JPEG, else raw.
+        truth: folder of instance images NAME.png, written to ``/truth`` with the images' stamps.
+        storage: of the bag.
+        limit: images at most.
+        progress: told of each image.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        ValueError: there is none, or one is no panorama.
+    """
+    if rate <= 0:
+        raise ValueError(f"the rate is {rate:g} images a second; it must be above 0")
+    count = 0
+    with BagWriter(out, storage) as writer:
+        for name, image in _images(source):
+            if limit is not None and count >= limit:
+                break
+            # A stamp of 0 means no stamp: recordings begin at 1 s.
+            time = 10**9 + round(count * 1e9 / rate)
+            head = header(time, frame_id)
+            if compressed:
+                writer.write(f"{topic}/compressed", time, _jpeg(image, head))
+            else:
+                writer.write(topic, time, _raw(image, "rgb8", head))
+            if truth is not None and (truth / f"{name}.png").exists():
+                labels = read_labels(truth / f"{name}.png").astype("<u2")
+                writer.write("/truth", time, _raw(labels, "mono16", head))
+            count += 1
+            progress()
+        if not count:
+            raise ValueError(f"{source} holds no panorama ({', '.join(_PICTURES)}, or a video)")
+    return count
+
+
+def _images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and RGB pixels of each panorama."""
+    if source.is_dir():
+        for path in sorted(p for p in source.iterdir() if p.suffix.lower() in _PICTURES):
+            yield path.stem, read_panorama(path)
+        return
+    if not source.exists():
+        raise ValueError(f"{source} is no file or folder")
+    video = cv2.VideoCapture(str(source))
+    count = 0
+    while True:
+        good, frame = video.read()
+        if not good:
+            break
+        image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        check_panorama(image)
+        yield f"{count:06d}", image
+        count += 1
+    video.release()
+
+
+def _jpeg(image: np.ndarray, head: Any) -> Any:
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return make("sensor_msgs/msg/CompressedImage", header=head, format="jpeg", data=data.ravel())
+
+
+def _raw(pixels: np.ndarray, encoding: str, head: Any) -> Any:
+    pixels = np.ascontiguousarray(pixels)
+    return make(
+        "sensor_msgs/msg/Image", header=head, height=pixels.shape[0], width=pixels.shape[1],
+        encoding=encoding, is_bigendian=0, step=pixels.strides[0],
+        data=np.frombuffer(pixels.tobytes(), np.uint8),
+    )  # fmt: skip

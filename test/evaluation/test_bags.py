@@ -1,0 +1,195 @@
+"""Recordings: written, read, cut off; and replayed."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("rosbags")
+pytest.importorskip("mcap")
+
+from sap_ros.core import sphere
+from sap_ros.core.model import load_model
+from sap_ros.core.prompts import from_pixels
+from sap_ros.core.session import PanoramaSession
+from sap_ros.evaluation.bags import Bag, BagWriter, header, make
+from sap_ros.evaluation.make_bag import write_bag
+from sap_ros.evaluation.replay import find_topics, live, replay
+
+IMAGE = "sensor_msgs/msg/Image"
+FRAMES = 4
+
+
+@pytest.fixture
+def pictures(tmp_path, disks):
+    """A folder of panoramas in which a disk moves across the seam, and one of their ids."""
+    for k in range(FRAMES):
+        places = [sphere.angles_to_direction(a, 0.1) for a in (np.pi + 0.05 * (k - 1), 0.5)]
+        image, labels = disks(places)
+        for part, pixels in (("images", image), ("ids", labels.astype(np.uint8))):
+            (tmp_path / part).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / part / f"{k:03d}.png")
+    return tmp_path / "images", tmp_path / "ids"
+
+
+def raw(time, pixels, frame="camera"):
+    return make(
+        IMAGE, header=header(time, frame), height=pixels.shape[0], width=pixels.shape[1],
+        encoding="rgb8", is_bigendian=0, step=pixels.shape[1] * 3,
+        data=np.frombuffer(pixels.tobytes(), np.uint8),
+    )  # fmt: skip
+
+
+def point(time, u, v):
+    place = make("geometry_msgs/msg/Point", x=float(u), y=float(v), z=0.0)
+    return make("geometry_msgs/msg/PointStamped", header=header(time, ""), point=place)
+
+
+def read(path, topic):
+    with Bag(path) as bag:
+        return [message for _, _, message in bag.messages([topic])]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, compressed):
+    images, ids = pictures
+    count = write_bag(
+        images, tmp_path / "bag", rate=5, compressed=compressed, truth=ids, storage=storage
+    )
+    assert count == FRAMES
+    session, seen = PanoramaSession(load_model("sap-nano"), "direct"), []
+    with Bag(tmp_path / "bag") as bag:
+        topics = find_topics(bag, truth="/truth")
+        assert topics.images == ("/image/compressed" if compressed else "/image")
+        told = replay(
+            bag, topics, session, tmp_path / "out", [from_pixels(2, [(215, 111)], (512, 256))],
+            storage=storage, progress=lambda: seen.append(1),
+        )  # fmt: skip
+    assert told.frames == len(seen) == FRAMES
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["recorded_rate_hz"] == pytest.approx(5)
+    assert summary["J"] > 0.5
+    assert summary["sphere_F"] > 0.5
+    masks = read(tmp_path / "out" / "bag", "/sap/masks")
+    objects = read(tmp_path / "out" / "bag", "/sap/objects")
+    assert [m.header.stamp for m in masks] == [o.header.stamp for o in objects]
+    assert masks[0].encoding == "mono8"
+    assert objects[0].header.frame_id == "camera"
+    assert [o.id for o in objects[0].objects] == [2]
+    assert np.degrees(objects[0].objects[0].azimuth) == pytest.approx(np.degrees(0.5), abs=3)
+    with (tmp_path / "out" / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["TRACKED"] * FRAMES
+    assert float(rows[0]["J"]) > 0.5
+    video = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+
+
+def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_path):
+    image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
+    second = 10**9
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/prompt/point", 1, point(0, 20, 30))  # before any image
+        for k in range(1, 4):
+            writer.write("/image", k * second, raw(k * second, image))
+        writer.write("/prompt/point", 3 * second + 1, point(2 * second, 300, 40))
+        writer.write("/prompt/point", 3 * second + 2, point(0, 9000, 40))  # off the image
+        writer.write("/prompt/point", 3 * second + 3, point(second // 2, 300, 40))  # before all
+        pixel = make("geometry_msgs/msg/Point", x=100.0, y=100.0, z=0.0)
+        writer.write("/prompt/pixel", 3 * second + 4, pixel)
+    with Bag(tmp_path / "bag") as bag:
+        topics = find_topics(bag)
+        assert topics.prompts == ("/prompt/pixel", "/prompt/point")
+        told = replay(
+            bag, topics, PanoramaSession(random_model, "direct"), tmp_path / "out",
+        )  # fmt: skip
+    ids = [[o.id for o in m.objects] for m in read(tmp_path / "out" / "bag", "/sap/objects")]
+    assert ids == [[1], [1], [1, 2, 3]]
+    assert len(told.notes) == 2
+    assert "9000" in told.notes[0]
+    assert "no longer kept" in told.notes[1]
+
+
+def test_what_cannot_be_played_is_said_and_the_rest_is_played(random_model, disks, tmp_path):
+    image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
+    second = 10**9
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/image", 1, raw(2 * second, image))
+        writer.write("/image", 2, raw(second, image))  # out of order
+        writer.write("/image", 3, raw(3 * second, image[:100]))  # no panorama
+        broken = raw(4 * second, image)
+        broken.encoding = "bayer_rggb8"
+        writer.write("/image", 4, broken)
+        writer.write("/image", 5, raw(5 * second, image))
+    with Bag(tmp_path / "bag") as bag:
+        told = replay(
+            bag, find_topics(bag), PanoramaSession(random_model, "direct"), tmp_path / "out",
+            [from_pixels(1, [(100, 100)], (512, 256))],
+        )  # fmt: skip
+    assert told.frames == 3
+    text = " ".join(told.notes)
+    assert "stamps before" in text
+    assert "bayer_rggb8" in text
+    assert "twice as wide" in text
+
+
+def test_a_recording_that_was_cut_off_is_played_to_where_it_breaks_off(
+    random_model, disks, tmp_path
+):
+    image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
+    with BagWriter(tmp_path / "bag") as writer:
+        for k in range(1, 31):
+            writer.write("/image", k * 10**8, raw(k * 10**8, image))
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with Bag(tmp_path / "bag") as bag:
+        told = replay(
+            bag, find_topics(bag), PanoramaSession(random_model, "direct"), tmp_path / "out",
+            [from_pixels(1, [(100, 100)], (512, 256))],
+        )  # fmt: skip
+    assert 5 < told.frames < 20
+    assert "ends early" in told.notes[-1]
+    assert "what could be read was replayed" in told.notes[-1]
+    file.write_bytes(b"\x89MCAP0\r\n")
+    with pytest.raises(ValueError, match="nothing of it can be read"), Bag(tmp_path / "bag"):
+        pass
+
+
+def test_a_topic_that_is_not_there_is_said_with_those_that_are(disks, tmp_path):
+    image, _ = disks([])
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/front", 1, raw(10**9, image))
+        writer.write("/back", 1, raw(10**9, image))
+        writer.write("/text", 1, make("std_msgs/msg/String", data="x"))
+    with Bag(tmp_path / "bag") as bag:
+        with pytest.raises(
+            ValueError, match=r"name the topic of the images; there are /back, /front"
+        ):
+            find_topics(bag)
+        with pytest.raises(ValueError, match=r"has no topic /left; it has /back \(sensor_msgs"):
+            find_topics(bag, "/left")
+        with pytest.raises(ValueError, match="is of the type std_msgs/msg/String; it must be"):
+            find_topics(bag, "/text")
+    with pytest.raises(ValueError, match="no such file"), Bag(tmp_path / "none"):
+        pass
+    with pytest.raises(ValueError, match="exists"):
+        BagWriter(tmp_path / "bag")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no panorama"):
+        write_bag(tmp_path / "empty", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_live_node_takes_the_newest_image_when_it_is_free():
+    times = [k * 10**9 for k in range(6)]
+    assert live(times, [0.5] * 6) == (0, 0.5)
+    # 2.6 s each: 0 until 2.6, when 2 has replaced 1; 2 until 5.2, when 5 has replaced 3 and 4.
+    dropped, latency = live(times, [2.6] * 6)
+    assert dropped == 3
+    assert latency == pytest.approx(2.8)  # the middle of 2.6, 5.2 - 2 and 7.8 - 5
+    assert live([], []) == (0, None)
