@@ -71,7 +71,17 @@ class Prompt:
             object.__setattr__(self, "box", _checked_box(np.asarray(self.box, np.float64)))
         if self.mask is not None:
             object.__setattr__(self, "mask", _checked_mask(np.asarray(self.mask)))
-        if not (labels == POSITIVE).any() and self.box is None and self.mask is None:
+        if not len(labels) and self.box is None and self.mask is None:
+            self.check_complete()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it points at something; points off the object alone correct one that is there."""
+        return bool((self.labels == POSITIVE).any()) or not (self.box is None and self.mask is None)
+
+    def check_complete(self) -> None:
+        """Raises ValueError unless it is complete."""
+        if not self.complete:
             raise ValueError(
                 f"object {self.object_id} has no positive point; it needs at least one, "
                 "or a box, or a mask"
@@ -79,7 +89,12 @@ class Prompt:
 
     @property
     def anchor(self) -> np.ndarray:
-        """Direction (3,) at which the search begins: first positive point, box or mask."""
+        """Direction (3,) at which the search begins: first positive point, box or mask.
+
+        Raises:
+            ValueError: it is not complete.
+        """
+        self.check_complete()
         if (self.labels == POSITIVE).any():
             return np.asarray(self.directions[self.labels == POSITIVE][0])
         if self.box is not None:

@@ -152,14 +152,23 @@ class PanoramaSession:
         """Adds an object; or corrects the one that has the prompt's id.
 
         On the panorama on which the object was pointed at, the prompts are taken together; on a
-        later one, the new prompt is where the object is now.
+        later one, the new prompt is where the object is now, and points off it alone are taken with
+        the object's clicks, which have moved along with it.
+
+        Raises:
+            ValueError: there are only points off the object, and there is none of the prompt's id.
         """
         there = self._objects.get(prompt.object_id)
         if there is None:
+            prompt.check_complete()
             self._objects[prompt.object_id] = _Object(prompt)
         elif there.fresh:
             self._objects[prompt.object_id] = _Object(there.prompt.extended(prompt))
         else:
+            if not prompt.complete:
+                known = there.prompt.directions, there.prompt.labels
+                points, labels = (there.points, there.labels) if len(there.points) else known
+                prompt = Prompt(prompt.object_id, points, labels).extended(prompt)
             self._objects[prompt.object_id] = _Object(prompt, memory=there.memory)
 
     def sibling(self) -> PanoramaSession:

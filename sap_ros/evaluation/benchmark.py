@@ -52,6 +52,10 @@ class Method:
     fusion: FusionChoice = "auto"
     click_frames: ClickFrames = "all"
 
+    def __post_init__(self) -> None:
+        if self.prompt not in ("clicks", "box", "mask"):
+            raise ValueError(f"the prompt is {self.prompt!r}; it must be clicks, box or mask")
+
     def session(self, model: Model) -> PanoramaSession:
         """A session that works so."""
         first = "first" if self.prompt == "mask" else self.click_frames

@@ -339,7 +339,7 @@ class _Player:
             raise ValueError(f"its image ({stamp} ns) is no longer kept")
         size = self.session.size if then is None else (then.image.shape[1], then.image.shape[0])
         prompt = prompt_from_message(message, object_id, size, self.frame, np.eye(3), np.zeros(3))
-        if then is None or then is shot:
+        if then is None or then is shot or not prompt.complete:
             self.session.add_prompt(prompt)
         else:
             past = self.session.sibling()

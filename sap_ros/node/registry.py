@@ -89,7 +89,9 @@ class Registry:
             if values["mask_encoding"] == "mono8" and object_id > 254:
                 return object_id, f"id {object_id} does not fit into a mono8 mask; 1 to 254 do"
             try:
-                self._check_now(message, object_id)
+                prompt = self._check_now(message, object_id)
+                if prompt is not None and object_id not in self._labels:
+                    prompt.check_complete()
             except ValueError as error:
                 return object_id, str(error)
             self._labels[object_id] = message.label or self._labels.get(object_id, "")
@@ -102,8 +104,11 @@ class Registry:
             lambda size, header: self._make(message, object_id, size, header, values, once),
         )
 
-    def _check_now(self, message: PromptMessage, object_id: int) -> None:
-        """Raises ValueError for what is wrong whatever the image; pixels, where its size is known."""
+    def _check_now(self, message: PromptMessage, object_id: int) -> Prompt | None:
+        """Raises ValueError for what is wrong whatever the image; pixels, where its size is known.
+
+        Returns the prompt in some frame, where it can be made already.
+        """
         if message.space != PromptMessage.PIXELS:
             self._transforms.check(self.frame, message.header.frame_id)
         if self.size is not None and self.size[0] == 2 * self.size[1]:
@@ -113,11 +118,11 @@ class Registry:
             if not all(math.isfinite(value) for value in values):
                 raise ValueError("a point is not finite")
             if message.points or message.box:
-                return  # until there is an image, nothing more can be said
+                return None  # until there is an image, nothing more can be said
             size = (512, 256)
         else:
             size = (512, 256)
-        prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3), np.zeros(3))
+        return prompt_from_message(message, object_id, size, ImageFrame(), np.eye(3), np.zeros(3))
 
     def _make(
         self,

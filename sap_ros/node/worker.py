@@ -232,29 +232,31 @@ class Worker:
         self._handle(Result(header, image, instances, rejected, needless, seconds, encoded))
 
     def _add(self, request: Request, header: Header) -> bool:
-        """Adds a prompt on the image that it was made on, when that is still there."""
+        """Adds a prompt on the image that it was made on, when that is still there.
+
+        Returns whether the request adds anything.
+        """
         session, now = self._session, stamp_of(header)
-        if request.stamp == (0, 0) or request.stamp >= now:
-            return self._prompt(session, request, header)
         with self._work:
             past = [m for m in self._kept if stamp_of(m.header) == request.stamp]
-        if not past:
-            return self._prompt(session, request, header)
-        then = session.sibling()
-        then.set_image(image_to_rgb(past[0]))
-        if not self._prompt(then, request, past[0].header):
+        if request.stamp == (0, 0) or request.stamp >= now or not past:
+            prompt = request.make(session.size, header)
+            if prompt is not None:
+                session.add_prompt(prompt)
+            return prompt is not None
+        image = image_to_rgb(past[0])
+        prompt = request.make((image.shape[1], image.shape[0]), past[0].header)
+        if prompt is None:
             return False
+        if not prompt.complete:  # a correction of what is there now
+            session.add_prompt(prompt)
+            return True
+        then = session.sibling()
+        then.set_image(image)
+        then.add_prompt(prompt)
         then.segment(self._check)
         session.adopt(then, request.object_id)
         return True
-
-    @staticmethod
-    def _prompt(session: PanoramaSession, request: Request, header: Header) -> bool:
-        """Whether the request is a prompt on the session's panorama, and then it is added."""
-        prompt = request.make(session.size, header)
-        if prompt is not None:
-            session.add_prompt(prompt)
-        return prompt is not None
 
     def _check(self, done: int, count: int, object_id: int) -> None:
         if not self._running:

@@ -40,7 +40,6 @@ def test_more_points_come_after_the_first():
         ([(20, -1)], None, "lies outside"),
         ([(20, 20)], [2], "label is 2"),
         ([(20, 20)], [-1], "label is -1"),
-        ([(20, 20)], [0], "no positive point"),
         ([(20, 20)], [1, 1], r"labels \(2,\)"),
         ([], None, "no positive point"),
         ([(1, 2, 3)], None, r"\(1, 3\)"),
@@ -49,6 +48,16 @@ def test_more_points_come_after_the_first():
 def test_bad_points_are_named(pixels, labels, named):
     with pytest.raises(ValueError, match=named):
         from_pixels(1, pixels, SIZE, labels)
+
+
+def test_points_off_an_object_alone_are_a_correction_and_no_beginning():
+    off = from_pixels(1, [(20, 20)], SIZE, [0])
+    assert not off.complete
+    with pytest.raises(ValueError, match="object 1 has no positive point"):
+        _ = off.anchor
+    both = from_pixels(1, [(99, 99)], SIZE).extended(off)
+    assert both.complete
+    assert both.labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("object_id", [0, -3, 255, 65535, 70000])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core.instances import State
+from sap_ros.core.model import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.trajectory import Trajectory
@@ -54,6 +55,24 @@ def test_a_second_prompt_encodes_nothing(random_model, panorama):
         assert len(encoded) == 24
     finally:
         del random_model.encode
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_point_off_an_object_corrects_it_here_and_on_a_later_panorama(panorama, later):
+    session = _session(load_model("sap-nano"), panorama, strategy="direct")
+    with pytest.raises(ValueError, match="no positive point"):
+        session.add_prompt(from_pixels(1, [(300, 30)], SIZE, [0]))
+    assert session.object_ids == ()
+    session.add_prompt(from_pixels(1, [(300, 120)], SIZE))
+    before = session.segment().labels
+    if later:
+        session.next_frame(panorama)
+        before = session.segment().labels
+    v, u = np.argwhere(before == 1)[0]
+    session.add_prompt(from_pixels(1, [(u, v)], SIZE, [0]))
+    corrected = session.segment()
+    assert [thing.object_id for thing in corrected.objects] == [1]
+    assert (corrected.labels != before).any()
 
 
 @given(st.integers(0, 3), st.floats(0, 511.9), st.floats(1, 255))

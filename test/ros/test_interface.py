@@ -272,6 +272,25 @@ def test_a_bad_prompt_is_rejected_and_the_next_good_one_answered(make_rig, panor
     assert [o.id for o in rig.answer(1)[1].objects] == [1]
 
 
+def test_a_point_off_an_object_corrects_one_that_is_there(make_rig, panorama):
+    rig = make_rig().up()
+    rig.publish(panorama, stamp=1)
+    rig.spin(0.2)
+    off = _point(300, 30, object_id=4, labels=[0])
+    answer = _call(rig, AddObject, "add_object", prompt=off)
+    assert not answer.success
+    assert "object 4 has no positive point" in answer.message
+    assert _call(rig, AddObject, "add_object", prompt=_point(100, 100, object_id=4)).success
+    rig.answer(1)
+    rig.publish(panorama, stamp=2)
+    rig.answer(2)
+    off.header.stamp.sec = 1  # seen on an earlier image, meant for what is there now
+    assert _call(rig, AddObject, "add_object", prompt=off).success
+    count = len(rig.objects)
+    rig.until(lambda: len(rig.objects) > count)
+    assert [o.id for o in rig.objects[-1].objects] == [4]
+
+
 def test_there_are_never_more_than_max_objects(make_rig, panorama):
     rig = make_rig(max_objects=1).up()
     rig.publish(panorama, stamp=1)
