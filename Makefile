@@ -1,16 +1,19 @@
 # make demo    set everything up, segment a panorama with the node over ROS 2, show the result
 #              PANORAMA=path POINT="u,v u,v"  your own panorama, and an object a click
 # make test    set everything up, run the tests (make test-slow: the long ones)
+# make heldout the held-out panoramas, made anew, and the shipped weights' table on them
+#              PANORAMAS=folder PHOTOGRAPHS=folder INDEX=csv  what they are made from (docs/training.md)
 # make check   lint, types, import rules
 # make build   set up and build with colcon; then: source scripts/env.bash
 # make clean   remove all that these have made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check build clean
+.PHONY: help demo test test-slow heldout check build clean
 
 STAMPS := .venv/.stamps
 SOURCES := $(shell find msg srv sap_ros config launch scripts -type f -not -name '*.pyc' 2>/dev/null)
 ENV := source scripts/env.bash &&
+HELDOUT := bma-0 rathaus golden_bay empty_play_room
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -42,6 +45,12 @@ test: install/.stamp $(STAMPS)/dev
 
 test-slow: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m slow
+
+heldout: install/.stamp $(STAMPS)/dev
+	@$(ENV) sap synth composite --backgrounds "$(PANORAMAS)" --photographs "$(PHOTOGRAPHS)" \
+	  $(if $(INDEX),--index "$(INDEX)" --split val) $(foreach name,$(HELDOUT),--only $(name)) \
+	  --count 40 --seed 900000 --out data/heldout
+	@$(ENV) sap eval data/heldout --limit 16 --out data/heldout_eval
 
 check: $(STAMPS)/dev
 	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
