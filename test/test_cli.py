@@ -181,6 +181,33 @@ def test_composites_are_made_and_evaluated(tmp_path, panorama):
     assert "of 2 panoramas" in merged.stdout
 
 
+def test_a_video_is_made_recorded_replayed_and_evaluated(tmp_path):
+    pytest.importorskip("rosbags")
+    out = tmp_path / "drive"
+    made = sap("synth", "moving", "--out", out, "--count", 1, "--width", 512, "--frames", 3)
+    assert made.returncode == 0, made.stderr
+    pictures, truth = out / "JPEGImages" / "00000000", out / "Annotations" / "00000000"
+    bag = sap("bag", pictures, "--out", tmp_path / "bag", "--rate", 4, "--truth", truth)
+    assert "3 images" in bag.stdout, bag.stderr
+    labels = cv2.imread(str(truth / "00000.png"), -1)
+    biggest = np.bincount(labels[labels > 0]).argmax()
+    v, u = (int(np.median(part)) for part in np.nonzero(labels == biggest))
+    played = sap(
+        "replay", tmp_path / "bag", "--point", f"{u},{v}:{biggest}", "--truth", "/truth",
+        "--out", tmp_path / "replay",
+    )  # fmt: skip
+    assert played.returncode == 0, played.stderr
+    assert "J&F" in played.stdout
+    again = sap("replay", tmp_path / "bag", "--point", "9,9", "--out", tmp_path / "replay")
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+    none = sap("replay", tmp_path / "bag", "--out", tmp_path / "other")
+    assert "nothing to look for" in none.stderr
+    done = sap("eval", "video", out, "--prompt", "clicks", "--out", tmp_path / "scores")
+    assert done.returncode == 0, done.stderr
+    assert "sphere J" in done.stdout
+
+
 @pytest.mark.slow
 def test_ablations_have_a_row_each(tmp_path, panorama):
     Image.fromarray(panorama).save(tmp_path / "a.png")

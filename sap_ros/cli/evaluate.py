@@ -76,10 +76,12 @@ def images(
     samples = read_dataset(dataset, layout)[:limit]
     methods = [
         Method(name, cast("Any", chosen), cast("Any", prompt))
-        for name in model or ["sap-nano"]
+        for name in _labelled(model)
         for chosen in strategy or ["direct", "patches", "scan"]
     ]
-    _run(methods, clicks or [1], list(shard_of(samples, shard)), shard, out, device)
+    _run(
+        _labelled(model), methods, clicks or [1], list(shard_of(samples, shard)), shard, out, device
+    )
     _conclude([out], dataset, samples, out)
 
 
@@ -101,7 +103,7 @@ def ablations(
 
     samples = read_dataset(dataset, layout)[:limit]
     methods = []
-    for name in model or ["sap-nano"]:
+    for name in _labelled(model):
         scan = Method(name)
         methods += [
             scan,
@@ -115,7 +117,7 @@ def ablations(
             replace(scan, fusion="weighted"),
             replace(scan, click_frames="first"),
         ]
-    _run(methods, [1], list(shard_of(samples, shard)), shard, out, device)
+    _run(_labelled(model), methods, [1], list(shard_of(samples, shard)), shard, out, device)
     _conclude([out], dataset, samples, out)
 
 
@@ -167,8 +169,8 @@ def video(
     frames = sum(len(v.frames) for v in videos)
     table = Table("method", box=None, pad_edge=False)
     with Progress(transient=True) as bars:
-        for name in model or ["sap-nano"]:
-            loaded = _load(name, device)
+        for name, source in _labelled(model).items():
+            loaded = _load(source, device)
             for chosen in strategy or ["scan"]:
                 method = Method(name, cast("Any", chosen), cast("Any", prompt))
                 bar = bars.add_task(name_of(method), total=frames)
@@ -189,8 +191,19 @@ def video(
     Console().print(table)
 
 
-def _load(name: str, device: str) -> Any:
-    base, _, file = name.partition("=")
+def _labelled(models: list[str] | None) -> dict[str, str]:
+    """The models by a short name: of other weights, their folder's, or their file's."""
+    named = {}
+    for model in models or ["sap-nano"]:
+        base, _, file = model.partition("=")
+        path = Path(file)
+        short = path.parent.name if path.stem in ("weights", "best") else path.stem
+        named[f"{base}={short}" if file else base] = model
+    return named
+
+
+def _load(model: str, device: str) -> Any:
+    base, _, file = model.partition("=")
     return load_model_with_bar(base, Path(file) if file else None, device)
 
 
@@ -201,6 +214,7 @@ def _part(out: Path, stem: str, shard: str) -> Path:
 
 
 def _run(
+    models: dict[str, str],
     methods: list[Method],
     clicks: list[int],
     samples: list[Sample],
@@ -220,7 +234,7 @@ def _run(
     with Progress(transient=True) as bars:
         for method in methods:
             if method.model not in loaded:
-                loaded = {method.model: _load(method.model, device)}
+                loaded = {method.model: _load(models[method.model], device)}
             bar = bars.add_task(name_of(method), total=len(samples))
             evaluate(
                 loaded[method.model],

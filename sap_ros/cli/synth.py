@@ -92,6 +92,32 @@ def scene(
 
 
 @synth.command()
+def moving(
+    out: _OUT,
+    count: Annotated[int, typer.Option(help="How many videos.")] = 4,
+    seed: _SEED = 0,
+    shard: SHARD = "0/1",
+    width: _WIDTH = 1024,
+    frames: Annotated[int, typer.Option(help="Frames of a video.")] = 24,
+    rate: Annotated[float, typer.Option(help="Frames a second.")] = 4.0,
+) -> None:
+    """Trace videos of a robot that drives among moving objects (for sap eval video, sap bag)."""
+    from functools import partial
+
+    from rich.progress import Progress
+
+    from sap_ros.synthesis.moving import write_videos
+
+    if rate <= 0:
+        raise ValueError(f"the rate is {rate:g} frames a second; it must be above 0")
+    seeds = shard_of(range(seed, seed + count), shard)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("Tracing", total=len(seeds) * frames)
+        write_videos(out, seeds, (width, width // 2), frames, rate, partial(bars.advance, bar))
+    typer.echo(f"{len(seeds)} videos are in {out}/")
+
+
+@synth.command()
 def infinigen(
     out: _OUT,
     place: Annotated[str, typer.Option(help="indoors or outdoors.")] = "indoors",

@@ -141,7 +141,8 @@ def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
 
 
 def _label(row: Row) -> str:
-    return f"{name_of(row.method)}, {row.clicks or row.method.prompt}"
+    given = f", {row.clicks} click{'s' if row.clicks > 1 else ''}" if row.clicks else ""
+    return name_of(row.method) + given
 
 
 def _png(figure: Any) -> str:

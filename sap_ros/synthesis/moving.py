@@ -6,12 +6,15 @@ what the live demo, the tests of following and the benchmarks run on.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.files import write_image
 
 _ROOM = np.array([4.5, 4.0, 1.9])  # half its length, width and height, m; the floor is at -1.9
 _EYE = -0.4  # height of the camera above the room's middle, m
@@ -187,3 +190,37 @@ def _hit(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, n
         normal[rows, face] = -np.sign(rays[rows, face])
     with np.errstate(invalid="ignore"):
         return at, normal / np.linalg.norm(normal, axis=1, keepdims=True)
+
+
+def write_videos(
+    folder: Path,
+    seeds: Iterable[int],
+    size: tuple[int, int],
+    frames: int,
+    rate: float,
+    done: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes a labelled video a seed, in DAVIS' layout: JPEGImages and Annotations, a folder a video.
+
+    A frame that is there is kept.
+
+    Args:
+        folder: the data set.
+        seeds: of the scenes.
+        size: (width, height) of a frame.
+        frames: of a video.
+        rate: frames a second.
+        done: told of each frame.
+    """
+    for seed in seeds:
+        scene = MovingScene(seed)
+        pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
+        for path in (pictures, masks):
+            path.mkdir(parents=True, exist_ok=True)
+        for k in range(frames):
+            picture = pictures / f"{k:05d}.jpg"
+            if not picture.exists():
+                image, labels = scene.render(k / rate, size)
+                write_image(masks / f"{k:05d}.png", labels.astype(np.uint8))
+                write_image(picture, image)
+            done()

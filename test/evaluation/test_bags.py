@@ -15,9 +15,10 @@ from sap_ros.core import sphere
 from sap_ros.core.model import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
-from sap_ros.evaluation.bags import Bag, BagWriter, header, make
+from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types
 from sap_ros.evaluation.make_bag import write_bag
 from sap_ros.evaluation.replay import find_topics, live, replay
+from sap_ros.messages import image_to_rgb
 
 IMAGE = "sensor_msgs/msg/Image"
 FRAMES = 4
@@ -88,6 +89,23 @@ def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, com
     video = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [("SQLITE3", "FILE"), ("SQLITE3", "MESSAGE"), ("MCAP", "STORAGE"), ("MCAP", "MESSAGE")],
+)
+def test_compressed_bags_are_read(disks, tmp_path, storage, mode):
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+    image, _ = disks([])
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin[storage])
+    writer.set_compression(CompressionMode[mode], CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", IMAGE, typestore=types())
+        writer.write(connection, 7, types().serialize_cdr(raw(7, image), IMAGE))
+    (found,) = read(tmp_path / "bag", "/image")
+    assert (image_to_rgb(found) == image).all()
 
 
 def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_path):

@@ -1,9 +1,10 @@
 """moving: exact masks, and an image that agrees with its point cloud."""
 
+import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.synthesis.moving import MovingScene
+from sap_ros.synthesis.moving import MovingScene, write_videos
 
 SIZE = (512, 256)
 
@@ -37,3 +38,16 @@ def test_the_lidar_sees_what_the_camera_sees():
         if len(away):
             assert (away < to_centre + solid.half.max() * 2).all()
             assert (away > to_centre - solid.half.max() * 2).all()
+
+
+def test_videos_are_written_and_gone_on_with(tmp_path):
+    told = []
+    write_videos(tmp_path, [5], (512, 256), 2, 4.0, lambda: told.append(1))
+    first = tmp_path / "JPEGImages" / "00000005" / "00000.jpg"
+    labels = cv2.imread(str(tmp_path / "Annotations" / "00000005" / "00001.png"), -1)
+    assert (labels == MovingScene(5).render(0.25, (512, 256))[1]).all()
+    before = first.stat().st_mtime_ns
+    write_videos(tmp_path, [5], (512, 256), 3, 4.0, lambda: told.append(1))
+    assert first.stat().st_mtime_ns == before
+    assert len(list(first.parent.iterdir())) == 3
+    assert len(told) == 5
