@@ -217,5 +217,5 @@ def test_ablations_have_a_row_each(tmp_path, panorama):
     done = sap("eval", "ablations", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    assert len(rows) == 8
+    assert len(rows) == 7
     assert {row["views"] for row in rows} == {1, 12, 24}

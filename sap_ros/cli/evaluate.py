@@ -98,13 +98,14 @@ def ablations(
     """What each part of the method is worth: each model as given, and its scan without that part."""
     from dataclasses import replace
 
+    from sap_ros.core.model import model_info
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 
     samples = read_dataset(dataset, layout)[:limit]
     methods = []
-    for name in _labelled(model):
-        scan = Method(name)
+    for name, source in _labelled(model).items():
+        scan, own = Method(name), model_info(source.partition("=")[0]).fusion
         methods += [
             scan,
             replace(scan, strategy="direct"),  # no scan
@@ -113,8 +114,7 @@ def ablations(
             ),  # crops of the panorama in place of perspective views
             replace(scan, overlap=0.0),
             replace(scan, order="row"),
-            replace(scan, fusion="max"),
-            replace(scan, fusion="weighted"),
+            replace(scan, fusion="max" if own == "weighted" else "weighted"),
             replace(scan, click_frames="first"),
         ]
     _run(_labelled(model), methods, [1], list(shard_of(samples, shard)), shard, out, device)
