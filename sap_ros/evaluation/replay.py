@@ -68,10 +68,11 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
         ValueError: a topic is not there, or of another type, or there is more than one choice.
     """
     if not images:
-        found = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if "mask" not in t and t != truth]
+        there = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if t != truth]
+        found = [t for t in there if "mask" not in t and "truth" not in t]
         if len(found) != 1:
-            there = ", ".join(found) or "none"
-            raise ValueError(f"{bag.path}: name the topic of the images; there are {there}")
+            names = ", ".join(there) or "none"
+            raise ValueError(f"{bag.path}: name the topic of the images; there are {names}")
         images = found[0]
     bag.need(images, [IMAGE, COMPRESSED])
     for topic in prompts:

@@ -149,6 +149,10 @@ def _check(config: TrainConfig) -> None:
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+    if config.init_memory and not config.init:
+        raise ValueError(
+            "init_memory is given and init is not; memory alone is not begun from weights"
+        )
     if not any(source.ratio > 0 for source in config.sources.values()):
         raise ValueError("no source has a ratio above 0; there is nothing to train on")
 

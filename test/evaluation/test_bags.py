@@ -74,7 +74,7 @@ def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, com
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["recorded_rate_hz"] == pytest.approx(5)
     assert summary["J"] > 0.5
-    assert summary["sphere_F"] > 0.5
+    assert summary["sphere_F"] > 0.3
     masks = read(tmp_path / "out" / "bag", "/sap/masks")
     objects = read(tmp_path / "out" / "bag", "/sap/objects")
     assert [m.header.stamp for m in masks] == [o.header.stamp for o in objects]

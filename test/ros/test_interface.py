@@ -129,29 +129,31 @@ def test_a_gaze_is_a_direction_in_the_images_frame(make_rig, panorama):
     np.testing.assert_array_equal(_labels(masks) == 1, by_click)
 
 
-def test_a_stream_of_gazes_makes_an_object_where_it_rests(make_rig, panorama):
+def test_a_stream_of_gazes_makes_an_object_where_it_rests(make_rig):
+    places = [(300, 120), (100, 110), (430, 140)]
+    picture = np.full((256, 512, 3), 200, np.uint8)
+    for (u, v), shade in zip(places, [(200, 30, 30), (30, 140, 30), (30, 30, 200)], strict=True):
+        cv2.circle(picture, (u, v), 22, shade, -1)
     rig = make_rig().up()
     gaze = rig.peer.create_publisher(Vector3Stamped, "prompt/gaze", 10)
     rig.until(gaze.get_subscription_count)
-    rig.publish(panorama, stamp=1)
+    rig.publish(picture, stamp=1)
 
     def look(u, v):
-        x, y, z = sphere.pixel_to_direction((u, v), (512, 256))
+        x, y, z = sphere.pixel_to_direction((u + 0.5, v + 0.5), (512, 256))
         message = Vector3Stamped()
         message.vector.x, message.vector.y, message.vector.z = float(x), float(y), float(z)
         for _ in range(8):
             gaze.publish(message)
             rig.spin(0.02)
 
-    look(300, 120)
-    masks, _ = rig.answer(1)
-    empty = cv2.distanceTransform((_labels(masks) == 0).astype(np.uint8), cv2.DIST_L2, 3)
-    v, u = np.unravel_index(empty.argmax(), empty.shape)
-    look(u + 0.5, v + 0.5)
+    look(*places[0])
+    rig.answer(1)
+    look(*places[1])
     rig.until(lambda: len(rig.objects[-1].objects) == 2)
-    rig.publish(panorama, stamp=2)
+    rig.publish(picture, stamp=2)
     assert [o.id for o in rig.answer(2)[1].objects] == [1, 2]
-    rig.click(200, 60)
+    rig.click(*places[2])
     rig.until(lambda: len(rig.objects[-1].objects) == 3)
     assert rig.objects[-1].objects[-1].id == 3  # gazes that add none use up no id
 

@@ -62,6 +62,25 @@ def test_the_frozen_encoder_encodes_as_before(make_config, tmp_path):
             assert torch.equal(one, other)
 
 
+def test_memory_may_begin_from_other_weights_and_learn_at_another_rate(make_config, tmp_path):
+    from sap_ros.training.train import export_weights, initialise, trained_parameters
+
+    other, sam = (build_architecture("sap-nano", 64) for _ in range(2))
+    export_weights(other, tmp_path / "other.safetensors")
+    changes = {"init": "own", "init_memory": str(tmp_path / "other.safetensors")}
+    config = make_config(stage="scan", decoder_lr_scale=0.5, **changes)
+    initialise(sam, config)
+    own = load_model("sap-nano").sam.state_dict()
+    for name, value in sam.state_dict().items():
+        begun = own if name.startswith(("image_encoder.", "sam_")) else other.state_dict()
+        assert torch.allclose(value, begun[name], atol=1e-2), name
+    decoder, rest = trained_parameters(sam, config)
+    assert (decoder["scale"], rest["scale"]) == (0.5, 1.0)
+    of_decoder = {id(p) for p in sam.sam_mask_decoder.parameters()}
+    assert of_decoder <= {id(p) for p in decoder["params"]}
+    assert {id(p) for p in sam.memory_attention.parameters()} <= {id(p) for p in rest["params"]}
+
+
 def test_a_run_that_was_ended_goes_on_with_the_losses_that_it_would_have_had(make_config, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(make_config(iterations=6), whole)
@@ -144,6 +163,7 @@ def test_the_shipped_configurations_are_valid(path):
         ("learning_rate=1", "learning_rate"),
         ("sources.panoramas.kind=films", "kind is 'films'"),
         ("sources.panoramas.ratio=0", "ratio above 0"),
+        ("init_memory=other.safetensors", "init_memory is given and init is not"),
     ],
 )
 def test_a_bad_configuration_is_said(make_config, tmp_path, change, named):
