@@ -125,7 +125,8 @@ def read_config(path: Path, changes: list[str] | None = None) -> TrainConfig:
         merged = OmegaConf.merge(
             OmegaConf.structured(TrainConfig),
             OmegaConf.load(path),
-            OmegaConf.from_dotlist(changes or []),
+            # `KEY=` is the empty text, where yaml has nothing.
+            OmegaConf.from_dotlist([c + "''" if c.endswith("=") else c for c in changes or []]),
         )
         config = OmegaConf.to_object(merged)
     except YAMLError as error:

@@ -175,6 +175,12 @@ def test_a_bad_configuration_is_said(make_config, tmp_path, change, named):
         read_config(file, [change])
 
 
+def test_a_setting_may_be_emptied():
+    path = ROOT / "config" / "training" / "nano_sap.yaml"
+    config = read_config(path, ["init=own", "init_memory=", "validation="])
+    assert (config.init, config.init_memory, config.validation) == ("own", "", "")
+
+
 def test_a_right_mask_costs_less_than_a_wrong_one():
     target = torch.zeros(1, 16, 16)
     target[:, 4:12, 4:12] = 1
