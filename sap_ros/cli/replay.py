@@ -30,10 +30,10 @@ def _check_storage(storage: str) -> Any:
 
 
 def _library() -> None:
-    try:
-        import rosbags  # noqa: F401
-    except ImportError as error:
-        raise ValueError('bags need rosbags: pip install "sap_ros[evaluation]"') from error
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("rosbags", "mcap") if find_spec(name) is None]:
+        raise ValueError(f'bags need {" and ".join(missing)}: pip install "sap_ros[evaluation]"')
 
 
 def replay(
