@@ -53,14 +53,14 @@ def _cell(
     """The view (S, S, 3) BGR with the click in its middle."""
     direction = sphere.pixel_to_direction(np.array(pixel), (image.shape[1], image.shape[0]))
     azimuth, elevation = (float(a) for a in sphere.direction_to_angles(direction))
-    view = View(azimuth, max(-math.pi / 2, min(math.pi / 2, elevation)))
-    picture = ViewRenderer(image, _CELL, _FOV).render(view).astype(np.float32)
-    mask = ViewRenderer(labels, _CELL, _FOV, labels=True).render(view) > 0
+    view = View(azimuth, max(-math.pi / 2, min(math.pi / 2, elevation)), _FOV)
+    picture = ViewRenderer(image, _CELL).render(view).astype(np.float32)
+    mask = ViewRenderer(labels, _CELL, labels=True).render(view) > 0
     picture[mask] += 0.4 * (_COLOUR - picture[mask])
     picture = np.ascontiguousarray(picture.astype(np.uint8))
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outline, -1, _COLOUR.tolist(), 1, cv2.LINE_AA)
-    (u, v) = direction_to_view(direction[None], view, _CELL, _FOV)[0]
+    (u, v) = direction_to_view(direction[None], view, _CELL)[0]
     cv2.circle(picture, (round(u), round(v)), 4, (255, 255, 255), -1, cv2.LINE_AA)
     cv2.circle(picture, (round(u), round(v)), 5, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(picture, f"{score:.2f}", (6, _CELL - 8), 0, 0.5, (255, 255, 255), 1, cv2.LINE_AA)

@@ -113,7 +113,7 @@ def ablations(
                 scan, strategy="patches"
             ),  # crops of the panorama in place of perspective views
             replace(scan, overlap=0.0),
-            replace(scan, order="row"),
+            replace(scan, order="row_first"),
             replace(scan, fusion="max" if own == "weighted" else "weighted"),
             replace(scan, click_frames="first"),
         ]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.projection import Region
 
 
 class State(IntEnum):
@@ -81,12 +82,13 @@ def size_class(solid_angle: float) -> str:
     return "medium" if solid_angle < 0.25 else "large"
 
 
-def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.ndarray:
     """The parts of a mask that hang together with pixels, on the sphere.
 
     Args:
         mask: (H, W) bool.
-        pixels: (P, 2) as (u, v).
+        pixels: (P, 2) as (u, v); those outside it are on no part.
+        closed: it goes all round the panorama.
 
     Returns:
         (H, W) bool: the parts with one of the pixels in it, across the seam and over the poles.
@@ -94,29 +96,43 @@ def connected(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     height, width = mask.shape
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     same = np.arange(count)  # the part that each one hangs together with, by its smallest number
-    last = parts[:, -1]
-    pairs = [(parts[:, 0], np.roll(last, turn)) for turn in (-1, 0, 1)]
-    pairs += [(parts[row], np.full(width, parts[row].max())) for row in (0, -1)]
+    pairs = []
+    if closed:
+        last = parts[:, -1]
+        pairs = [(parts[:, 0], np.roll(last, turn)) for turn in (-1, 0, 1)]
+        pairs += [(parts[row], np.full(width, parts[row].max())) for row in (0, -1)]
     for one, other in pairs:
         for a, b in np.unique(np.stack([one, other], -1)[(one > 0) & (other > 0)], axis=0):
             low, high = sorted((same[a], same[b]))
             same[same == high] = low
-    u = pixels[:, 0].astype(int).clip(0, width - 1)
-    v = pixels[:, 1].astype(int).clip(0, height - 1)
+    if closed:
+        pixels = np.minimum(np.maximum(pixels, 0), np.array([width, height]) - 0.5)
+    u, v = np.floor(pixels).astype(int).T
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = u[inside], v[inside]
     kept = np.unique(same[parts[v, u]])
     kept = kept[kept > 0]
     return np.isin(same, kept)[parts]
 
 
-def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:
+def measure(
+    mask: np.ndarray,
+    object_id: int,
+    score: float,
+    region: Region | None = None,
+    size: tuple[int, int] | None = None,
+) -> Instance:
     """Measures a mask on the panorama.
 
     Args:
-        mask: (H, W) bool.
+        mask: (H, W) bool, or of a region (rows, columns).
         object_id: its id.
         score: predicted quality.
+        region: the part of the panorama that the mask is of; None: all.
+        size: with a region, the panorama's (width, height).
     """
-    height, width = mask.shape
+    region = region or Region(0, 0, *mask.shape)
+    width, height = size or (mask.shape[1], mask.shape[0])
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         nan = float("nan")
@@ -124,16 +140,18 @@ def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:
         return Instance(
             object_id, State.LOST, nowhere, nan, nan, nan, nan, nan, nan, solid_angle=0.0, score=0.0
         )
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, bottom = int(rows[0]) + region.top, int(rows[-1]) + 1 + region.top
+    places = np.arange(columns[0], columns[-1] + 1) + region.left + 0.5
     azimuths, _ = sphere.direction_to_angles(
         sphere.pixel_to_direction(
-            np.stack([np.arange(width) + 0.5, np.full(width, height / 2)], -1), (width, height)
+            np.stack([places, np.full(len(places), height / 2)], -1), (width, height)
         )
     )
     elevations = (0.5 - (np.arange(top, bottom) + 0.5) / height) * np.pi
     # Each row's count, and its sums of the cosine and sine of azimuth.
-    turns = np.stack([np.ones(width), np.cos(azimuths), np.sin(azimuths)], -1).astype(np.float32)
-    sums = (mask[top:bottom].astype(np.float32) @ turns).astype(np.float64)
+    turns = np.stack([np.ones_like(azimuths), np.cos(azimuths), np.sin(azimuths)], -1)
+    sums = (inner.astype(np.float32) @ turns.astype(np.float32)).astype(np.float64)
     weights = sphere.row_solid_angles((width, height))[top:bottom]
     solid_angle = float(weights @ sums[:, 0])
     centroid = np.array(
@@ -149,7 +167,8 @@ def measure(mask: np.ndarray, object_id: int, score: float) -> Instance:
     azimuth, elevation = sphere.direction_to_angles(direction)
     gaps = np.diff(columns, append=columns[0] + width)
     widest = int(gaps.argmax())
-    first, span = int(columns[(widest + 1) % len(columns)]), width - int(gaps[widest]) + 1
+    first = int(columns[(widest + 1) % len(columns)]) + region.left
+    span = width - int(gaps[widest]) + 1
     centre = (0.5 - (first + span / 2) / width) * 2 * np.pi
     return Instance(
         object_id,

@@ -1,26 +1,31 @@
 """Renders views from a panorama, and fuses what was found in the views back onto it.
 
 A yaw is a horizontal shift of the panorama, so one look-up table a pitch row serves all columns.
-Tables depend on sizes alone and are kept: nothing is rebuilt for a new image.
+The tables of a scan depend on sizes alone and are kept: nothing is rebuilt for a new image. Fusion
+touches the part of the panorama alone in which a view may have found the object.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.trajectory import View, direction_to_view, sees, view_to_direction
+from sap_ros.core.trajectory import View, focal_length, sees, view_to_direction
 
 Fusion = Literal["max", "weighted"]
 
 #: Mask logit of a direction that no view has seen, and of an object that is not in a view (SAM 2's).
 NO_OBJECT = -1024.0
+
+# Pixels of the panorama that are worked on at a time: what is held meanwhile is some times as large.
+_BLOCK = 1 << 20
 
 # Logits beyond this are certain either way; the weighted mean must not be ruled by one -1024.
 _CERTAIN = 10.0
@@ -47,33 +52,62 @@ class ViewRenderer:
     Args:
         image: panorama, (H, 2H, channels) or (H, 2H), of a type that cv2.remap takes.
         size: side of a view, in pixels.
-        fov: field of view of a view, in degrees.
         labels: the image holds labels: they are picked, not mixed.
 
-    A panorama at least twice as fine as the views is first reduced by area, so that views do not
-    alias.
+    A panorama at least twice as fine as a view is first reduced by area, by a power of two, so that
+    views do not alias; a view with a narrow field of view is taken from a finer one.
     """
 
-    def __init__(self, image: np.ndarray, size: int, fov: float, labels: bool = False) -> None:
-        self.size, self.fov = size, fov
-        self._interpolation = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
-        fitting = 8 * round(size * 360 / fov / 8)
-        if not labels and image.shape[1] >= 2 * fitting:
-            image = cv2.resize(image, (fitting, fitting // 2), interpolation=cv2.INTER_AREA)
-        self.width, self.height = image.shape[1], image.shape[0]
+    def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
+        self.size, self._labels = size, labels
+        self._image = image
+        self._levels: dict[int, _Level] = {}
+
+    def render(self, view: View, keep: bool = True) -> np.ndarray:
+        """The view, (size, size, channels) or (size, size).
+
+        Args:
+            view: which.
+            keep: keeps its look-up table, which serves all views of its pitch: for those of a scan.
+        """
+        level = self._level(view.fov)
+        shift, fraction = _yaw_shift(view.yaw, level.width)
+        table = _render_table if keep else _render_table.__wrapped__
+        coarse, fine = table(
+            view.pitch, fraction, self.size, view.fov, (level.width, level.width // 2)
+        )
+        window = level.twice[:, shift : shift + level.width + 2]
+        how = cv2.INTER_NEAREST if self._labels else cv2.INTER_LINEAR
+        return cv2.remap(window, coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
+
+    def _level(self, fov: float) -> _Level:
+        fitting = self.size * 360 / fov
+        halvings = max(0, math.floor(math.log2(self._image.shape[1] / fitting) + 1e-6))
+        if self._labels:
+            halvings = 0
+        if halvings not in self._levels:
+            height = self._image.shape[0] >> halvings
+            image = self._image
+            if halvings:
+                image = cv2.resize(image, (2 * height, height), interpolation=cv2.INTER_AREA)
+            self._levels[halvings] = _Level(image)
+        return self._levels[halvings]
+
+
+class _Level:
+    """A panorama from which any yaw can be cut out."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.width = image.shape[1]
         # Written twice side by side, every yaw is a window of it; a row beyond each pole continues
         # the image on the opposite meridian.
-        beyond = np.roll(image[[0, -1]], self.width // 2, axis=1)
-        image = np.concatenate([beyond[:1], image, beyond[1:]])
-        self._twice = np.concatenate([image, image, image[:, :2]], axis=1)
-
-    def render(self, view: View) -> np.ndarray:
-        """The view, (size, size, channels) or (size, size)."""
-        shift, fraction = _yaw_shift(view.yaw, self.width)
-        panorama = (self.width, self.height)
-        x, y = _render_table(view.pitch, fraction, self.size, self.fov, panorama)
-        window = self._twice[:, shift : shift + self.width + 2]
-        return cv2.remap(window, x, y, self._interpolation, borderMode=cv2.BORDER_REPLICATE)
+        height, width = image.shape[:2]
+        self.twice = np.empty((height + 2, 2 * width + 2, *image.shape[2:]), image.dtype)
+        for left in (0, width):
+            self.twice[1:-1, left : left + width] = image
+            for row in (0, -1):
+                self.twice[row, left : left + width] = np.roll(image[row], width // 2, axis=0)
+        self.twice[:, 2 * width :] = self.twice[:, :2]
 
 
 def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
@@ -82,22 +116,47 @@ def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
     return int(shift) % width, shift - int(shift)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _render_table(
     pitch: float, fraction: float, size: int, fov: float, panorama: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cv2.remap tables of a view at yaw 0 into a panorama with one more row above it.
+    """cv2.remap's fixed-point tables of a view at yaw 0 into a panorama with one more row above it.
 
     The panorama is read from the column that the yaw's whole shift moved to 0.
     """
     v, u = np.mgrid[:size, :size] + 0.5
-    directions = view_to_direction(np.stack([u, v], -1), View(0.0, pitch), size, fov)
+    directions = view_to_direction(np.stack([u, v], -1), View(0.0, pitch, fov), size)
     pixels = sphere.direction_to_pixel(directions, panorama)
     # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
     x = pixels[..., 0] + fraction - 0.5
     x = np.where(x < 0, x + panorama[0], x)
     y = pixels[..., 1] - 0.5 + 1
-    return x.astype(np.float32), y.astype(np.float32)
+    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the panorama. ``left`` may be of any turn: it may lie across the seam."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def parts(self, width: int) -> list[tuple[slice, slice]]:
+        """Its columns as one or two runs: (columns of the rectangle, columns of the panorama)."""
+        return _wrapped(self.left, self.columns, width)
+
+    def read(self, image: np.ndarray) -> np.ndarray:
+        """That part of a panorama (H, W), (rows, columns)."""
+        rows = image[self.top : self.top + self.rows]
+        return np.concatenate([rows[:, there] for _, there in self.parts(image.shape[1])], axis=1)
+
+    def write(self, values: np.ndarray, image: np.ndarray) -> None:
+        """Puts (rows, columns) there."""
+        rows = image[self.top : self.top + self.rows]
+        for here, there in self.parts(image.shape[1]):
+            rows[:, there] = values[:, here]
 
 
 class Canvas:
@@ -107,16 +166,20 @@ class Canvas:
         size: the panorama's (width, height).
         fusion: ``max`` (the method) or ``weighted``: the mean, weighted by nearness to the centre
             of each view, so that one view's error at its rim does not rule.
+        region: the part of the panorama that is collected; None: all.
 
     Raises:
         ValueError: an unknown ``fusion``.
     """
 
-    def __init__(self, size: tuple[int, int], fusion: Fusion = "max") -> None:
+    def __init__(
+        self, size: tuple[int, int], fusion: Fusion = "max", region: Region | None = None
+    ) -> None:
         if fusion not in ("max", "weighted"):
             raise ValueError(f"fusion is {fusion!r}; it must be 'max' or 'weighted'")
         self.size = size
-        shape = size[1], size[0]
+        self.region = region or Region(0, 0, size[1], size[0])
+        shape = self.region.rows, self.region.columns
         self._sum = np.full(shape, 0 if fusion == "weighted" else NO_OBJECT, np.float32)
         self._weights = np.zeros(shape, np.float32) if fusion == "weighted" else None
 
@@ -127,13 +190,13 @@ class Canvas:
 
         Args:
             logits: (rows, columns) float32.
-            top: its first row.
-            left: its first column, of any turn: it may lie across the seam.
+            top: its first row, of the region.
+            left: its first column, of the region; where that is all round, of any turn.
             nearness: gives (rows, columns), 0 where the view does not look, up to 1 at its centre;
                 asked for only where the fusion is weighted.
         """
         rows = slice(top, top + len(logits))
-        for here, there in _wrapped(left, logits.shape[1], self.size[0]):
+        for here, there in _wrapped(left, logits.shape[1], self.region.columns):
             target, values = self._sum[rows, there], logits[:, here]
             if self._weights is None:
                 np.maximum(target, values, out=target)
@@ -142,7 +205,7 @@ class Canvas:
                 target += near * np.clip(values, -_CERTAIN, _CERTAIN)
                 self._weights[rows, there] += near
 
-    def add_view(self, view: View, mask: np.ndarray, view_size: int, fov: float) -> None:
+    def add_view(self, view: View, mask: np.ndarray, view_size: int) -> None:
         """Adds a view's mask logits.
 
         Args:
@@ -150,21 +213,120 @@ class Canvas:
             mask: (n, n) float32, n the view's size or a coarser grid over the same square (SAM 2's
                 low-resolution masks have a quarter of its size).
             view_size: side of the view, in pixels.
-            fov: its field of view, in degrees.
         """
         if self._weights is None and mask.max() <= NO_OBJECT:
             return
-        shift, fraction = _yaw_shift(view.yaw, self.size[0])
-        footprint = _footprint(view.pitch, fraction, view_size, fov, self.size)
-        seen = footprint.look_up(cv2.resize(mask, (view_size, view_size)))
-        self.add(seen, footprint.top, footprint.left + shift, lambda: footprint.nearness)
+        width, height = self.size
+        first, last = _row_span(view, view_size, height)
+        top, bottom = (
+            min(max(row - self.region.top, 0), self.region.rows) for row in (first, last)
+        )
+        left, right = 0, self.region.columns
+        if self.region.columns == width:
+            left, right = _column_span(view, view_size, width)
+            left, right = left - self.region.left, right - self.region.left
+        block = max(1, _BLOCK // (right - left))
+        mask = cv2.resize(mask, (view_size, view_size))
+        mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        for first in range(top, bottom, block):
+            self._add_rows(view, mask, (first, min(first + block, bottom)), left, right)
+
+    def _add_rows(
+        self,
+        view: View,
+        mask: np.ndarray,
+        rows: tuple[int, int],
+        left: int,
+        right: int,
+    ) -> None:
+        """Adds a view's logits, with a border of one, on some rows and columns of the region."""
+        size = len(mask) - 2
+        above, beside = self.region.top, self.region.left
+        x, y, z = sphere.grid_dot(
+            (rows[0] + above, rows[1] + above),
+            (left + beside, right + beside),
+            self.size,
+            view.rotation.T,
+        )
+        behind = z < 1e-6
+        z[behind] = 1
+        # Offsets from the view's centre, as a share of half its side.
+        np.divide(focal_length(size, view.fov) / (size / 2), z, out=z)
+        x *= z
+        y *= z
+        off_centre = np.maximum(np.abs(x), np.abs(y))
+        # Half a pixel beyond the centres of the outermost pixels is still theirs.
+        outside = behind | (off_centre > 1)
+        for offset in (x, y):  # to the index in the mask
+            offset += 1
+            offset *= size / 2
+            offset += 0.5
+        x[outside] = -1000.0  # far from the image: the border's value
+        inside = cv2.remap(
+            mask,
+            x,
+            y,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=NO_OBJECT,
+        )
+
+        def nearness() -> np.ndarray:
+            near = np.maximum(1 - off_centre, np.float32(1e-3))
+            near[outside] = 0
+            return near
+
+        self.add(inside, rows[0], left, nearness)
 
     def logits(self) -> np.ndarray:
-        """(H, W) float32; ``NO_OBJECT`` where no view looked."""
+        """(rows, columns) of the region, float32; ``NO_OBJECT`` where no view looked."""
         if self._weights is None:
             return self._sum
         mean = np.full_like(self._sum, NO_OBJECT)
         return np.divide(self._sum, self._weights, out=mean, where=self._weights > 0)
+
+
+def reached(
+    masks: Sequence[tuple[View, np.ndarray]], view_size: int, size: tuple[int, int]
+) -> Region | None:
+    """The part of a panorama in which masks (n, n) of views are positive; None: nowhere."""
+    width, height = size
+    first, last = height, 0
+    hit = np.zeros(width, bool)
+    for view, mask in masks:
+        grid = len(mask)
+        v, u = np.nonzero(cv2.dilate((mask > 0).astype(np.uint8), np.ones((3, 3), np.uint8)))
+        if not len(v):
+            continue
+        pixels = (np.stack([u, v], -1) + 0.5) * (view_size / grid)
+        directions = view_to_direction(pixels, view, view_size)
+        cell = math.radians(view.fov) / grid * 2  # with a margin
+        pixels = sphere.direction_to_pixel(directions, size)
+        beside = cell / (2 * np.pi) * width
+        above = math.ceil(cell / np.pi * height) + 1
+        first = min(first, int(pixels[:, 1].min()) - above)
+        last = max(last, int(pixels[:, 1].max()) + above + 1)
+        level = np.hypot(directions[:, 0], directions[:, 1])
+        if level.min() < 3 * cell:  # a pole is near: all round
+            hit[:] = True
+            continue
+        reach = (beside / level + 1).astype(int)
+        columns = pixels[:, 0].astype(int)
+        # A run about each cell: +1 where it begins, -1 behind its end, summed up.
+        steps = np.zeros(3 * width + 1, np.int64)
+        np.add.at(steps, columns - reach + width, 1)
+        np.add.at(steps, columns + reach + 1 + width, -1)
+        hit |= steps.cumsum()[:-1].reshape(3, width).any(0)
+    if not hit.any():
+        return None
+    top, bottom = max(first, 0), min(last, height)
+    columns = np.flatnonzero(hit)
+    gaps = np.diff(columns, append=columns[0] + width)
+    widest = int(gaps.argmax())
+    if gaps[widest] <= width // 8:
+        return Region(top, 0, bottom - top, width)
+    left = int(columns[(widest + 1) % len(columns)])
+    return Region(top, left, bottom - top, width - int(gaps[widest]) + 1)
 
 
 def _wrapped(start: int, length: int, width: int) -> list[tuple[slice, slice]]:
@@ -177,69 +339,39 @@ def _wrapped(start: int, length: int, width: int) -> list[tuple[slice, slice]]:
     return parts
 
 
-class _Footprint:
-    """Where a view at yaw 0 lies on the panorama, and what of the view each panorama pixel shows.
-
-    ``top``, ``left``: first row and column of its bounding rectangle.
-    """
-
-    def __init__(
-        self, pitch: float, fraction: float, view_size: int, fov: float, size: tuple[int, int]
-    ) -> None:
-        width, height = size
-        view = View(0.0, pitch)
-        self.top, bottom = _row_span(view, view_size, fov, height)
-        # Offsets from the view's centre, as a share of half its side: (rows, W) each.
-        offsets = np.empty((2, bottom - self.top, width), np.float32)
-        u = np.arange(width) + 0.5 - fraction
-        for row in range(self.top, bottom):
-            pixel = np.stack([u, np.full(width, row + 0.5)], axis=-1)
-            in_view = direction_to_view(
-                sphere.pixel_to_direction(pixel, size), view, view_size, fov
-            )
-            offsets[:, row - self.top] = (in_view / (view_size / 2) - 1).T
-        # Half a pixel beyond the centres of the outermost pixels is still theirs.
-        reached = np.flatnonzero((np.abs(offsets).max(0) <= 1).any(0))
-        self.left = int(reached[0])
-        offsets = offsets[:, :, self.left : int(reached[-1]) + 1]
-        self._off_centre = np.abs(offsets).max(0)
-        index = np.clip((offsets + 1) * (view_size / 2) - 0.5, 0, view_size - 1)
-        index[:, self._off_centre > 1] = -1000  # far from the image: the border's value
-        self._coarse, self._fine = cv2.convertMaps(index[0], index[1], cv2.CV_16SC2)
-
-    def look_up(self, image: np.ndarray) -> np.ndarray:
-        """A view's (size, size) logits at the rectangle's pixels; ``NO_OBJECT`` outside the view."""
-        return cv2.remap(
-            image,
-            self._coarse,
-            self._fine,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=NO_OBJECT,
-        )
-
-    @cached_property
-    def nearness(self) -> np.ndarray:
-        """1 at the view's centre, falling to almost 0 at its border, 0 outside."""
-        near = np.maximum(1 - self._off_centre, 1e-3)
-        return np.where(self._off_centre <= 1, near, 0).astype(np.float32)
-
-
-_footprint = lru_cache(maxsize=16)(_Footprint)
-
-
-def _row_span(view: View, view_size: int, fov: float, height: int) -> tuple[int, int]:
-    """First row of the panorama that a view reaches, and the row after the last."""
-    edge = np.linspace(0, view_size, 101)
-    near, far = np.zeros_like(edge), np.full_like(edge, view_size)
+def _border(view: View, size: int) -> np.ndarray:
+    """Directions (404, 3) along a view's border."""
+    edge = np.linspace(0, size, 101)
+    near, far = np.zeros_like(edge), np.full_like(edge, size)
     border = np.stack(
         [np.concatenate([edge, edge, near, far]), np.concatenate([near, far, edge, edge])], axis=-1
     )
-    _, elevation = sphere.direction_to_angles(view_to_direction(border, view, view_size, fov))
-    up, down = sees(view, np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]), fov, slack=1e-6)
+    return view_to_direction(border, view, size)
+
+
+def _poles(view: View) -> np.ndarray:
+    """Whether the upper and the lower pole are in a view, (2,)."""
+    return sees(view, np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]), slack=1e-6)
+
+
+def _row_span(view: View, size: int, height: int) -> tuple[int, int]:
+    """First row of the panorama that a view of ``size`` pixels reaches, and the row after the last."""
+    _, elevation = sphere.direction_to_angles(_border(view, size))
+    up, down = _poles(view)
     top = np.pi / 2 if up else elevation.max()
     low = -np.pi / 2 if down else elevation.min()
     return (
         max(0, math.floor((0.5 - top / np.pi) * height) - 1),
         min(height, math.ceil((0.5 - low / np.pi) * height) + 1),
     )
+
+
+def _column_span(view: View, size: int, width: int) -> tuple[int, int]:
+    """First column, of any turn, that a view of ``size`` pixels reaches, and the one after the last."""
+    if _poles(view).any():
+        return 0, width
+    azimuth, _ = sphere.direction_to_angles(_border(view, size))
+    off = np.mod(azimuth - view.yaw + np.pi, 2 * np.pi) - np.pi
+    left = math.floor((0.5 - (view.yaw + off.max()) / (2 * np.pi)) * width) - 1
+    right = math.ceil((0.5 - (view.yaw + off.min()) / (2 * np.pi)) * width) + 1
+    return (left, right) if right - left < width else (0, width)

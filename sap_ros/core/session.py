@@ -17,25 +17,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.following import Following, grown, main_part, smallest_rotation
 from sap_ros.core.instances import Instance, Instances, connected, measure
 from sap_ros.core.model import Features, Model
-from sap_ros.core.projection import NO_OBJECT, Fusion, check_panorama
-from sap_ros.core.prompts import POSITIVE, Prompt, box_outline
-from sap_ros.core.strategies import Frames, Strategy, cover, make_frames
-from sap_ros.core.tracker import FrameMask, FramePrompt, ObjectMemory, follow, track
-from sap_ros.core.trajectory import Trajectory
+from sap_ros.core.pointing import Pointing
+from sap_ros.core.projection import NO_OBJECT, Fusion, Region, check_panorama
+from sap_ros.core.prompts import POSITIVE, Prompt
+from sap_ros.core.strategies import (
+    STRATEGIES,
+    Frames,
+    Fused,
+    Strategy,
+    ViewFrames,
+    cover,
+    make_frames,
+)
+from sap_ros.core.tracker import FrameMask, FramePrompt, ObjectMemory, explore, follow, track
+from sap_ros.core.trajectory import Trajectory, View
+from sap_ros.core.traversal import Framing, Frontier, Gimbal, runs_out
 
 FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
 
-_LAST_SIZE = (1024, 512)  # of an object's last mask, which is kept
+_LAST_WIDTH = 1024  # of the panorama of an object's last mask, which is kept
 
-#: Called with (frames done, frames in all, object id).
+#: Called with (frames done, frames in all at most, object id).
 Progress = Callable[[int, int, int], None]
 
 
@@ -44,6 +53,8 @@ class _Object:
     prompt: Prompt
     fresh: bool = True  # the prompt is on this panorama, and not on an earlier one
     masks: dict[int, FrameMask] | None = None  # by frame; None until looked for
+    fused: Fused | None = None  # of these
+    view: View | None = None  # its own view of this panorama
     memory: ObjectMemory = field(default_factory=ObjectMemory)
     where: np.ndarray | None = None  # directions (P, 3) all over its last mask
     moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
@@ -68,8 +79,9 @@ class PanoramaSession:
         fusion: how views are fused, see :class:`sap_ros.core.projection.Canvas`; ``auto`` takes the
             model's own: ``max`` (the method) but for sap-nano.
         click_frames: a click is given to ``all`` frames that see it (the method), or to the
-            ``first`` of the object's order alone.
+            ``first`` of the object's order alone (an ablation, of scan and patches).
         following: how objects are followed in a stream.
+        framing: how the views of an object are chosen by the strategies that choose them.
 
     Features of a frame are computed when first needed and kept until the image changes: a second
     prompt on the same image encodes nothing. Of earlier panoramas only each object's memory is kept,
@@ -84,9 +96,10 @@ class PanoramaSession:
         fusion: FusionChoice = "auto",
         click_frames: ClickFrames = "all",
         following: Following | None = None,
+        framing: Framing | None = None,
     ) -> None:
         for name, value, known in (
-            ("strategy", strategy, ("scan", "direct", "patches")),
+            ("strategy", strategy, STRATEGIES),
             ("fusion", fusion, ("auto", "max", "weighted")),
             ("click_frames", click_frames, ("all", "first")),
         ):
@@ -97,6 +110,7 @@ class PanoramaSession:
         self.click_frames = click_frames
         self.trajectory = trajectory or Trajectory()
         self.following = following or Following()
+        self.framing = framing or Framing()
         self._frames: Frames | None = None
         self._features: dict[int, Features] = {}
         self._objects: dict[int, _Object] = {}
@@ -140,7 +154,7 @@ class PanoramaSession:
         self._take(image)
         for thing in self._objects.values():
             if thing.masks is not None:
-                thing.fresh, thing.masks = False, None
+                thing.fresh, thing.masks, thing.fused = False, None, None
 
     def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
@@ -163,7 +177,8 @@ class PanoramaSession:
             prompt.check_complete()
             self._objects[prompt.object_id] = _Object(prompt)
         elif there.fresh:
-            self._objects[prompt.object_id] = _Object(there.prompt.extended(prompt))
+            corrected = there.prompt.extended(prompt)
+            self._objects[prompt.object_id] = _Object(corrected, view=there.view)
         else:
             if not prompt.complete:
                 known = there.prompt.directions, there.prompt.labels
@@ -180,12 +195,13 @@ class PanoramaSession:
             self.fusion,
             self.click_frames,
             self.following,
+            self.framing,
         )
 
     def adopt(self, other: PanoramaSession, object_id: int) -> None:
         """Takes over an object that another session found, on a panorama before this one."""
         thing = other._objects.pop(object_id)
-        thing.fresh, thing.masks = False, None
+        thing.fresh, thing.masks, thing.fused = False, None, None
         self._objects[object_id] = thing
 
     def remove_object(self, object_id: int) -> None:
@@ -213,66 +229,136 @@ class PanoramaSession:
         labels = np.zeros((height, width), np.uint8 if highest <= 254 else np.uint16)
         looked = [i for i, thing in self._objects.items() if thing.masks is None]
         for object_id in self.object_ids:
-            logits = self._fused(object_id, progress)
-            won = logits > best
-            labels[won] = object_id
-            np.maximum(best, logits, out=best)
+            thing = self._objects[object_id]
+            if thing.fused is None:
+                thing.fused = self._found(object_id, progress)
+            region, logits = thing.fused.region, thing.fused.logits
+            rows = slice(region.top, region.top + region.rows)
+            for here, there in region.parts(width):
+                before, now = best[rows, there], logits[:, here]
+                labels[rows, there][now > before] = object_id
+                np.maximum(before, now, out=before)
         for object_id in looked:
-            self._note(self._objects[object_id], labels == object_id)
+            self._note(self._objects[object_id], *self._mask(labels, object_id))
+        self._forget_views()
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
     def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
         """The frames that an object was looked for in, in order: image (S, S, 3) and mask."""
-        assert self._frames is not None
         masks = self._objects[object_id].masks or {}
+        assert self._frames is not None
         return {i: (self._frames.render(i), mask) for i, mask in masks.items()}
 
-    def _fused(self, object_id: int, progress: Progress) -> np.ndarray:
+    def _mask(self, labels: np.ndarray, object_id: int) -> tuple[Region, np.ndarray]:
+        """Where an object is, and its mask (rows, columns) there."""
+        fused = self._objects[object_id].fused
+        assert fused is not None
+        return fused.region, fused.region.read(labels) == object_id
+
+    def _found(self, object_id: int, progress: Progress) -> Fused:
         frames, thing = self._frames, self._objects[object_id]
         assert frames is not None
-        if thing.masks is None:
-            done: list[int] = []
+        done: list[int] = []
 
-            def visited(frame: int) -> None:
-                done.append(frame)
-                progress(len(done), len(order), object_id)
+        def visited(frame: int) -> None:
+            done.append(frame)
+            progress(len(done), max(len(done), len(frames)), object_id)
 
-            if thing.fresh:
-                order = frames.order(thing.prompt.anchor)
-                thing.certain = thing.prompt.certain()
-                prompts = self._prompts(frames, thing.prompt, order)
-                thing.masks = track(
-                    self.model, self._encoded, order, prompts, visited, thing.memory
-                )
-            else:
-                order = self._expected(frames, thing)
-                thing.certain = None
-                thing.masks = follow(
-                    self.model,
-                    self._encoded,
-                    order,
-                    thing.memory,
-                    self._carried(frames, thing, order),
-                    self._priors(thing, order),
-                    lambda mask: self._credible(thing, mask),
-                    visited,
-                )
-        masks = ((i, mask.logits) for i, mask in thing.masks.items())
-        logits = frames.fuse(masks, self.fusion)
+        if thing.fresh:
+            thing.certain = thing.prompt.certain()
+            thing.masks = self._looked_for(frames, thing, visited)
+        else:
+            thing.certain = None
+            thing.masks = self._followed(frames, thing, visited)
+        fused = frames.fuse([(i, mask.logits) for i, mask in thing.masks.items()], self.fusion)
+        region, logits = fused.region, fused.logits
         if self.model.weak_memory and thing.certain is not None:
+            width = self.size[0]
             pixels = sphere.direction_to_pixel(thing.certain, self.size)
-            kept = connected(logits > 0, pixels)
+            pixels = np.stack(
+                [np.mod(pixels[:, 0] - region.left, width), pixels[:, 1] - region.top], -1
+            )
+            kept = connected(logits > 0, pixels, region.columns == width)
             # On a person's word, a mask beside the click is better than none.
             logits[~(kept if kept.any() or not thing.fresh else logits > 0)] = NO_OBJECT
-        if not thing.fresh and not self._plausible(thing, logits > 0):
+        if not thing.fresh and not self._plausible(thing, region, logits > 0):
             logits[:] = NO_OBJECT
-        return logits
+        return fused
 
-    def _plausible(self, thing: _Object, mask: np.ndarray) -> bool:
+    def _looked_for(
+        self, frames: Frames, thing: _Object, visited: Callable[[int], None]
+    ) -> dict[int, FrameMask]:
+        """The masks of an object that is pointed at in this panorama."""
+        pointing, weak = Pointing(frames, thing.prompt), self.model.weak_memory
+        if not isinstance(frames, ViewFrames) or self.strategy == "scan":
+            order = frames.order(thing.prompt.anchor)
+            prompts = pointing.all(order if self.click_frames == "all" else order[:1])
+            return track(self.model, self._encoded, order, prompts, visited, thing.memory)
+        traversal: Frontier | Gimbal
+        if self.strategy == "frontier":
+            traversal = Frontier(frames, pointing, self.framing, weak)
+        else:
+            first = None
+            if thing.view is not None:  # a correction is looked for where the object was
+                first = frames.turned(thing.view)
+            elif self.strategy == "auto" and len(pointing.extent()) == 1:
+                first = frames.trajectory.nearest(thing.prompt.anchor)
+            traversal = Gimbal(frames, pointing, self.framing, weak, first)
+        found = explore(self.model, self._encoded, traversal, visited, thing.memory)
+        kept = traversal.kept(found)
+        own = [i for i in kept if i >= len(frames)]
+        thing.view = frames.views[own[0]] if own else None
+        return kept
+
+    def _followed(
+        self, frames: Frames, thing: _Object, visited: Callable[[int], None]
+    ) -> dict[int, FrameMask]:
+        """The masks of an object that was found in the panorama before this one."""
+
+        def look(order: tuple[int, ...]) -> dict[int, FrameMask]:
+            return follow(
+                self.model,
+                self._encoded,
+                order,
+                thing.memory,
+                self._carried(frames, thing, order),
+                self._priors(thing, order),
+                lambda frame, mask: self._credible(thing, frame, mask),
+                visited,
+            )
+
+        view = self._own_view(thing)
+        if view is None or not isinstance(frames, ViewFrames):
+            return look(self._expected(frames, thing))
+        frame = frames.turned(view)
+        found = look((frame,))
+        wider = runs_out(frames, frame, found[frame], self.framing)
+        return found if wider is None else look((frames.turned(wider),))
+
+    def _own_view(self, thing: _Object) -> View | None:
+        """The view in which a followed object is looked for, by strategies that turn to it."""
+        frames = self._frames
+        if self.strategy not in ("auto", "gimbal") or thing.where is None or thing.lost_for:
+            return None
+        assert isinstance(frames, ViewFrames)
+        turn = smallest_rotation(thing.where.mean(0), thing.where.mean(0) + thing.moved)
+        return self.framing.following(
+            frames, thing.where @ turn.T, math.radians(self.following.margin)
+        )
+
+    def _forget_views(self) -> None:
+        """Frees the features of objects' own views that no object is seen in any more."""
+        frames = self._frames
+        assert frames is not None
+        used = {i for thing in self._objects.values() for i in thing.masks or {}}
+        for frame in [i for i in self._features if i >= len(frames) and i not in used]:
+            del self._features[frame]
+
+    def _plausible(self, thing: _Object, region: Region, mask: np.ndarray) -> bool:
         """Whether a followed object may have got from its last mask to this one."""
         if thing.where is None or thing.lost_for or not mask.any():
             return True
-        limits, now = self.following, measure(mask, 1, 1.0)
+        limits, now = self.following, measure(mask, 1, 1.0, region, self.size)
         expected = thing.where.mean(0) + thing.moved
         cosine = float(now.direction @ expected) / max(float(np.linalg.norm(expected)), 1e-9)
         radius = math.sqrt(max(now.solid_angle, thing.solid_angle) / math.pi)
@@ -307,17 +393,17 @@ class PanoramaSession:
         points = thing.points @ smallest_rotation(thing.centre, thing.centre + moved).T
         prompt = Prompt(1, points, thing.labels)
         thing.certain = prompt.certain()
-        return self._prompts(frames, prompt, order)
+        return Pointing(frames, prompt).all(order)
 
     def _priors(self, thing: _Object, order: tuple[int, ...]) -> dict[int, np.ndarray]:
         """The last mask in each frame, for models with a weak memory."""
         if not self.model.weak_memory or thing.last is None or thing.lost_for:
             return {}
-        side = self.model.image_size // 4
-        frames = make_frames(thing.last, self.strategy, side, self.trajectory, labels=True)
-        return {frame: frames.render(frame) > 0 for frame in order}
+        assert self._frames is not None
+        last = self._frames.over(thing.last)
+        return {frame: last.render(frame)[2::4, 2::4] > 0 for frame in order}
 
-    def _credible(self, thing: _Object, mask: FrameMask) -> bool:
+    def _credible(self, thing: _Object, frame: int, mask: FrameMask) -> bool:
         """Whether a mask may be the object's, by what is known of it."""
         limits = self.following
         # A mask that was poor when a person pointed at it is taken at his word later, too.
@@ -325,28 +411,34 @@ class PanoramaSession:
             return False
         if mask.quality > limits.sure_score or not thing.solid_angle:
             return True
-        solid_angle = float((mask.logits > 0).mean()) * self._frame_solid_angle()
+        solid_angle = float((mask.logits > 0).mean()) * self._frame_solid_angle(frame)
         return solid_angle <= limits.max_growth * thing.solid_angle
 
-    def _frame_solid_angle(self) -> float:
+    def _frame_solid_angle(self, frame: int) -> float:
         """About what a frame sees, in sr."""
-        if self.strategy != "scan":
+        if not isinstance(self._frames, ViewFrames):
             return 4 * math.pi if self.strategy == "direct" else math.pi
-        half = math.tan(math.radians(self.trajectory.fov) / 2)
+        half = math.tan(math.radians(self._frames.views[frame].fov) / 2)
         return 4 * math.asin(half**2 / (1 + half**2))
 
-    def _note(self, thing: _Object, mask: np.ndarray) -> None:
+    def _note(self, thing: _Object, region: Region, mask: np.ndarray) -> None:
         """Keeps where an object is, for the next panorama."""
-        rows, columns = np.nonzero(mask)
-        if not len(rows):
+        rows = mask.sum(1)
+        if not rows.any():
             thing.lost_for += 1
             return
         thing.lost_for = 0
-        thing.solid_angle = float(sphere.row_solid_angles(self.size)[rows].sum())
-        some = slice(None, None, max(1, len(rows) // 300))
-        pixels = np.stack([columns[some], rows[some]], -1) + 0.5
+        width = self.size[0]
+        weights = sphere.row_solid_angles(self.size)[region.top : region.top + region.rows]
+        thing.solid_angle = float(weights @ rows)
+        step = max(1, math.isqrt(int(rows.sum()) // 300))
+        v, u = np.nonzero(mask[::step, ::step])
+        if not len(v):
+            step = 1
+            v, u = np.nonzero(mask)
+        pixels = np.stack([u * step + region.left, v * step + region.top], -1) + 0.5
         where = main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
-        thing.last = cv2.resize(mask.astype(np.uint8), _LAST_SIZE, interpolation=cv2.INTER_AREA)
+        thing.last = self._small(region, mask)
         centre = where.mean(0)
         if thing.where is None or thing.fresh:
             points, labels, thing.centre = thing.prompt.directions, thing.prompt.labels, centre
@@ -360,64 +452,28 @@ class PanoramaSession:
                 thing.centre = centre
         thing.where = where
         u, v = sphere.direction_to_pixel(points, self.size).astype(int).T
-        width, height = self.size
-        kept = mask[v.clip(0, height - 1), u.clip(0, width - 1)] == (labels == POSITIVE)
+        u, v = np.mod(u - region.left, width), v - region.top
+        inside = (u < region.columns) & (v >= 0) & (v < region.rows)
+        on = mask[v.clip(0, region.rows - 1), u.clip(0, region.columns - 1)] & inside
+        kept = on == (labels == POSITIVE)
         if not (kept & (labels == POSITIVE)).any():
             points = where[(where @ where.mean(0)).argmax()][None]
             labels, kept = np.array([POSITIVE]), np.array([True])
         thing.points, thing.labels = points[kept], labels[kept]
 
-    def _prompts(
-        self, frames: Frames, prompt: Prompt, order: tuple[int, ...]
-    ) -> dict[int, FramePrompt]:
-        """What is pointed at in each frame that sees something of it that is the object's."""
-        chosen = order if self.click_frames == "all" else order[:1]
-        masks = self._mask_frames(prompt, chosen)
-        boxes = self._box_frames(frames, prompt, chosen)
-        prompts: dict[int, FramePrompt] = {}
-        for frame in chosen:
-            pixels = frames.locate(frame, prompt.directions)
-            seen = np.isfinite(pixels).all(1)
-            points, labels = pixels[seen].astype(np.float32), prompt.labels[seen]
-            if frame in boxes:
-                points = np.concatenate([boxes[frame], points])
-                labels = np.concatenate([np.array([2, 3], np.int32), labels])
-            if (labels == POSITIVE).any() or frame in boxes or frame in masks:
-                prompts[frame] = FramePrompt(points, labels, masks.get(frame))
-        return prompts
-
-    def _box_frames(
-        self, frames: Frames, prompt: Prompt, chosen: tuple[int, ...]
-    ) -> dict[int, np.ndarray]:
-        """The box's corners (2, 2) in the frames that see all of it, else in the nearest one."""
-        if prompt.box is None:
-            return {}
-        outline = box_outline(prompt.box)
-        pixels = {frame: frames.locate(frame, outline) for frame in chosen}
-        whole = {i: at for i, at in pixels.items() if np.isfinite(at).all()}
-        if not whole:
-            most = max(pixels, key=lambda i: int(np.isfinite(pixels[i]).sum()))
-            whole = {most: pixels[most][np.isfinite(pixels[most]).all(1)]}
-        return {
-            i: np.stack([at.min(0), at.max(0)]).astype(np.float32)
-            for i, at in whole.items()
-            if len(at)
-        }
-
-    def _mask_frames(self, prompt: Prompt, chosen: tuple[int, ...]) -> dict[int, np.ndarray]:
-        """The mask in the frames that see a good part of it."""
-        if prompt.mask is None:
-            return {}
-        views = make_frames(
-            prompt.mask.astype(np.uint8),
-            self.strategy,
-            self.model.image_size,
-            self.trajectory,
-            labels=True,
-        )
-        seen = {frame: views.render(frame) > 0 for frame in chosen}
-        most = max(int(mask.sum()) for mask in seen.values())
-        return {i: mask for i, mask in seen.items() if most and mask.sum() >= most / 4}
+    def _small(self, region: Region, mask: np.ndarray) -> np.ndarray:
+        """An object's mask on a panorama of at most 1024x512, as uint8."""
+        width, height = self.size
+        step = max(1, width // _LAST_WIDTH)
+        small = np.zeros((height // step, width // step), np.uint8)
+        rows = (np.arange(len(small)) + 0.5) * step - region.top
+        columns = np.mod((np.arange(small.shape[1]) + 0.5) * step - region.left, width)
+        down = (rows >= 0) & (rows < region.rows)
+        along = columns < region.columns
+        small[np.ix_(down, along)] = mask[
+            np.ix_(rows[down].astype(int), columns[along].astype(int))
+        ]
+        return small
 
     def _encoded(self, frame: int) -> Features:
         if frame not in self._features:
@@ -426,7 +482,9 @@ class PanoramaSession:
         return self._features[frame]
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:
-        return measure(labels == object_id, object_id, self._score(self._objects[object_id]))
+        region, mask = self._mask(labels, object_id)
+        score = self._score(self._objects[object_id])
+        return measure(mask, object_id, score, region, self.size)
 
     @staticmethod
     def _score(thing: _Object) -> float:

@@ -74,3 +74,29 @@ def angle_between(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between vectors (..., 3), in rad; exact for small and for opposite directions too."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1))
+
+
+def grid_dot(
+    rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int], vectors: ArrayLike
+) -> NDArray[np.float32]:
+    """Dot products of a rectangle of the panorama's pixel directions with vectors.
+
+    A direction is a product of what depends on its row and what depends on its column, so that this
+    takes no trigonometry a pixel.
+
+    Args:
+        rows, columns: first, and the one after the last; columns of any turn.
+        size: the panorama's (width, height).
+        vectors: (K, 3).
+
+    Returns:
+        (K, rows, columns).
+    """
+    width, height = size
+    azimuth = (0.5 - (np.arange(*columns) + 0.5) / width) * 2 * np.pi
+    elevation = (0.5 - (np.arange(*rows) + 0.5) / height) * np.pi
+    x, y, z = np.moveaxis(np.asarray(vectors, np.float64), -1, 0)[..., None]
+    level = (x * np.cos(azimuth) + y * np.sin(azimuth)).astype(np.float32)
+    products = np.cos(elevation).astype(np.float32)[None, :, None] * level[:, None]
+    products += (z * np.sin(elevation)).astype(np.float32)[:, :, None]
+    return np.asarray(products)

@@ -1,8 +1,11 @@
-"""How a panorama is cut into square images for SAM 2: a scan, the whole of it, or crops.
+"""How a panorama is cut into square images for SAM 2: views, the whole of it, or crops.
 
-All three have the same methods, so the tracker, the fusion and everything after are shared:
+All have the same methods, so the tracker, the fusion and everything after are shared:
 
-- ``scan``: perspective views along the trajectory: the method.
+- ``scan``: perspective views, all of the trajectory's, in its order: the method.
+- ``frontier``: of these, only those into which the object's mask runs.
+- ``gimbal``: views that are turned towards the object and zoomed to its extent.
+- ``auto``: a view of the scan first, then as ``gimbal``.
 - ``direct``: the panorama itself, resized to the model's input (the paper's SAM 2 baseline).
 - ``patches``: overlapping square crops of the panorama, in the scan's order (its ablation).
 """
@@ -10,17 +13,19 @@ All three have the same methods, so the tracker, the fusion and everything after
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.projection import Canvas, Fusion, ViewRenderer
-from sap_ros.core.trajectory import Trajectory, direction_to_view, sees
+from sap_ros.core.projection import Canvas, Fusion, Region, ViewRenderer, reached
+from sap_ros.core.trajectory import Trajectory, View, direction_to_view, sees
 
-Strategy = Literal["scan", "direct", "patches"]
+Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 # Nearer the border than this share of a frame's half side, an object is better seen by another frame.
 _RIM = 0.04
@@ -46,25 +51,44 @@ class Frames(Protocol):
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         """The order of frames for an object, its first positive point being at a direction (3,)."""
 
-    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
-        """The panorama's logits, (H, W) float32, from those of frames."""
+    def over(self, labels: np.ndarray) -> Frames:
+        """The same frames of a panorama of labels (H, 2H): they are picked, not mixed."""
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
+        """The panorama's logits, from those of frames."""
 
 
-def make_frames(
-    image: np.ndarray, strategy: Strategy, size: int, trajectory: Trajectory, labels: bool = False
-) -> Frames:
+@dataclass(frozen=True)
+class Fused:
+    """An object's logits on the panorama: in a region, (rows, columns) float32; below 0 elsewhere."""
+
+    region: Region
+    logits: np.ndarray
+
+
+def make_frames(image: np.ndarray, strategy: Strategy, size: int, trajectory: Trajectory) -> Frames:
     """A panorama as frames.
 
     Args:
-        image: (H, 2H, 3) uint8, or with ``labels`` (H, 2H) uint8 or uint16, picked and not mixed.
+        image: (H, 2H, 3) uint8.
         strategy: how it is cut.
         size: side of a frame, in pixels.
         trajectory: of the scan.
-        labels: see ``image``.
     """
-    if strategy == "scan":
-        return ScanFrames(image, size, trajectory, labels)
-    return (DirectFrames if strategy == "direct" else PatchFrames)(image, size, labels)
+    if strategy == "direct":
+        return DirectFrames(image, size)
+    return (
+        PatchFrames(image, size) if strategy == "patches" else ViewFrames(image, size, trajectory)
+    )
+
+
+def nearness(frames: Frames, directions: np.ndarray) -> np.ndarray:
+    """How near each frame's centre it sees directions (P, 3): (F, P), 1 there, 0 at its border."""
+    near = np.zeros((len(frames), len(directions)))
+    for i in range(len(frames)):
+        off_centre = np.abs(frames.locate(i, directions) / (frames.size / 2) - 1).max(1)
+        near[i] = np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
+    return near
 
 
 def cover(frames: Frames, directions: np.ndarray) -> list[int]:
@@ -73,10 +97,7 @@ def cover(frames: Frames, directions: np.ndarray) -> list[int]:
     Greedy, as the best first: each frame counts for a direction the more, the nearer its centre it
     is seen there. What lies at the rim of all frames is left out.
     """
-    near = np.zeros((len(frames), len(directions)))
-    for i in range(len(frames)):
-        off_centre = np.abs(frames.locate(i, directions) / (frames.size / 2) - 1).max(1)
-        near[i] = np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
+    near = nearness(frames, directions)
     chosen: list[int] = []
     left = np.ones(len(directions), bool)
     while left.any():
@@ -92,37 +113,49 @@ def cover(frames: Frames, directions: np.ndarray) -> list[int]:
     return chosen
 
 
-class ScanFrames:
-    """Perspective views along a trajectory."""
+class ViewFrames:
+    """Perspective views: those of a trajectory, and others that are asked for."""
 
     def __init__(
         self, image: np.ndarray, size: int, trajectory: Trajectory, labels: bool = False
     ) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
         self.size, self.trajectory = size, trajectory
-        self._renderer = ViewRenderer(image, size, trajectory.fov, labels)
+        self.views = list(trajectory.views)
+        self._renderer = ViewRenderer(image, size, labels)
 
     def __len__(self) -> int:
         return len(self.trajectory)
 
+    def turned(self, view: View) -> int:
+        """The frame, beside those of the trajectory, that is a view."""
+        if view not in self.views:
+            self.views.append(view)
+        return self.views.index(view)
+
     def render(self, index: int) -> np.ndarray:
-        return self._renderer.render(self.trajectory.views[index])
+        return self._renderer.render(self.views[index], keep=index < len(self))
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
-        view = self.trajectory.views[index]
-        pixels = direction_to_view(directions, view, self.size, self.trajectory.fov)
-        seen = sees(view, directions, self.trajectory.fov)
-        return np.where(seen[:, None], pixels, np.nan)
+        view = self.views[index]
+        pixels = direction_to_view(directions, view, self.size)
+        return np.where(sees(view, directions)[:, None], pixels, np.nan)
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return self.trajectory.window(self.trajectory.nearest(direction))
 
-    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
-        canvas = Canvas(self.panorama_size, fusion)
-        for index, mask in masks:
-            view = self.trajectory.views[index]
-            canvas.add_view(view, mask, self.size, self.trajectory.fov)
-        return canvas.logits()
+    def over(self, labels: np.ndarray) -> Frames:
+        other = ViewFrames(labels, self.size, self.trajectory, labels=True)
+        other.views = self.views
+        return other
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
+        seen = [(self.views[index], mask) for index, mask in masks]
+        region = reached(seen, self.size, self.panorama_size) or Region(0, 0, 1, 1)
+        canvas = Canvas(self.panorama_size, fusion, region)
+        for view, mask in seen:
+            canvas.add_view(view, mask, self.size)
+        return Fused(region, canvas.logits())
 
 
 class DirectFrames:
@@ -146,9 +179,13 @@ class DirectFrames:
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return (0,)
 
-    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+    def over(self, labels: np.ndarray) -> Frames:
+        return DirectFrames(labels, self.size, labels=True)
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         ((_, mask),) = masks
-        return cv2.resize(mask, self.panorama_size, interpolation=cv2.INTER_LINEAR)
+        logits = cv2.resize(mask, self.panorama_size, interpolation=cv2.INTER_LINEAR)
+        return Fused(Region(0, 0, *logits.shape), logits)
 
 
 class PatchFrames:
@@ -206,12 +243,15 @@ class PatchFrames:
         start = int(np.abs(away).max(1).argmin())
         return tuple((start + i) % len(self) for i in range(len(self)))
 
-    def fuse(self, masks: Masks, fusion: Fusion) -> np.ndarray:
+    def over(self, labels: np.ndarray) -> Frames:
+        return PatchFrames(labels, self.size, labels=True)
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         canvas = Canvas(self.panorama_size, fusion)
         for index, mask in masks:
             crop = cv2.resize(mask, (self._crop, self._crop), interpolation=cv2.INTER_LINEAR)
             canvas.add(crop, *self._corners[index], lambda: _crop_nearness(self._crop))
-        return canvas.logits()
+        return Fused(canvas.region, canvas.logits())
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -54,6 +54,21 @@ class FramePrompt:
     mask: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Step:
+    """A frame to look in.
+
+    Attributes:
+        frame: which.
+        prompt: what is pointed at in it; None: memory must find the object.
+        prior: (S / 4, S / 4) bool, where the object is by what was found before; None: not known.
+    """
+
+    frame: int
+    prompt: FramePrompt | None
+    prior: np.ndarray | None = None
+
+
 def _nearest_candidate(candidates: np.ndarray, qualities: np.ndarray, prior: np.ndarray) -> int:
     """The mask (M, h, w) of M that is best by its predicted quality and by its overlap with a prior.
 
@@ -63,6 +78,13 @@ def _nearest_candidate(candidates: np.ndarray, qualities: np.ndarray, prior: np.
     shared = (found & prior).sum((1, 2))
     overlap = shared / np.maximum((found | prior).sum((1, 2)), 1)
     return int((qualities + overlap).argmax())
+
+
+class Traversal(Protocol):
+    """A way through frames, see :mod:`sap_ros.core.traversal`."""
+
+    def next(self, found: Mapping[int, FrameMask]) -> Step | None:
+        """The next step, by what was found so far; None: that is all."""
 
 
 class ObjectMemory:
@@ -140,6 +162,45 @@ def track(
 
 
 @torch.inference_mode()
+def explore(
+    model: Model,
+    features: Callable[[int], Features],
+    traversal: Traversal,
+    visited: Callable[[int], None] = lambda _: None,
+    memory: ObjectMemory | None = None,
+) -> dict[int, FrameMask]:
+    """Finds an object in frames that are chosen one by one, by what was found in those before.
+
+    Args:
+        model: the model.
+        features: features of a frame.
+        traversal: chooses the frames.
+        visited: told of each frame when it is done.
+        memory: takes the prompted frames, for :func:`follow`.
+
+    Returns:
+        The mask of every frame that was visited, in order.
+
+    Raises:
+        ValueError: the first frame is not prompted.
+    """
+    bank = ObjectMemory()
+    found: dict[int, FrameMask] = {}
+    while (step := traversal.next(found)) is not None:
+        if not found and step.prompt is None:
+            raise ValueError("the first frame to visit is not prompted: no click, box or mask")
+        i = len(found)
+        found[step.frame], entry = _decode(
+            model, features(step.frame), i, i + 1, bank.bank, step.prompt, step.prior
+        )
+        bank.write(i, entry, step.prompt is not None)
+        if memory is not None and step.prompt is not None:
+            memory.write(memory.condense(), entry, prompted=True)
+        visited(step.frame)
+    return found
+
+
+@torch.inference_mode()
 def follow(
     model: Model,
     features: Callable[[int], Features],
@@ -147,7 +208,7 @@ def follow(
     memory: ObjectMemory,
     prompts: Mapping[int, FramePrompt],
     priors: Mapping[int, np.ndarray],
-    accept: Callable[[FrameMask], bool],
+    accept: Callable[[int, FrameMask], bool],
     visited: Callable[[int], None] = lambda _: None,
 ) -> dict[int, FrameMask]:
     """Finds an object in frames of the next panorama, from what is remembered of it.
@@ -160,7 +221,7 @@ def follow(
         prompts: what is known of where it is, by frame; decoded in place of memory.
         priors: its last mask (S / 4, S / 4) bool, by frame: of the candidates of a prompted frame,
             the one is taken that agrees with it.
-        accept: whether a mask may be the object's; one that may not is as if it were absent.
+        accept: whether a mask of a frame may be the object's; one that may not is as if it were absent.
         visited: told of each frame when it is done.
 
     Returns:
@@ -178,7 +239,7 @@ def follow(
             prompts.get(frame),
             priors.get(frame),
         )
-        if mask.presence > 0 and accept(mask):
+        if mask.presence > 0 and accept(frame, mask):
             memory.write(i, entry, prompted=False)
         else:
             mask = FrameMask(np.full_like(mask.logits, NO_OBJECT), mask.quality, mask.presence)

@@ -96,8 +96,8 @@ def _pixel(text: str) -> Click:
 def _views(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The views of the scan with the published masks on them."""
     trajectory, side = Trajectory(), 256
-    of_image = ViewRenderer(image, side, trajectory.fov)
-    of_labels = ViewRenderer(labels, side, trajectory.fov, labels=True)
+    of_image = ViewRenderer(image, side)
+    of_labels = ViewRenderer(labels, side, labels=True)
     return contact_sheet(
         [
             (of_image.render(view), of_labels.render(view), f"view {i}")

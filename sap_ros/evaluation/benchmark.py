@@ -48,7 +48,7 @@ class Method:
     strategy: Strategy = "scan"
     prompt: PromptKind = "clicks"
     overlap: float = 0.5
-    order: Order = "column"
+    order: Order = "column_first"
     fusion: FusionChoice = "auto"
     click_frames: ClickFrames = "all"
 

@@ -191,10 +191,10 @@ def _picture(image: np.ndarray, true: np.ndarray, found: np.ndarray) -> np.ndarr
     radius = math.degrees(math.sqrt(thing.solid_angle / math.pi))
     fov = min(110.0, max(40.0, 5 * radius))
     azimuth, elevation = sphere.direction_to_angles(thing.direction)
-    view = View(float(azimuth), float(elevation))
+    view = View(float(azimuth), float(elevation), fov)
     kinds = (true & found) + 2 * (true & ~found) + 3 * (found & ~true).astype(np.uint8)
-    picture = ViewRenderer(image, _SIDE, fov).render(view).astype(np.float32)
-    shown = ViewRenderer(kinds.astype(np.uint8), _SIDE, fov, labels=True).render(view)
+    picture = ViewRenderer(image, _SIDE).render(view).astype(np.float32)
+    shown = ViewRenderer(kinds.astype(np.uint8), _SIDE, labels=True).render(view)
     for kind, colour in ((1, _RIGHT), (2, _MISSED), (3, _EXCESS)):
         picture[shown == kind] = 0.5 * picture[shown == kind] + 0.5 * np.array(colour)
     return picture.astype(np.uint8)

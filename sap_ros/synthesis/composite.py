@@ -131,7 +131,7 @@ def paste(
     directions = sphere.pixel_to_direction(pixels, (width, height))
     # direction_to_view's focal length for this field of view, on a grid of side + 1 pixels.
     fov = math.degrees(2 * half_extent)
-    offset = direction_to_view(directions, View(azimuth, elevation), side + 1, fov) - (side + 1) / 2
+    offset = direction_to_view(directions, View(azimuth, elevation, fov), side + 1) - (side + 1) / 2
     cos, sin = math.cos(roll), math.sin(roll)
     h, w = patch.alpha.shape
     x = offset[..., 0] * cos - offset[..., 1] * sin + w / 2 - 0.5

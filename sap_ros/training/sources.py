@@ -117,8 +117,8 @@ class Panoramas:
         if self.scan:
             pitch = rng.choice([-np.pi / 4, 0, np.pi / 4]) + round(rng.uniform(-0.2, 0.2), 2)
             view = View(-2 * np.pi * rng.integers(64) / 64, round(pitch, 2))
-            picture = ViewRenderer(image, size, 90.0).render(view)
-            labels = ViewRenderer(instances, size, 90.0, labels=True).render(view)
+            picture = ViewRenderer(image, size).render(view)
+            labels = ViewRenderer(instances, size, labels=True).render(view)
         else:
             i = int(rng.integers(24))
             picture = PatchFrames(image, size).render(i)
@@ -169,21 +169,18 @@ class Panoramas:
         objects: int,
         rng: Generator,
     ) -> Window | None:
-        trajectory, fov = self.trajectory, self.trajectory.fov
+        trajectory = self.trajectory
         loop = trajectory.window(trajectory.nearest(middle))
         chosen = [trajectory.views[loop[i]] for i in _run(len(loop), views, rng)]
-        of_image, of_labels = (
-            ViewRenderer(image, size, fov),
-            ViewRenderer(instances, size, fov, labels=True),
-        )
+        of_image, of_labels = ViewRenderer(image, size), ViewRenderer(instances, size, labels=True)
         labels = np.stack([of_labels.render(view) for view in chosen])
         ids = _asked(labels[0], objects, rng)
         clicks, seen = np.zeros((views, len(ids), 2)), np.zeros((views, len(ids)), bool)
         for k, i in enumerate(ids):
-            ray = view_to_direction(click_on(labels[0] == i, rng), chosen[0], size, fov)
+            ray = view_to_direction(click_on(labels[0] == i, rng), chosen[0], size)
             for j, view in enumerate(chosen):
-                seen[j, k] = sees(view, ray, fov)
-                clicks[j, k] = np.nan_to_num(direction_to_view(ray, view, size, fov))
+                seen[j, k] = sees(view, ray)
+                clicks[j, k] = np.nan_to_num(direction_to_view(ray, view, size))
         images = np.stack([of_image.render(view) for view in chosen])
         return _window(images, labels[:, None] == ids[None, :, None, None], clicks, seen)
 

@@ -23,9 +23,9 @@ def _position_panorama(size):
 @given(sizes, views, st.integers(136, 200))  # not so small that the panorama is reduced
 @settings(max_examples=30)
 def test_a_view_shows_each_direction_where_it_is(size, view, side):
-    shown = ViewRenderer(_position_panorama(size), side, 90).render(view).astype(float)
+    shown = ViewRenderer(_position_panorama(size), side).render(view).astype(float)
     v, u = np.mgrid[:side, :side] + 0.5
-    true = view_to_direction(np.stack([u, v], -1), view, side, 90)
+    true = view_to_direction(np.stack([u, v], -1), view, side)
     pixel = 2 * np.pi / size[0]  # angle of a panorama pixel at the equator
     assert sphere.angle_between(shown, true).max() < 0.05 * pixel
 
@@ -39,14 +39,14 @@ def test_a_fused_mask_lies_where_the_view_saw_it(size, view, grid):
     for axis in (0, 1):
         mask = np.repeat(ramp[None] if axis == 0 else ramp[:, None], grid, axis=axis)
         canvas = Canvas(size)
-        canvas.add_view(view, mask.astype(np.float32), side, 90)
+        canvas.add_view(view, mask.astype(np.float32), side)
         fused = canvas.logits()
         v, u = np.mgrid[: size[1], : size[0]] + 0.5
         directions = sphere.pixel_to_direction(np.stack([u, v], -1), size)
         x, y, z = np.moveaxis(directions @ view.rotation, -1, 0)
         focal = (side - 1) / 2
         true = (x if axis == 0 else y) / np.where(z > 0, z, np.nan) * focal + side / 2
-        inner = sees(view, directions, 90, slack=-side / grid / side)
+        inner = sees(view, directions, slack=-side / grid / side)
         assert inner.any()
         assert np.abs(fused - true)[inner].max() < 0.05
 
@@ -55,7 +55,7 @@ def test_a_fused_mask_lies_where_the_view_saw_it(size, view, grid):
 def test_all_views_together_leave_no_gap(size):
     canvas = Canvas(size)
     for view in TRAJECTORY.views:
-        canvas.add_view(view, np.zeros((16, 16), np.float32), 64, 90)
+        canvas.add_view(view, np.zeros((16, 16), np.float32), 64)
     assert (canvas.logits() == 0).all()
 
 
@@ -63,12 +63,12 @@ def test_all_views_together_leave_no_gap(size):
 @settings(max_examples=20)
 def test_one_view_covers_what_it_sees_and_nothing_else(size, view):
     canvas = Canvas(size)
-    canvas.add_view(view, np.zeros((16, 16), np.float32), 256, 90)
+    canvas.add_view(view, np.zeros((16, 16), np.float32), 256)
     v, u = np.mgrid[: size[1], : size[0]] + 0.5
     directions = sphere.pixel_to_direction(np.stack([u, v], -1), size)
     covered = canvas.logits() == 0
-    assert covered[sees(view, directions, 90)].all()
-    assert not covered[~sees(view, directions, 90, slack=0.01)].any()
+    assert covered[sees(view, directions)].all()
+    assert not covered[~sees(view, directions, slack=0.01)].any()
 
 
 @given(st.integers(0, 7), views)
@@ -77,8 +77,8 @@ def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     image = rng.integers(0, 256, (256, 512, 3), np.uint8)
     turned = np.roll(image, 64 * columns, axis=1)
     other = View(view.yaw - 2 * np.pi * columns / 8, view.pitch)
-    a = ViewRenderer(image, 64, 90).render(view)
-    b = ViewRenderer(turned, 64, 90).render(other)
+    a = ViewRenderer(image, 64).render(view)
+    b = ViewRenderer(turned, 64).render(other)
     np.testing.assert_array_equal(a, b)
 
 
@@ -86,8 +86,8 @@ def test_the_maximum_wins_and_the_mean_prefers_the_centre():
     size, a, b = (512, 256), View(0, 0), View(np.pi / 4, 0)
     canvas, mean = Canvas(size), Canvas(size, "weighted")
     for target in (canvas, mean):
-        target.add_view(a, np.full((16, 16), 4, np.float32), 64, 90)
-        target.add_view(b, np.full((16, 16), -4, np.float32), 64, 90)
+        target.add_view(a, np.full((16, 16), 4, np.float32), 64)
+        target.add_view(b, np.full((16, 16), -4, np.float32), 64)
     # A quarter to the left of forward: at a's border, at b's centre.
     at = (127, 256 - 62)
     assert canvas.logits()[at] == 4
@@ -98,21 +98,21 @@ def test_the_maximum_wins_and_the_mean_prefers_the_centre():
 def test_where_no_view_looked_there_is_no_object():
     for fusion in ("max", "weighted"):
         canvas = Canvas((512, 256), fusion)
-        canvas.add_view(View(0, 0), np.ones((8, 8), np.float32), 64, 90)
+        canvas.add_view(View(0, 0), np.ones((8, 8), np.float32), 64)
         assert canvas.logits()[128, 0] == NO_OBJECT
         assert canvas.logits()[128, 256] == pytest.approx(1)
 
 
 def test_labels_are_picked_not_mixed():
     labels = np.random.default_rng(0).choice(np.array([0, 7, 300], np.uint16), (256, 512))
-    shown = ViewRenderer(labels, 128, 90, labels=True).render(View(0.3, 0.5))
+    shown = ViewRenderer(labels, 128, labels=True).render(View(0.3, 0.5))
     assert set(np.unique(shown)) <= {0, 7, 300}
 
 
 def test_a_fine_panorama_does_not_alias():
     stripes = np.zeros((1024, 2048, 3), np.uint8)
     stripes[:, ::2] = 255
-    shown = ViewRenderer(stripes, 64, 90).render(View(0, 0))
+    shown = ViewRenderer(stripes, 64).render(View(0, 0))
     assert abs(shown.astype(int) - 127).max() < 20
 
 

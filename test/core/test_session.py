@@ -143,7 +143,10 @@ def test_what_is_not_there_is_said(random_model, panorama):
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
-        ({"strategy": "spiral"}, "'spiral'; it must be one of scan, direct, patches"),
+        (
+            {"strategy": "spiral"},
+            "'spiral'; it must be one of auto, gimbal, frontier, scan, direct, patches",
+        ),
         ({"fusion": "mean"}, "'mean'"),
         ({"click_frames": "last"}, "'last'"),
     ],

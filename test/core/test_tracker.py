@@ -24,7 +24,7 @@ def tiny():
 def frames(panorama, tmp_path_factory):
     """Six views of a scan, and the folder of JPEGs that the predictor reads."""
     folder = tmp_path_factory.mktemp("frames")
-    renderer = ViewRenderer(panorama, SIZE, 90)
+    renderer = ViewRenderer(panorama, SIZE)
     for i, view in enumerate(Trajectory().views[:COUNT]):
         Image.fromarray(renderer.render(view)).save(folder / f"{i:05d}.jpg", quality=95)
     return folder, [np.array(Image.open(folder / f"{i:05d}.jpg")) for i in range(COUNT)]
@@ -78,7 +78,7 @@ def test_masks_equal_those_of_sam2s_predictor(tiny, frames, clicks):
 
 
 def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panorama):
-    renderer = ViewRenderer(panorama, 64, 90)
+    renderer = ViewRenderer(panorama, 64)
     views = Trajectory().views
     encoded = []
 
