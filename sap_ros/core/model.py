@@ -215,14 +215,19 @@ class Decoded:
         qualities: (N, M) predicted IoU of each.
         best: (N, 1, S / 4, S / 4), the candidate of the highest quality.
         presence: (N, 1) logit of the object being in the view.
-        memory: what SAM 2 remembers of this view.
+        remembered: what SAM 2 remembers of this view; without ``maskmem_features`` where its memory
+            has not been encoded, see :func:`remember`.
+        full: (N, 1, S, S), ``best`` in the view's size.
+        prompted: points were given.
     """
 
     masks: Tensor
     qualities: Tensor
     best: Tensor
     presence: Tensor
-    memory: dict[str, Any]
+    remembered: dict[str, Any]
+    full: Tensor
+    prompted: bool
 
 
 def decode_view(
@@ -269,8 +274,21 @@ def decode_view(
         prev_sam_mask_logits=corrected,
     )
     masks, _, qualities, best, full, out["obj_ptr"], presence = heads
-    sam._encode_memory_in_output(features.maps, features.sizes, points, True, full, presence, out)
-    return Decoded(masks, qualities, best, presence, out)
+    return Decoded(masks, qualities, best, presence, out, full, points is not None)
+
+
+def remember(sam: SAM2Base, features: Features, decoded: Decoded) -> dict[str, Any]:
+    """Encodes the memory of a view that was decoded; what SAM 2 reads of it in later ones."""
+    sam._encode_memory_in_output(
+        features.maps,
+        features.sizes,
+        decoded.prompted or None,
+        True,
+        decoded.full,
+        decoded.presence,
+        decoded.remembered,
+    )
+    return decoded.remembered
 
 
 class Model:
@@ -297,6 +315,7 @@ class Model:
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self._positions: list[Tensor] | None = None
+        self._memory_positions: list[Tensor] | None = None
 
     def precision(self) -> AbstractContextManager[Any]:
         """bf16 autocast on a GPU that has it, else nothing: fp32."""
@@ -314,6 +333,20 @@ class Model:
         ):  # they depend on the size alone: five times the features' memory
             self._positions = positions
         return Features(maps, sizes)
+
+    def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]:
+        """:func:`remember`, kept as SAM 2 keeps it: in bfloat16, the positional encodings once."""
+        with self.precision():
+            entry = remember(self.sam, features, decoded)
+        if self._memory_positions is None:
+            self._memory_positions = entry["maskmem_pos_enc"]
+        pointer = entry["obj_ptr"]
+        return {
+            # Rounded as SAM 2 does, then in the type that is computed with.
+            "maskmem_features": entry["maskmem_features"].to(torch.bfloat16).to(pointer.dtype),
+            "maskmem_pos_enc": self._memory_positions,
+            "obj_ptr": pointer,
+        }
 
     @property
     def positions(self) -> list[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import cv2
@@ -71,14 +71,15 @@ class ViewRenderer:
             keep: keeps its look-up table, which serves all views of its pitch: for those of a scan.
         """
         level = self._level(view.fov)
-        shift, fraction = _yaw_shift(view.yaw, level.width)
+        height, width = level.image.shape[:2]
         table = _render_table if keep else _render_table.__wrapped__
-        coarse, fine = table(
-            view.pitch, fraction, self.size, view.fov, (level.width, level.width // 2)
-        )
-        window = level.twice[:, shift : shift + level.width + 2]
+        shift, fraction = _yaw_shift(view.yaw, width)
+        here = View(-2 * np.pi * fraction / width, view.pitch, view.fov)
+        region = _surroundings(here, self.size, width, height)
+        coarse, fine = table(here, self.size, region, (width, height))
+        moved = Region(region.top, region.left + shift, region.rows, region.columns)
         how = cv2.INTER_NEAREST if self._labels else cv2.INTER_LINEAR
-        return cv2.remap(window, coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.remap(level.cut(moved), coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
 
     def _level(self, fov: float) -> _Level:
         fitting = self.size * 360 / fov
@@ -95,43 +96,40 @@ class ViewRenderer:
 
 
 class _Level:
-    """A panorama from which any yaw can be cut out."""
+    """A panorama of which any part can be cut out, across the seam and the poles."""
 
     def __init__(self, image: np.ndarray) -> None:
-        self.width = image.shape[1]
+        self.image = image
+
+    def cut(self, region: Region) -> np.ndarray:
+        """A region that may reach a row beyond the poles, if it does over the whole width."""
+        width = self.image.shape[1]
+        left = region.left % width
+        if region.columns > width:
+            return self._twice[:, left : left + region.columns]
+        rows = self.image[region.top : region.top + region.rows]
+        if left + region.columns <= width:
+            return rows[:, left : left + region.columns]
+        return np.concatenate([rows[:, left:], rows[:, : left + region.columns - width]], axis=1)
+
+    @cached_property
+    def _twice(self) -> np.ndarray:
         # Written twice side by side, every yaw is a window of it; a row beyond each pole continues
         # the image on the opposite meridian.
-        height, width = image.shape[:2]
-        self.twice = np.empty((height + 2, 2 * width + 2, *image.shape[2:]), image.dtype)
+        height, width = self.image.shape[:2]
+        twice = np.empty((height + 2, 2 * width + 2, *self.image.shape[2:]), self.image.dtype)
         for left in (0, width):
-            self.twice[1:-1, left : left + width] = image
+            twice[1:-1, left : left + width] = self.image
             for row in (0, -1):
-                self.twice[row, left : left + width] = np.roll(image[row], width // 2, axis=0)
-        self.twice[:, 2 * width :] = self.twice[:, :2]
+                twice[row, left : left + width] = np.roll(self.image[row], width // 2, axis=0)
+        twice[:, 2 * width :] = twice[:, :2]
+        return twice
 
 
 def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
     """A yaw as a shift of the panorama to the right: whole pixels in [0, width), and the rest."""
     shift = round(-yaw / (2 * np.pi) * width, 6) % width
     return int(shift) % width, shift - int(shift)
-
-
-@lru_cache(maxsize=16)
-def _render_table(
-    pitch: float, fraction: float, size: int, fov: float, panorama: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """cv2.remap's fixed-point tables of a view at yaw 0 into a panorama with one more row above it.
-
-    The panorama is read from the column that the yaw's whole shift moved to 0.
-    """
-    v, u = np.mgrid[:size, :size] + 0.5
-    directions = view_to_direction(np.stack([u, v], -1), View(0.0, pitch, fov), size)
-    pixels = sphere.direction_to_pixel(directions, panorama)
-    # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
-    x = pixels[..., 0] + fraction - 0.5
-    x = np.where(x < 0, x + panorama[0], x)
-    y = pixels[..., 1] - 0.5 + 1
-    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,32 @@ class Region:
         rows = image[self.top : self.top + self.rows]
         for here, there in self.parts(image.shape[1]):
             rows[:, there] = values[:, here]
+
+
+def _surroundings(view: View, size: int, width: int, height: int) -> Region:
+    """The part of a panorama that a view of ``size`` pixels is rendered from.
+
+    Where that is all round, it is two columns wider than the panorama and a row higher at each end.
+    """
+    left, right = _column_span(view, size, width)
+    if right - left > width // 2:
+        return Region(-1, 0, height + 2, width + 2)
+    top, bottom = _row_span(view, size, height)
+    return Region(top, left, bottom - top, right - left)
+
+
+@lru_cache(maxsize=16)
+def _render_table(
+    view: View, size: int, region: Region, panorama: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """cv2.remap's fixed-point tables of a view into a region of a panorama."""
+    v, u = np.mgrid[:size, :size] + 0.5
+    directions = view_to_direction(np.stack([u, v], -1), view, size)
+    pixels = sphere.direction_to_pixel(directions, panorama)
+    # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
+    x = np.mod(pixels[..., 0] - 0.5 - region.left, panorama[0])
+    y = pixels[..., 1] - 0.5 - region.top
+    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
 
 
 class Canvas:

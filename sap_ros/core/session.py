@@ -113,6 +113,7 @@ class PanoramaSession:
         self.framing = framing or Framing()
         self._frames: Frames | None = None
         self._features: dict[int, Features] = {}
+        self._encodings = 0
         self._objects: dict[int, _Object] = {}
         self._size: tuple[int, int] | None = None
 
@@ -131,7 +132,7 @@ class PanoramaSession:
     @property
     def encoded(self) -> int:
         """How many frames of this panorama have been encoded."""
-        return len(self._features)
+        return self._encodings
 
     def set_image(self, image: np.ndarray) -> None:
         """Takes a panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096, that has to do with none before.
@@ -161,6 +162,7 @@ class PanoramaSession:
         self._frames = make_frames(image, self.strategy, self.model.image_size, self.trajectory)
         self._size = image.shape[1], image.shape[0]
         self._features.clear()
+        self._encodings = 0
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Adds an object; or corrects the one that has the prompt's id.
@@ -478,6 +480,7 @@ class PanoramaSession:
     def _encoded(self, frame: int) -> Features:
         if frame not in self._features:
             assert self._frames is not None
+            self._encodings += 1
             self._features[frame] = self.model.encode(self._frames.render(frame))
         return self._features[frame]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 
@@ -20,6 +21,10 @@ from sap_ros.core.projection import NO_OBJECT
 
 # How far back SAM 2 reads object pointers (masks: six frames); older frames are forgotten.
 _RECENT = 16
+# How far an object may have moved in a frame from one panorama to the next, as a share of its side.
+_MOTION = 0.125
+# Frames whose memory nobody has read, at most.
+_UNREAD = 6
 # Clicked frames kept at most: those that see one click, and those of a few corrections.
 _CONDITIONING = 12
 
@@ -69,15 +74,29 @@ class Step:
     prior: np.ndarray | None = None
 
 
-def _nearest_candidate(candidates: np.ndarray, qualities: np.ndarray, prior: np.ndarray) -> int:
-    """The mask (M, h, w) of M that is best by its predicted quality and by its overlap with a prior.
+def _nearest_candidate(
+    candidates: np.ndarray, qualities: np.ndarray, prior: np.ndarray, reach: float
+) -> int:
+    """The mask (M, h, w) of M that is best by its predicted quality and by its likeness to a prior.
 
-    A part and the whole are both good answers to a click; in a stream it is to be the same one.
+    A part and the whole are both good answers to a click; in a stream it is to be the same one. The
+    prior (h, w) may be moved by up to ``reach`` of its side to lie on the mask.
     """
-    found = candidates > 0
-    shared = (found & prior).sum((1, 2))
-    overlap = shared / np.maximum((found | prior).sum((1, 2)), 1)
-    return int((qualities + overlap).argmax())
+    worth = []
+    for mask, quality in zip(candidates > 0, qualities, strict=True):
+        limit = reach * len(prior)
+        off = np.clip(_centre(mask) - _centre(prior), -limit, limit)
+        moved = np.array([[1, 0, off[0]], [0, 1, off[1]]])
+        there = cv2.warpAffine(prior.astype(np.uint8), moved, prior.shape, flags=cv2.INTER_NEAREST)
+        shared, either = (mask & (there > 0)).sum(), (mask | (there > 0)).sum()
+        worth.append(quality + shared / max(either, 1))
+    return int(np.argmax(worth))
+
+
+def _centre(mask: np.ndarray) -> np.ndarray:
+    """The mean pixel (u, v) of a mask; its middle where it is empty."""
+    v, u = np.nonzero(mask)
+    return np.array([u.mean(), v.mean()] if len(u) else [len(mask) / 2, len(mask) / 2])
 
 
 class Traversal(Protocol):
@@ -87,36 +106,54 @@ class Traversal(Protocol):
         """The next step, by what was found so far; None: that is all."""
 
 
+Remembered = Callable[[], dict[str, Any]]
+
+
 class ObjectMemory:
     """What is remembered of one object: prompted frames, and those it was seen in last.
 
-    Its size is bounded, however many frames are visited.
+    Its size is bounded, however many frames are visited. A frame's memory is encoded when it is read
+    first: an object that is pointed at in every frame costs no memory at all.
     """
 
     def __init__(self) -> None:
-        self.bank: Memory = empty_memory()
+        self._prompted: dict[int, dict[str, Any] | Remembered] = {}
+        self._seen: dict[int, dict[str, Any] | Remembered] = {}
 
     def __len__(self) -> int:
-        return sum(len(frames) for frames in self.bank.values())
+        return len(self._prompted) + len(self._seen)
 
-    def write(self, index: int, entry: dict[str, Any], prompted: bool) -> None:
-        """Remembers a frame; ``entry`` as SAM 2 writes it."""
-        name = "cond_frame_outputs" if prompted else "non_cond_frame_outputs"
-        self.bank[name][index] = entry
+    def write(self, index: int, entry: Remembered, prompted: bool) -> None:
+        """Remembers a frame; ``entry`` gives what SAM 2 reads of it."""
+        (self._prompted if prompted else self._seen)[index] = entry
+
+    def read(self) -> Memory:
+        """All of it, as SAM 2 reads it."""
+        return {
+            "cond_frame_outputs": _read(self._prompted),
+            "non_cond_frame_outputs": _read(self._seen),
+        }
 
     def condense(self) -> int:
         """Forgets what SAM 2 would not read any more and numbers the rest anew, from 0.
 
         Prompted frames come first. Returns the index of the next frame.
         """
-        prompted, seen = self.bank["cond_frame_outputs"], self.bank["non_cond_frame_outputs"]
-        first = [prompted[i] for i in sorted(prompted)][-_CONDITIONING:]
-        then = [seen[i] for i in sorted(seen)][-_RECENT:]
-        self.bank = {
-            "cond_frame_outputs": dict(enumerate(first)),
-            "non_cond_frame_outputs": dict(enumerate(then, len(first))),
-        }
+        first = [self._prompted[i] for i in sorted(self._prompted)][-_CONDITIONING:]
+        then = [self._seen[i] for i in sorted(self._seen)][-_RECENT:]
+        # What was never read holds the frame's features: a few of them are enough.
+        unread = [entry for entry in then if callable(entry)][:-_UNREAD]
+        then = [entry for entry in then if entry not in unread]
+        self._prompted = dict(enumerate(first))
+        self._seen = dict(enumerate(then, len(first)))
         return len(self)
+
+
+def _read(part: dict[int, dict[str, Any] | Remembered]) -> dict[int, dict[str, Any]]:
+    """Frames' memories, encoded where they have not been; they are kept so."""
+    entries = {i: entry() if callable(entry) else entry for i, entry in part.items()}
+    part.update(entries)
+    return entries
 
 
 @torch.inference_mode()
@@ -153,7 +190,7 @@ def track(
     for i in [*prompted, *(i for i in range(len(order)) if order[i] not in prompts)]:
         frame = order[i]
         prompt = prompts.get(frame)
-        found[frame], entry = _decode(model, features(frame), i, len(order), bank.bank, prompt)
+        found[frame], entry = _decode(model, features(frame), i, len(order), bank, prompt)
         bank.write(i, entry, prompt is not None)
         if memory is not None and prompt is not None:
             memory.write(memory.condense(), entry, prompted=True)
@@ -191,7 +228,7 @@ def explore(
             raise ValueError("the first frame to visit is not prompted: no click, box or mask")
         i = len(found)
         found[step.frame], entry = _decode(
-            model, features(step.frame), i, i + 1, bank.bank, step.prompt, step.prior
+            model, features(step.frame), i, i + 1, bank, step.prompt, step.prior
         )
         bank.write(i, entry, step.prompt is not None)
         if memory is not None and step.prompt is not None:
@@ -235,9 +272,10 @@ def follow(
             features(frame),
             i,
             i + _RECENT,
-            memory.bank,
+            memory,
             prompts.get(frame),
             priors.get(frame),
+            _MOTION,
         )
         if mask.presence > 0 and accept(frame, mask):
             memory.write(i, entry, prompted=False)
@@ -253,11 +291,12 @@ def _decode(
     features: Features,
     index: int,
     count: int,
-    bank: Memory,
+    memory: ObjectMemory,
     prompt: FramePrompt | None,
     prior: np.ndarray | None = None,
-) -> tuple[FrameMask, dict[str, Any]]:
-    """Decodes a frame; its mask, and what is to be remembered of it."""
+    reach: float = 0.0,
+) -> tuple[FrameMask, Remembered]:
+    """Decodes a frame; its mask, and what gives the memory of it."""
     points, mask = None, None
     if prompt is not None and len(prompt.points):
         coords, labels = (
@@ -266,19 +305,12 @@ def _decode(
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
     if prompt is not None and prompt.mask is not None:
         mask = torch.from_numpy(prompt.mask[None, None]).to(model.device).float()
+    read = memory.read() if prompt is None else empty_memory()  # a prompt is decoded alone
     with model.precision():
-        view = decode_view(model.sam, features, model.positions, index, count, bank, points, mask)
-    # SAM 2 keeps memory in bfloat16; it is rounded so here too, then used in the compute type.
-    pointer = view.memory["obj_ptr"]
-    rounded = view.memory["maskmem_features"].to(torch.bfloat16)
-    entry = {
-        "maskmem_features": rounded.to(pointer.dtype),
-        "maskmem_pos_enc": view.memory["maskmem_pos_enc"],
-        "obj_ptr": pointer,
-    }
+        view = decode_view(model.sam, features, model.positions, index, count, read, points, mask)
     logits, quality = view.best[0, 0].float().cpu().numpy(), view.qualities.max().item()
     if prior is not None and prompt is not None:
         candidates, qualities = (t[0].float().cpu().numpy() for t in (view.masks, view.qualities))
-        chosen = _nearest_candidate(candidates, qualities, prior)
+        chosen = _nearest_candidate(candidates, qualities, prior, reach)
         logits, quality = candidates[chosen], float(qualities[chosen])
-    return FrameMask(logits, quality, view.presence.item()), entry
+    return FrameMask(logits, quality, view.presence.item()), lambda: model.remember(features, view)

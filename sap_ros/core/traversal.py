@@ -44,11 +44,11 @@ class Framing:
         ValueError: a value out of its range.
     """
 
-    settled: float = 0.3
+    settled: float = 0.6
     further: int = 0
     margin: float = 1.8
-    widest: float = 100.0
-    zoom: float = 2.0
+    widest: float = 90.0
+    zoom: float = 4.0
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
-from sap_ros.core.model import Features, decode_view, empty_memory
+from sap_ros.core.model import Features, decode_view, empty_memory, remember
 from sap_ros.core.overlay import contact_sheet
 from sap_ros.training.data import Sample
 from sap_ros.training.steps import encode
@@ -41,7 +41,7 @@ def sample_picture(sam: SAM2Base, sample: Sample) -> np.ndarray:
         given = points if views or sample["clicked"][i] else None
         view = decode_view(sam, features, places, i, len(images), memory, given)
         kept = "cond_frame_outputs" if given is not None else "non_cond_frame_outputs"
-        memory[kept][i] = view.memory
+        memory[kept][i] = remember(sam, features, view)
         logits = F.interpolate(view.best.float(), size=images.shape[1:3])[0, 0]
         true.append((images[i], mask.cpu().numpy().astype(np.uint8), "true"))
         found.append((images[i], (logits.cpu().numpy() > 0).astype(np.uint8), "found"))

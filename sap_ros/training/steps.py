@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sap_ros.core.model import Features, decode_view, empty_memory, normalize
+from sap_ros.core.model import Features, decode_view, empty_memory, normalize, remember
 from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.prompts import correction
@@ -129,7 +129,7 @@ def window_loss(
             losses.append(loss)
             of["correction"] += found.max(1).values[present].tolist()
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
-        memory[kept][i] = view.memory
+        memory[kept][i] = remember(sam, features, view)
     figures = {f"window_{name}": float(np.mean(v)) for name, v in of.items() if v}
     return torch.stack(losses).mean(), figures
 
