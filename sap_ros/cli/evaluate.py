@@ -48,7 +48,10 @@ _MODELS = Annotated[
 ]
 _STRATEGIES = Annotated[
     list[str] | None,
-    typer.Option("--strategy", help="scan, direct or patches; several. All when left out."),
+    typer.Option(
+        "--strategy",
+        help="auto, gimbal, frontier, scan, direct, patches; several. auto, scan, direct and patches when left out.",
+    ),
 ]
 _LIMIT = Annotated[int | None, typer.Option(help="The first so many.")]
 _OUT = Annotated[Path, typer.Option(help="Folder to write to; gone on with when it is there.")]
@@ -77,7 +80,7 @@ def images(
     methods = [
         Method(name, cast("Any", chosen), cast("Any", prompt))
         for name in _labelled(model)
-        for chosen in strategy or ["direct", "patches", "scan"]
+        for chosen in strategy or ["direct", "patches", "scan", "auto"]
     ]
     _run(
         _labelled(model), methods, clicks or [1], list(shard_of(samples, shard)), shard, out, device
@@ -171,7 +174,7 @@ def video(
     with Progress(transient=True) as bars:
         for name, source in _labelled(model).items():
             loaded = _load(source, device)
-            for chosen in strategy or ["scan"]:
+            for chosen in strategy or ["auto"]:
                 method = Method(name, cast("Any", chosen), cast("Any", prompt))
                 bar = bars.add_task(name_of(method), total=frames)
                 evaluate_videos(

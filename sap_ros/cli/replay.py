@@ -63,7 +63,7 @@ def replay(
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "cpu",
-    strategy: STRATEGY = "scan",
+    strategy: STRATEGY = "auto",
 ) -> None:
     """Replay a rosbag as the node would answer it, no ROS needed: masks and objects as a bag, a video,
     a table, and a summary."""

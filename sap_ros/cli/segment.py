@@ -9,10 +9,12 @@ import typer
 
 from sap_ros.cli.shared import (
     CHECKPOINT,
+    COARSE,
     DEVICE,
     FUSION,
     MODEL,
     STRATEGY,
+    VIEW_SIZE,
     load_model_with_bar,
     parse_points,
 )
@@ -36,8 +38,10 @@ def segment(
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "cpu",
-    strategy: STRATEGY = "scan",
+    strategy: STRATEGY = "auto",
     fusion: FUSION = "auto",
+    view_size: VIEW_SIZE = None,
+    coarse: COARSE = 0,
 ) -> None:
     """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json."""
     from rich.progress import Progress
@@ -50,9 +54,10 @@ def segment(
     image = read_panorama(panorama)
     prompts = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
-        load_model_with_bar(model, checkpoint, device),
+        load_model_with_bar(model, checkpoint, device, view_size),
         cast("Strategy", strategy),  # wrong ones are said by the session
         fusion=cast("FusionChoice", fusion),
+        coarse=coarse,
     )
     session.set_image(image)
     for prompt in prompts:
@@ -110,7 +115,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_out"),
     model: MODEL = "sap-nano",
     device: DEVICE = "cpu",
-    strategy: STRATEGY = "scan",
+    strategy: STRATEGY = "auto",
 ) -> None:
     """Run the ROS 2 node as its own process, click on a panorama over DDS, show what comes back."""
     try:

@@ -19,7 +19,19 @@ CHECKPOINT = Annotated[
 DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
 STRATEGY = Annotated[
     str,
-    typer.Option(help="scan (the method), direct (the panorama resized) or patches (its crops)."),
+    typer.Option(
+        help="auto: views turned to the object; scan: all views (the paper's method); frontier: those of "
+        "them that the mask runs into; gimbal, direct, patches."
+    ),
+]
+VIEW_SIZE = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of a view, in pixels, a multiple of 32; the model's own when left out."
+    ),
+]
+COARSE = Annotated[
+    int, typer.Option(help="Find objects in views of so many pixels first; 0: at once in full.")
 ]
 FUSION = Annotated[
     str, typer.Option(help="Fusion of the views: max, weighted, or auto, what suits the model.")
@@ -68,7 +80,9 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
     ]
 
 
-def load_model_with_bar(name: str, checkpoint: Path | None, device: str) -> Model:
+def load_model_with_bar(
+    name: str, checkpoint: Path | None, device: str, view_size: int | None = None
+) -> Model:
     """:func:`sap_ros.core.model.load_model`, with a bar while it downloads."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -83,4 +97,4 @@ def load_model_with_bar(name: str, checkpoint: Path | None, device: str) -> Mode
                 bar.append(bars.add_task(f"Downloading {name}", total=size))
             bars.update(bar[0], completed=done)
 
-        return load_model(name, checkpoint, device, progress=show)
+        return load_model(name, checkpoint, device, view_size, progress=show)

@@ -299,6 +299,8 @@ class Model:
         name: what to call it.
         device: a torch device.
         fusion, weak_memory: see :class:`ModelInfo`.
+        compiled: the image encoder is compiled (``torch.compile``). Its input has one shape, so that it
+            is compiled once; prompts and memory, whose lengths vary, go through as they are.
     """
 
     def __init__(
@@ -308,12 +310,17 @@ class Model:
         device: str | torch.device = "cpu",
         fusion: Fusion = "max",
         weak_memory: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.sam = sam.to(self.device).eval()
         self.name, self.fusion, self.weak_memory = name, fusion, weak_memory
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.compiled = compiled
+        self._forward_image = (
+            torch.compile(self.sam.forward_image) if compiled else sam.forward_image
+        )
         self._positions: list[Tensor] | None = None
         self._memory_positions: list[Tensor] | None = None
 
@@ -321,12 +328,23 @@ class Model:
         """bf16 autocast on a GPU that has it, else nothing: fp32."""
         return torch.autocast("cuda", torch.bfloat16) if self._bf16 else nullcontext()
 
+    def resized(self, image_size: int) -> Model:
+        """The same model, its weights shared, for views of another size.
+
+        Raises:
+            ValueError: a size that does not fit.
+        """
+        sam = build_architecture(self.name, image_size)
+        sam.load_state_dict(self.sam.state_dict(), assign=True)
+        return Model(sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled)
+
     @torch.inference_mode()
-    def encode(self, view: np.ndarray) -> Features:
-        """Encodes a view, (S, S, 3) uint8 RGB."""
+    def encode(self, view: np.ndarray | Tensor) -> Features:
+        """Encodes a view, (S, S, 3) RGB: uint8, or a tensor on the model's device, 0 to 255."""
+        pixels = torch.from_numpy(view) if isinstance(view, np.ndarray) else view
         with self.precision():
-            batch = normalize(torch.from_numpy(view)[None].to(self.device))
-            out = self.sam.forward_image(batch)
+            batch = normalize(pixels[None].to(self.device))
+            out = self._forward_image(batch)
             _, maps, positions, sizes = self.sam._prepare_backbone_features(out)
         if (
             self._positions is None
@@ -356,7 +374,7 @@ class Model:
 
 
 def normalize(views: Tensor) -> Tensor:
-    """RGB views (B, S, S, 3) uint8 to SAM 2's input (B, 3, S, S) float32, on the same device."""
+    """RGB views (B, S, S, 3), 0 to 255, to SAM 2's input (B, 3, S, S) float32, on the same device."""
     mean = torch.tensor(_MEAN, device=views.device)
     std = torch.tensor(_STD, device=views.device)
     return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -368,6 +386,7 @@ def load_model(
     device: str | torch.device = "cpu",
     image_size: int | None = None,
     progress: Progress | None = None,
+    compiled: bool = False,
 ) -> Model:
     """Loads a model.
 
@@ -377,6 +396,7 @@ def load_model(
         device: a torch device, such as ``cpu`` or ``cuda:0``.
         image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
         progress: told of a download, as (bytes, all bytes).
+        compiled: see :class:`Model`.
 
     Raises:
         ValueError: an unknown name or device; a damaged file, or one of another architecture.
@@ -394,4 +414,4 @@ def load_model(
     _check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
     info = model_info(name)
-    return Model(sam, name, place, info.fusion, info.weak_memory)
+    return Model(sam, name, place, info.fusion, info.weak_memory, compiled)

@@ -35,7 +35,15 @@ from sap_ros.core.strategies import (
     cover,
     make_frames,
 )
-from sap_ros.core.tracker import FrameMask, FramePrompt, ObjectMemory, explore, follow, track
+from sap_ros.core.tracker import (
+    RECENT,
+    FrameMask,
+    FramePrompt,
+    ObjectMemory,
+    explore,
+    follow,
+    track,
+)
 from sap_ros.core.trajectory import Trajectory, View
 from sap_ros.core.traversal import Framing, Frontier, Gimbal, runs_out
 
@@ -82,6 +90,10 @@ class PanoramaSession:
             ``first`` of the object's order alone (an ablation, of scan and patches).
         following: how objects are followed in a stream.
         framing: how the views of an object are chosen by the strategies that choose them.
+        coarse: coarse to fine: an object is first found in views of so many pixels, and looked for at
+            the model's own size only where it was; 0: at once.
+        recent: how many of an object's last views memory attention reads, beside the prompted ones;
+            its cost grows with them.
 
     Features of a frame are computed when first needed and kept until the image changes: a second
     prompt on the same image encodes nothing. Of earlier panoramas only each object's memory is kept,
@@ -91,12 +103,14 @@ class PanoramaSession:
     def __init__(
         self,
         model: Model,
-        strategy: Strategy = "scan",
+        strategy: Strategy = "auto",
         trajectory: Trajectory | None = None,
         fusion: FusionChoice = "auto",
         click_frames: ClickFrames = "all",
         following: Following | None = None,
         framing: Framing | None = None,
+        coarse: int = 0,
+        recent: int = RECENT,
     ) -> None:
         for name, value, known in (
             ("strategy", strategy, STRATEGIES),
@@ -111,6 +125,14 @@ class PanoramaSession:
         self.trajectory = trajectory or Trajectory()
         self.following = following or Following()
         self.framing = framing or Framing()
+        if not 0 <= recent <= RECENT:
+            raise ValueError(f"recent is {recent}; it must lie between 0 and {RECENT}")
+        self.coarse, self.recent = coarse, recent
+        self._finder: PanoramaSession | None = None
+        if coarse and strategy in ("auto", "gimbal", "frontier", "scan"):
+            self._finder = PanoramaSession(
+                model.resized(coarse), "frontier", self.trajectory, fusion, framing=self.framing
+            )
         self._frames: Frames | None = None
         self._features: dict[int, Features] = {}
         self._encodings = 0
@@ -159,9 +181,13 @@ class PanoramaSession:
 
     def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
-        self._frames = make_frames(image, self.strategy, self.model.image_size, self.trajectory)
+        self._frames = make_frames(
+            image, self.strategy, self.model.image_size, self.trajectory, self.model.device
+        )
         self._size = image.shape[1], image.shape[0]
         self._features.clear()
+        if self._finder is not None:
+            self._finder.set_image(image)
         self._encodings = 0
 
     def add_prompt(self, prompt: Prompt) -> None:
@@ -198,6 +224,8 @@ class PanoramaSession:
             self.click_frames,
             self.following,
             self.framing,
+            self.coarse,
+            self.recent,
         )
 
     def adopt(self, other: PanoramaSession, object_id: int) -> None:
@@ -292,25 +320,55 @@ class PanoramaSession:
     ) -> dict[int, FrameMask]:
         """The masks of an object that is pointed at in this panorama."""
         pointing, weak = Pointing(frames, thing.prompt), self.model.weak_memory
-        if not isinstance(frames, ViewFrames) or self.strategy == "scan":
-            order = frames.order(thing.prompt.anchor)
+        found_in, first = self._glance(frames, thing)
+        if not isinstance(frames, ViewFrames) or self.strategy == "scan" or found_in:
+            order = tuple(
+                i for i in frames.order(thing.prompt.anchor) if not found_in or i in found_in
+            )
             prompts = pointing.all(order if self.click_frames == "all" else order[:1])
-            return track(self.model, self._encoded, order, prompts, visited, thing.memory)
+            return track(
+                self.model, self._encoded, order, prompts, visited, thing.memory, self.recent
+            )
         traversal: Frontier | Gimbal
         if self.strategy == "frontier":
             traversal = Frontier(frames, pointing, self.framing, weak)
         else:
-            first = None
-            if thing.view is not None:  # a correction is looked for where the object was
-                first = frames.turned(thing.view)
-            elif self.strategy == "auto" and len(pointing.extent()) == 1:
+            if first is None and self.strategy == "auto" and len(pointing.extent()) == 1:
                 first = frames.trajectory.nearest(thing.prompt.anchor)
             traversal = Gimbal(frames, pointing, self.framing, weak, first)
-        found = explore(self.model, self._encoded, traversal, visited, thing.memory)
+        found = explore(self.model, self._encoded, traversal, visited, thing.memory, self.recent)
         kept = traversal.kept(found)
         own = [i for i in kept if i >= len(frames)]
         thing.view = frames.views[own[0]] if own else None
         return kept
+
+    def _glance(self, frames: Frames, thing: _Object) -> tuple[set[int], int | None]:
+        """Where a new object is, by an earlier answer or coarsely.
+
+        Returns:
+            The frames of the scan to look for it in, none where they are not known; or, for strategies
+            that turn to it, the frame that holds it.
+        """
+        if not isinstance(frames, ViewFrames):
+            return set(), None
+        turns = self.strategy in ("auto", "gimbal")
+        if turns and thing.view is not None:  # a correction is looked for where the object was
+            return set(), frames.turned(thing.view)
+        if self._finder is None or not len(thing.prompt.labels):
+            return set(), None
+        self._finder.reset()
+        self._finder.add_prompt(thing.prompt)
+        self._finder.segment()
+        coarse = self._finder._objects[thing.prompt.object_id]
+        if coarse.where is None:
+            return set(), None
+        if turns:
+            around = np.concatenate([coarse.where, thing.prompt.certain()])
+            view = self.framing.fitted(frames, around)
+            if view is not None:
+                return set(), frames.turned(view)
+        masks = coarse.masks or {}
+        return {i for i, mask in masks.items() if (mask.logits > 0).any()}, None
 
     def _followed(
         self, frames: Frames, thing: _Object, visited: Callable[[int], None]
@@ -327,6 +385,7 @@ class PanoramaSession:
                 self._priors(thing, order),
                 lambda frame, mask: self._credible(thing, frame, mask),
                 visited,
+                self.recent,
             )
 
         view = self._own_view(thing)
@@ -481,7 +540,7 @@ class PanoramaSession:
         if frame not in self._features:
             assert self._frames is not None
             self._encodings += 1
-            self._features[frame] = self.model.encode(self._frames.render(frame))
+            self._features[frame] = self.model.encode(self._frames.upload(frame))
         return self._features[frame]
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:

@@ -19,9 +19,12 @@ from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from sap_ros.core import sphere
 from sap_ros.core.projection import Canvas, Fusion, Region, ViewRenderer, reached
+from sap_ros.core.torch_rendering import TorchRenderer
 from sap_ros.core.trajectory import Trajectory, View, direction_to_view, sees
 
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
@@ -45,6 +48,9 @@ class Frames(Protocol):
     def render(self, index: int) -> np.ndarray:
         """The frame, (S, S, 3) uint8 RGB."""
 
+    def upload(self, index: int) -> np.ndarray | Tensor:
+        """The frame for a model: as it is rendered, or on the model's device."""
+
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         """Where directions (P, 3) fall in the frame, (P, 2) pixels; NaN where it sees them not."""
 
@@ -66,7 +72,13 @@ class Fused:
     logits: np.ndarray
 
 
-def make_frames(image: np.ndarray, strategy: Strategy, size: int, trajectory: Trajectory) -> Frames:
+def make_frames(
+    image: np.ndarray,
+    strategy: Strategy,
+    size: int,
+    trajectory: Trajectory,
+    device: torch.device | None = None,
+) -> Frames:
     """A panorama as frames.
 
     Args:
@@ -74,11 +86,14 @@ def make_frames(image: np.ndarray, strategy: Strategy, size: int, trajectory: Tr
         strategy: how it is cut.
         size: side of a frame, in pixels.
         trajectory: of the scan.
+        device: of the model; on a GPU, views are rendered there.
     """
     if strategy == "direct":
         return DirectFrames(image, size)
     return (
-        PatchFrames(image, size) if strategy == "patches" else ViewFrames(image, size, trajectory)
+        PatchFrames(image, size)
+        if strategy == "patches"
+        else ViewFrames(image, size, trajectory, device=device)
     )
 
 
@@ -117,10 +132,17 @@ class ViewFrames:
     """Perspective views: those of a trajectory, and others that are asked for."""
 
     def __init__(
-        self, image: np.ndarray, size: int, trajectory: Trajectory, labels: bool = False
+        self,
+        image: np.ndarray,
+        size: int,
+        trajectory: Trajectory,
+        labels: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
         self.size, self.trajectory = size, trajectory
+        there = device is not None and device.type != "cpu"
+        self._remote = TorchRenderer(image, size, device) if there and device else None
         self.views = list(trajectory.views)
         self._renderer = ViewRenderer(image, size, labels)
 
@@ -135,6 +157,10 @@ class ViewFrames:
 
     def render(self, index: int) -> np.ndarray:
         return self._renderer.render(self.views[index], keep=index < len(self))
+
+    def upload(self, index: int) -> np.ndarray | Tensor:
+        renderer = self._remote or self._renderer
+        return renderer.render(self.views[index], keep=index < len(self))
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         view = self.views[index]
@@ -171,6 +197,9 @@ class DirectFrames:
 
     def render(self, index: int) -> np.ndarray:
         return cv2.resize(self._image, (self.size, self.size), interpolation=self._interpolation)
+
+    def upload(self, index: int) -> np.ndarray | Tensor:
+        return self.render(index)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         pixels = sphere.direction_to_pixel(directions, self.panorama_size)
@@ -219,6 +248,9 @@ class PatchFrames:
         top, left = self._corners[index]
         crop = self._twice[top : top + self._crop, left : left + self._crop]
         return cv2.resize(crop, (self.size, self.size), interpolation=self._interpolation)
+
+    def upload(self, index: int) -> np.ndarray | Tensor:
+        return self.render(index)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         top, left = self._corners[index]

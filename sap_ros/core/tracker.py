@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from sap_ros.core.model import Features, Memory, Model, decode_view, empty_memory
+from sap_ros.core.model import Decoded, Features, Memory, Model, decode_view, empty_memory
 from sap_ros.core.projection import NO_OBJECT
 
+#: Frames, beside the prompted ones, whose masks SAM 2's memory attention reads.
+RECENT = 6
 # How far back SAM 2 reads object pointers (masks: six frames); older frames are forgotten.
 _RECENT = 16
 # How far an object may have moved in a frame from one panorama to the next, as a share of its side.
@@ -127,8 +129,12 @@ class ObjectMemory:
         """Remembers a frame; ``entry`` gives what SAM 2 reads of it."""
         (self._prompted if prompted else self._seen)[index] = entry
 
-    def read(self) -> Memory:
-        """All of it, as SAM 2 reads it."""
+    def read(self, recent: int) -> Memory:
+        """As SAM 2 reads it: the prompted frames, and the most recent ones of the others."""
+        if recent >= RECENT:
+            recent = _RECENT  # their pointers reach farther back than their masks
+        last = sorted(self._seen)[len(self._seen) - min(recent, len(self._seen)) :]
+        self._seen = {i: self._seen[i] for i in last}
         return {
             "cond_frame_outputs": _read(self._prompted),
             "non_cond_frame_outputs": _read(self._seen),
@@ -164,6 +170,7 @@ def track(
     prompts: Mapping[int, FramePrompt],
     visited: Callable[[int], None] = lambda _: None,
     memory: ObjectMemory | None = None,
+    recent: int = RECENT,
 ) -> dict[int, FrameMask]:
     """Finds an object in frames, from what is pointed at in some of them.
 
@@ -175,6 +182,7 @@ def track(
             others, and stays in memory throughout: SAM 2's conditioning frames.
         visited: told of each frame when it is done.
         memory: takes the prompted frames, for :func:`follow`.
+        recent: how many of the frames before, beside the prompted ones, memory attention reads.
 
     Returns:
         The mask of every frame of ``order``.
@@ -186,16 +194,17 @@ def track(
     if not prompted:
         raise ValueError("none of the frames to visit is prompted: no click, box or mask")
     bank = ObjectMemory()
-    found: dict[int, FrameMask] = {}
+    decoded: dict[int, Decoded] = {}
     for i in [*prompted, *(i for i in range(len(order)) if order[i] not in prompts)]:
         frame = order[i]
         prompt = prompts.get(frame)
-        found[frame], entry = _decode(model, features(frame), i, len(order), bank, prompt)
+        decoded[frame], entry = _decode(model, features(frame), i, len(order), bank, prompt, recent)
         bank.write(i, entry, prompt is not None)
         if memory is not None and prompt is not None:
             memory.write(memory.condense(), entry, prompted=True)
         visited(frame)
-    return found
+    # Only now, so that a GPU does not wait for the host after each frame.
+    return {frame: _mask(view) for frame, view in decoded.items()}
 
 
 @torch.inference_mode()
@@ -205,6 +214,7 @@ def explore(
     traversal: Traversal,
     visited: Callable[[int], None] = lambda _: None,
     memory: ObjectMemory | None = None,
+    recent: int = RECENT,
 ) -> dict[int, FrameMask]:
     """Finds an object in frames that are chosen one by one, by what was found in those before.
 
@@ -214,6 +224,7 @@ def explore(
         traversal: chooses the frames.
         visited: told of each frame when it is done.
         memory: takes the prompted frames, for :func:`follow`.
+        recent: how many of the frames before, beside the prompted ones, memory attention reads.
 
     Returns:
         The mask of every frame that was visited, in order.
@@ -227,9 +238,8 @@ def explore(
         if not found and step.prompt is None:
             raise ValueError("the first frame to visit is not prompted: no click, box or mask")
         i = len(found)
-        found[step.frame], entry = _decode(
-            model, features(step.frame), i, i + 1, bank, step.prompt, step.prior
-        )
+        view, entry = _decode(model, features(step.frame), i, i + 1, bank, step.prompt, recent)
+        found[step.frame] = _mask(view, step.prior)
         bank.write(i, entry, step.prompt is not None)
         if memory is not None and step.prompt is not None:
             memory.write(memory.condense(), entry, prompted=True)
@@ -247,6 +257,7 @@ def follow(
     priors: Mapping[int, np.ndarray],
     accept: Callable[[int, FrameMask], bool],
     visited: Callable[[int], None] = lambda _: None,
+    recent: int = RECENT,
 ) -> dict[int, FrameMask]:
     """Finds an object in frames of the next panorama, from what is remembered of it.
 
@@ -260,6 +271,7 @@ def follow(
             the one is taken that agrees with it.
         accept: whether a mask of a frame may be the object's; one that may not is as if it were absent.
         visited: told of each frame when it is done.
+        recent: see :func:`track`.
 
     Returns:
         The mask of every frame of ``order``.
@@ -267,16 +279,9 @@ def follow(
     found: dict[int, FrameMask] = {}
     for frame in order:
         i = memory.condense()
-        mask, entry = _decode(
-            model,
-            features(frame),
-            i,
-            i + _RECENT,
-            memory,
-            prompts.get(frame),
-            priors.get(frame),
-            _MOTION,
-        )
+        prompt = prompts.get(frame)
+        view, entry = _decode(model, features(frame), i, i + _RECENT, memory, prompt, recent)
+        mask = _mask(view, priors.get(frame) if prompt is not None else None, _MOTION)
         if mask.presence > 0 and accept(frame, mask):
             memory.write(i, entry, prompted=False)
         else:
@@ -293,10 +298,9 @@ def _decode(
     count: int,
     memory: ObjectMemory,
     prompt: FramePrompt | None,
-    prior: np.ndarray | None = None,
-    reach: float = 0.0,
-) -> tuple[FrameMask, Remembered]:
-    """Decodes a frame; its mask, and what gives the memory of it."""
+    recent: int,
+) -> tuple[Decoded, Remembered]:
+    """Decodes a frame; what it shows, and what gives the memory of it."""
     points, mask = None, None
     if prompt is not None and len(prompt.points):
         coords, labels = (
@@ -305,12 +309,17 @@ def _decode(
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
     if prompt is not None and prompt.mask is not None:
         mask = torch.from_numpy(prompt.mask[None, None]).to(model.device).float()
-    read = memory.read() if prompt is None else empty_memory()  # a prompt is decoded alone
+    read = memory.read(recent) if prompt is None else empty_memory()  # a prompt is decoded alone
     with model.precision():
         view = decode_view(model.sam, features, model.positions, index, count, read, points, mask)
+    return view, lambda: model.remember(features, view)
+
+
+def _mask(view: Decoded, prior: np.ndarray | None = None, reach: float = 0.0) -> FrameMask:
+    """An object's mask in a frame; with a prior, the candidate that agrees with it."""
     logits, quality = view.best[0, 0].float().cpu().numpy(), view.qualities.max().item()
-    if prior is not None and prompt is not None:
+    if prior is not None:
         candidates, qualities = (t[0].float().cpu().numpy() for t in (view.masks, view.qualities))
         chosen = _nearest_candidate(candidates, qualities, prior, reach)
         logits, quality = candidates[chosen], float(qualities[chosen])
-    return FrameMask(logits, quality, view.presence.item()), lambda: model.remember(features, view)
+    return FrameMask(logits, quality, view.presence.item())

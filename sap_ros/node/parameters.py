@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from sap_ros.core.following import Following
 from sap_ros.core.model import DEFAULT_MODEL, MODELS
+from sap_ros.core.strategies import STRATEGIES
 
 _FOLLOWING = Following()
 
@@ -39,10 +40,31 @@ PARAMETERS = (
     Parameter("device", "cpu", "torch device: cpu, cuda, cuda:1"),
     Parameter(
         "strategy",
-        "scan",
-        "how the panorama is shown to the model: as views of a scan, whole, or as crops",
-        ("scan", "direct", "patches"),
+        "auto",
+        "how the panorama is shown to the model: by views turned to the object (auto, gimbal), by a scan "
+        "(frontier: its views that the mask runs into; scan: all), whole, or as crops",
+        STRATEGIES,
     ),
+    Parameter(
+        "view_size",
+        0,
+        "side of a view, in pixels, a multiple of 32; 0: the model's own",
+        limits=(0, 2048),
+    ),
+    Parameter(
+        "coarse_size",
+        0,
+        "coarse to fine: new objects are found in views of so many pixels first; 0: at once in full",
+        limits=(0, 2048),
+    ),
+    Parameter(
+        "further_views",
+        0,
+        "views that the frontier visits beyond those the mask runs into, for objects that are split "
+        "by what is before them",
+        limits=(0, 24),
+    ),
+    Parameter("compile", False, "compile the image encoder (torch.compile): for GPUs"),
     Parameter(
         "fusion",
         "auto",

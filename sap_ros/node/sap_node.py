@@ -26,6 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.model import load_model
 from sap_ros.core.session import PanoramaSession
+from sap_ros.core.traversal import Framing
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
@@ -88,9 +89,20 @@ class SapNode(LifecycleNode):
         values = self._values
         try:
             checkpoint = Path(values["checkpoint"]) if values["checkpoint"] else None
-            model = load_model(values["model"], checkpoint, values["device"])
+            model = load_model(
+                values["model"],
+                checkpoint,
+                values["device"],
+                values["view_size"] or None,
+                compiled=values["compile"],
+            )
             session = PanoramaSession(
-                model, values["strategy"], fusion=values["fusion"], following=following(values)
+                model,
+                values["strategy"],
+                fusion=values["fusion"],
+                following=following(values),
+                framing=Framing(further=values["further_views"]),
+                coarse=values["coarse_size"],
             )
         except (ValueError, OSError) as error:
             self.get_logger().error(str(error))
