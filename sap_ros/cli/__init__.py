@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from sap_ros.cli.bench import bench
 from sap_ros.cli.evaluate import app as evaluate
 from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, models, segment
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, demo, train, replay, bag):
+for command in (segment, models, demo, train, replay, bag, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")

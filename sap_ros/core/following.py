@@ -22,6 +22,8 @@ class Following:
         max_growth: a mask that grows by more than this factor from one panorama to the next is not
             the object, unless its predicted quality is above ``sure_score``.
         sure_score: see ``max_growth``.
+        everywhere: all of a scan is looked through in every panorama, as in the first (a peer, for
+            benchmarks).
 
     Raises:
         ValueError: a value out of its range.
@@ -32,6 +34,7 @@ class Following:
     min_score: float = 0.3
     max_growth: float = 3.0
     sure_score: float = 0.8
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -352,6 +352,7 @@ class Model:
             self._positions = positions
         return Features(maps, sizes)
 
+    @torch.inference_mode()
     def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]:
         """:func:`remember`, kept as SAM 2 keeps it: in bfloat16, the positional encodings once."""
         with self.precision():

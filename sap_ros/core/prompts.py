@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -106,6 +107,7 @@ class Prompt:
         centre = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, size).mean(0)
         return np.asarray(_unit(centre[None], "the mask's centre")[0])
 
+    @cached_property
     def certain(self) -> np.ndarray:
         """Directions (P, 3) on the object: its positive points, or all over its box or mask."""
         if (self.labels == POSITIVE).any():

@@ -295,7 +295,7 @@ class PanoramaSession:
             progress(len(done), max(len(done), len(frames)), object_id)
 
         if thing.fresh:
-            thing.certain = thing.prompt.certain()
+            thing.certain = thing.prompt.certain
             thing.masks = self._looked_for(frames, thing, visited)
         else:
             thing.certain = None
@@ -363,7 +363,7 @@ class PanoramaSession:
         if coarse.where is None:
             return set(), None
         if turns:
-            around = np.concatenate([coarse.where, thing.prompt.certain()])
+            around = np.concatenate([coarse.where, thing.prompt.certain])
             view = self.framing.fitted(frames, around)
             if view is not None:
                 return set(), frames.turned(view)
@@ -435,6 +435,8 @@ class PanoramaSession:
         where = thing.where
         if where is None:
             where = thing.prompt.anchor[None]
+        if self.following.everywhere:
+            return frames.order(where.mean(0))
         near = cover(frames, grown(where, math.radians(self.following.margin)))
         if thing.lost_for:
             # The whole loop is looked through, some frames a panorama.
@@ -453,7 +455,7 @@ class PanoramaSession:
         moved = np.zeros(3) if still else thing.moved
         points = thing.points @ smallest_rotation(thing.centre, thing.centre + moved).T
         prompt = Prompt(1, points, thing.labels)
-        thing.certain = prompt.certain()
+        thing.certain = prompt.certain
         return Pointing(frames, prompt).all(order)
 
     def _priors(self, thing: _Object, order: tuple[int, ...]) -> dict[int, np.ndarray]:

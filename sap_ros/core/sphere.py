@@ -31,8 +31,14 @@ def angles_to_direction(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
 
 
 def direction_to_angles(direction: ArrayLike) -> tuple[Array, Array]:
-    """Vectors (..., 3) of any length to azimuth in (-pi, pi] and elevation, each (...), in rad."""
-    x, y, z = np.moveaxis(np.asarray(direction, np.float64), -1, 0)
+    """Vectors (..., 3) of any length to azimuth in (-pi, pi] and elevation, each (...), in rad.
+
+    float32 in gives float32 out.
+    """
+    vectors = np.asarray(direction)
+    if vectors.dtype != np.float32:
+        vectors = vectors.astype(np.float64)
+    x, y, z = np.moveaxis(vectors, -1, 0)
     return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
 
 

@@ -128,6 +128,9 @@ class Frontier:
         self._framing, self._carry = framing, carry
         self._further = framing.further
         self._own: list[int] = []
+        # Directions all over each frame's mask, and how near each frame's centre it sees them.
+        self._where: dict[int, np.ndarray] = {}
+        self._near: dict[int, np.ndarray] = {}
 
     def next(self, found: Found) -> Step | None:
         if not self._own:
@@ -135,14 +138,14 @@ class Frontier:
                 int(nearness(self._frames, self._pointing.extent()).sum(1).argmax()), {}
             )
         mine = self.kept(found)
-        parts = [
-            spread(self._frames, i, mask, self._pointing.prompt.certain())
-            for i, mask in mine.items()
-        ]
-        where = np.concatenate(parts)
+        for i, mask in mine.items():
+            if i not in self._where:
+                where = spread(self._frames, i, mask, self._pointing.prompt.certain)
+                self._where[i], self._near[i] = where, nearness(self._frames, where)
+        where = np.concatenate(list(self._where.values()))
         if not len(where):
             return None
-        near = nearness(self._frames, where)
+        near = np.concatenate(list(self._near.values()), axis=1)
         best = near[self._own].max(0)
         free = [i for i in range(len(self._frames)) if i not in self._own]
         if not free:
@@ -307,7 +310,7 @@ class Gimbal:
     def _wanted(self, found: Found) -> View | None:
         """The view that holds what was found in the last one; None: there is none."""
         last = self._own[-1]
-        certain = self._pointing.prompt.certain()
+        certain = self._pointing.prompt.certain
         where = spread(self._frames, last, found[last], certain)
         if not len(where):
             return None

@@ -1,0 +1,100 @@
+"""Peak memory of a 4K panorama with one object, each case in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from sap_ros.bench.result import Goal, Result
+
+# What SAM 2's decoder, memory and full-size masks take beside the encoder is not in the native figure.
+_CASES = {
+    "one view at a time, 1024 px (auto)": ("session", 1024),
+    "one view at a time, 768 px (auto)": ("session", 768),
+    "all 24 views resident, 1024 px": ("resident", 1024),
+    "SAM 2's encoder alone on 4096x2048": ("native", 0),
+}
+
+
+def memory() -> Result:
+    """SAM 2.1 tiny with random weights: what is held beyond the loaded model."""
+    found = {}
+    for name, (kind, size) in _CASES.items():
+        command = [sys.executable, "-m", __name__, kind, str(size)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        lines = done.stdout.strip().splitlines()
+        found[name] = json.loads(lines[-1]) if done.returncode == 0 and lines else None
+    native = found["SAM 2's encoder alone on 4096x2048"]
+    rows, shares = [], {}
+    for name, case in found.items():
+        if case is None:
+            rows.append([name, "does not fit here", "-", "-"])
+            continue
+        share = case["mb"] / native["mb"] if native else None
+        shares[name] = share
+        rows.append(
+            [
+                name,
+                f"{case['mb']:.0f} MB",
+                "-" if share is None else f"{100 * share:.1f} %",
+                case["how"],
+            ]
+        )
+    goals = [
+        Goal(
+            f"{size} px views, of native",
+            shares.get(f"one view at a time, {size} px (auto)"),
+            limit,
+        )
+        for size, limit in ((1024, 0.15), (768, 0.10))
+    ]
+    return Result(
+        "memory",
+        "peak memory beyond the loaded model, 4096x2048, one object, SAM 2.1 tiny with random weights",
+        ["", "peak", "of native", ""],
+        rows,
+        goals,
+        found,
+    )
+
+
+def _held() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def _measure(kind: str, size: int) -> dict[str, object]:
+    import numpy as np
+    import torch
+
+    from sap_ros.bench.scenes import DEMO, random_tiny
+    from sap_ros.core.model import normalize
+    from sap_ros.core.prompts import from_pixels
+    from sap_ros.core.session import PanoramaSession
+    from sap_ros.evaluation.cost import measured
+    from sap_ros.files import read_panorama
+
+    model, image = random_tiny(size or None), read_panorama(DEMO)
+    before = _held()
+    with measured(model.device) as cost:
+        if kind == "native":
+            with torch.inference_mode():
+                model.sam.image_encoder(normalize(torch.from_numpy(np.array(image))[None]))
+        else:
+            session = PanoramaSession(model, "auto")
+            session.set_image(image)
+            session.add_prompt(from_pixels(1, [(2303.0, 1260.0)], (4096, 2048)))
+            session.segment()
+    assert cost.peak_mb is not None, "this system does not tell a process's peak memory"
+    peak = cost.peak_mb - before
+    how = f"measured, {cost.seconds:.0f} s"
+    if kind == "resident":
+        features = model.encode(np.zeros((size, size, 3), np.uint8))
+        peak += (24 - session.encoded) * sum(m.nbytes for m in features.maps) / 1e6
+        how = "one measured, the others' features computed"
+    return {"mb": peak, "how": how}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))) + "\n")

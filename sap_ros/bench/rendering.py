@@ -1,0 +1,116 @@
+"""Views from a 4K panorama, against plain cv2.remap with ready tables and against other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from sap_ros.bench.result import Goal, Result, Timing, timed
+from sap_ros.bench.scenes import DEMO
+from sap_ros.core import sphere
+from sap_ros.core.projection import ViewRenderer
+from sap_ros.core.trajectory import Trajectory, View, view_to_direction
+from sap_ros.files import read_panorama
+
+_SIZE = 1024
+
+
+def rendering(repeats: int = 9) -> Result:
+    """24 views of 1024 px from 4096x2048: a new panorama each time, tables kept."""
+    image = read_panorama(DEMO)
+    views = Trajectory().views
+    tables = [_plain_table(view, image) for view in views]
+
+    def bound() -> None:
+        for x, y in tables:
+            cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+    def ours() -> None:
+        renderer = ViewRenderer(image, _SIZE)
+        for view in views:
+            renderer.render(view)
+
+    found: dict[str, Timing | None] = {
+        "cv2.remap, a ready table a view (the bound)": timed(bound, repeats),
+        "sap_ros": timed(ours, repeats),
+    }
+    missing = {}
+    for name, prepare in (("py360convert", _py360convert), ("pyequilib", _pyequilib)):
+        try:
+            work = prepare(image, [(view.yaw, view.pitch) for view in views])
+        except ImportError:
+            found[name] = None
+            missing[name] = f"needs {name}: pip install {name}"
+            continue
+        found[name] = timed(work, max(1, repeats // 4))
+    base, own = (found[name] for name in list(found)[:2])
+    assert base is not None
+    assert own is not None
+    renderer = ViewRenderer(image, _SIZE)
+    own_tables = {id(table[0]): table for table in (renderer.table(view)[1] for view in views)}
+    kept = sum(array.nbytes for table in own_tables.values() for array in table)
+    share = kept / sum(x.nbytes + y.nbytes for x, y in tables)
+    peer = found["py360convert"]
+    return Result(
+        "render",
+        f"{len(views)} views of {_SIZE} px from {image.shape[1]}x{image.shape[0]}, by median of {repeats}",
+        ["", "time", "of the bound"],
+        [
+            [name, str(t) if t else missing[name], f"{t.median / base.median:.2f}" if t else "-"]
+            for name, t in found.items()
+        ]
+        + [["table memory, of one table a view", f"{kept / 1e6:.0f} MB", f"{share:.3f}"]],
+        [
+            Goal("time, of the bound's", own.median / base.median, 1.15),
+            Goal(
+                "times faster than py360convert",
+                peer.median / own.median if peer else None,
+                20,
+                at_least=True,
+                note=missing.get("py360convert", ""),
+            ),
+            Goal("table memory, of one table a view", share, 1 / 8),
+        ],
+        {name: t.median for name, t in found.items() if t},
+    )
+
+
+def _plain_table(view: View, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    v, u = np.mgrid[:_SIZE, :_SIZE] + 0.5
+    directions = view_to_direction(np.stack([u, v], -1), view, _SIZE)
+    pixels = sphere.direction_to_pixel(directions, (image.shape[1], image.shape[0])) - 0.5
+    x, y = np.moveaxis(pixels.astype(np.float32), -1, 0)
+    return cv2.convertMaps(x, y, cv2.CV_16SC2)
+
+
+def _py360convert(image: np.ndarray, angles: list[tuple[float, float]]) -> Callable[[], None]:
+    import py360convert
+
+    def work() -> None:
+        for yaw, pitch in angles:
+            py360convert.e2p(
+                image, 90, -np.degrees(yaw), np.degrees(pitch), (_SIZE, _SIZE), mode="bilinear"
+            )
+
+    return work
+
+
+def _pyequilib(image: np.ndarray, angles: list[tuple[float, float]]) -> Callable[[], None]:
+    import equilib
+
+    channels = np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def work() -> None:
+        for yaw, pitch in angles:
+            equilib.equi2pers(
+                equi=channels,
+                rots={"roll": 0.0, "pitch": pitch, "yaw": yaw},
+                height=_SIZE,
+                width=_SIZE,
+                fov_x=90.0,
+                mode="bilinear",
+            )
+
+    return work

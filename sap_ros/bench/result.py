@@ -1,0 +1,126 @@
+"""Tables with goals, and how time is taken."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure and what it is to be.
+
+    Attributes:
+        what: of what.
+        value: measured; None where it could not be.
+        limit: it is to be at most, or at least, this.
+        at_least: which of the two.
+        note: why it could not be measured, or is missed.
+    """
+
+    what: str
+    value: float | None
+    limit: float
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """None where it was not measured."""
+        if self.value is None:
+            return None
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        value = "not measured" if self.value is None else f"{self.value:.3g}"
+        state = {True: "met", False: "MISSED", None: "open"}[self.met]
+        note = f" ({self.note})" if self.note else ""
+        return f"{state}: {self.what} {value}, goal {sign} {self.limit:g}{note}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a benchmark found.
+
+    Attributes:
+        name: of the benchmark.
+        title: what was measured, on what.
+        columns, rows: the table, as text.
+        goals: see :class:`Goal`.
+        figures: raw numbers, for JSON and plots.
+    """
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    goals: list[Goal]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: the median of repetitions, the fastest and the slowest."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.median)} s ({_short(self.low)} to {_short(self.high)})"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.4f}" if seconds < 0.1 else f"{seconds:.3g}"
+
+
+def timed(work: Callable[[], object], repeats: int, warm: int = 1) -> Timing:
+    """Times a piece of work, after ``warm`` runs that do not count."""
+    for _ in range(warm):
+        work()
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return timing_of(taken)
+
+
+def timing_of(taken: list[float]) -> Timing:
+    """Seconds of repetitions, summed up."""
+    return Timing(statistics.median(taken), min(taken), max(taken))
+
+
+@contextmanager
+def stopwatch(owner: object, names: tuple[str, ...]) -> Iterator[list[float]]:
+    """Times all calls of methods of an object meanwhile; their sum is the list's only element.
+
+    A call within a call counts once.
+    """
+    total, depth = [0.0], [0]
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            depth[0] += 1
+            try:
+                return method(*args, **kwargs)
+            finally:
+                depth[0] -= 1
+                if not depth[0]:
+                    total[0] += time.perf_counter() - began
+
+        return call
+
+    for name in names:
+        setattr(owner, name, watched(getattr(owner, name)))
+    try:
+        yield total
+    finally:
+        for name in names:
+            delattr(owner, name)

@@ -1,0 +1,78 @@
+"""Labelled panoramas to measure on, made on the spot from what ships with the package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from sap_ros.core.model import DEFAULT_MODEL, Model, build_architecture, load_model
+from sap_ros.files import read_panorama
+from sap_ros.synthesis.composite import draw_shape, paste
+from sap_ros.synthesis.moving import MovingScene
+
+DEMO = Path(__file__).parents[1] / "data" / "demo" / "panorama.jpg"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A panorama and its instances, (H, 2H, 3) uint8 RGB and (H, 2H) uint16."""
+
+    image: np.ndarray
+    labels: np.ndarray
+
+
+def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
+    """A room with six solids, and drawn shapes of 3 to 60 degrees pasted anywhere on the sphere.
+
+    The shapes are plain or textured by the demo panorama. What little is left of an object that
+    another covers is no instance.
+    """
+    rng = np.random.default_rng(seed)
+    scene = MovingScene(seed)
+    small = min(size[0], 2048)
+    image, ids = scene.render(0.0, (small, small // 2))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    labels = cv2.resize(ids.astype(np.uint16), size, interpolation=cv2.INTER_NEAREST)
+    texture = read_panorama(DEMO)
+    for i in range(shapes):
+        direction = rng.normal(size=3)
+        paste(
+            picture,
+            labels,
+            draw_shape(rng, texture),
+            direction / np.linalg.norm(direction),
+            half_extent=math.radians(float(np.exp(rng.uniform(np.log(1.5), np.log(30))))),
+            roll=float(rng.uniform(0, 2 * np.pi)),
+            instance_id=len(scene.solids) + 1 + i,
+        )
+    return Labelled(picture, labels)
+
+
+def random_tiny(image_size: int | None = None) -> Model:
+    """SAM 2.1 tiny's architecture with random weights: what it costs, not what it finds."""
+    torch.manual_seed(0)
+    return Model(build_architecture("sam2.1-tiny", image_size), "sam2.1-tiny")
+
+
+def model_of(name: str, device: str) -> Model:
+    """A model by its name; ``random-tiny`` is :func:`random_tiny`."""
+    return random_tiny() if name == "random-tiny" else load_model(name, device=device)
+
+
+def clicks_on(labels: np.ndarray, ids: Sequence[int]) -> list[tuple[float, float]]:
+    """A pixel (u, v) well inside each instance."""
+    from sap_ros.core import sphere
+    from sap_ros.evaluation.clicks import centre_click
+
+    size = labels.shape[1], labels.shape[0]
+    places = [sphere.direction_to_pixel(centre_click(labels == i), size) for i in ids]
+    return [(float(u), float(v)) for u, v in places]
+
+
+__all__ = ["DEFAULT_MODEL", "DEMO", "Labelled", "clicks_on", "labelled", "model_of", "random_tiny"]
