@@ -23,7 +23,7 @@ from sap_ros.core.session import PanoramaSession
 from sap_ros.core.strategies import Strategy
 from sap_ros.core.tracker import FramePrompt, ObjectMemory, follow, track
 from sap_ros.evaluation.benchmark import first_prompt
-from sap_ros.evaluation.cost import measured
+from sap_ros.evaluation.cost import Cost, measured
 from sap_ros.evaluation.datasets import read_labels
 from sap_ros.evaluation.metrics import boundary_f, iou
 from sap_ros.files import read_panorama
@@ -210,8 +210,7 @@ def _by_size(model: Model, repeats: int, figures: dict[str, Any]) -> list[list[s
         with measured(model.device) as cost:
             taken = timed(answer, repeats)
         times.append(taken.median)
-        peak = "-" if cost.peak_mb is None else f"{cost.peak_mb:.0f} MB"
-        rows.append([f"panorama of {width}x{width // 2}, one object", str(taken), peak])
+        rows.append([f"panorama of {width}x{width // 2}, one object", str(taken), _mb(cost)])
     figures["widths"], figures["width_seconds"] = widths, times
     slope = _exponent(widths, times)
     rows.append(["... grows with the width to the power of", f"{slope:.2f}", ""])
@@ -219,34 +218,32 @@ def _by_size(model: Model, repeats: int, figures: dict[str, Any]) -> list[list[s
 
 
 def _by_objects(model: Model, figures: dict[str, Any]) -> list[list[str]]:
-    made, rows = labelled(3, (4096, 2048), shapes=14), []
+    size = 2048, 1024
+    made, rows = labelled(3, size, shapes=16), []
     ids, areas = np.unique(made.labels[made.labels > 0], return_counts=True)
     chosen = ids[np.argsort(areas)[-16:]]
     clicks = clicks_on(made.labels, chosen.tolist())
     np.random.default_rng(0).shuffle(clicks)
-    counts = (1, 2, 4, 8, 16)
+    counts = (1, 4, 16)
     figures["counts"], figures["objects"] = counts, {}
     ways: tuple[Strategy, ...] = ("auto", "gimbal", "frontier", "scan")
     for strategy in ways:
-        times, views = [], 0
-        for count in counts if strategy != "scan" else counts[::2]:
+        times = []
+        for count in counts:
+            session = PanoramaSession(model, strategy)
 
-            def answer(count: int = count, strategy: Strategy = strategy) -> int:
-                session = PanoramaSession(model, strategy)
+            def answer(session: PanoramaSession = session, count: int = count) -> None:
+                session.reset()
                 session.set_image(made.image)
                 for i, click in enumerate(clicks[:count], 1):
-                    session.add_prompt(from_pixels(i, [click], (4096, 2048)))
+                    session.add_prompt(from_pixels(i, [click], size))
                 session.segment()
-                return session.encoded
 
             with measured(model.device) as cost:
-                taken = timed(answer, 3 if strategy != "scan" else 1, warm=int(count == 1))
-            views = answer() if strategy != "scan" else 24
+                taken = timed(answer, 3 if count == 1 else 1, warm=int(count == 1))
             times.append(taken.median)
-            peak = "-" if cost.peak_mb is None else f"{cost.peak_mb:.0f} MB"
-            rows.append(
-                [f"{strategy}: {count} objects on 4096x2048, {views} views", str(taken), peak]
-            )
+            what = f"{strategy}: {count} objects on 2048x1024, {session.encoded} views"
+            rows.append([what, str(taken), _mb(cost)])
         figures["objects"][strategy] = times
     auto = figures["objects"]["auto"]
     figures["further_object"] = (auto[-1] - auto[0]) / (counts[-1] - 1)
@@ -279,6 +276,10 @@ def _by_frames(model: Model, figures: dict[str, Any]) -> list[list[str]]:
         )
     figures["frames"], figures["frames_mb"] = (10, 50, 100, 200), peaks
     return rows
+
+
+def _mb(cost: Cost) -> str:
+    return "-" if cost.peak_mb is None else f"{cost.peak_mb:.0f} MB"
 
 
 def _exponent(x: Sequence[float], y: Sequence[float]) -> float:

@@ -151,9 +151,11 @@ class ViewFrames:
 
     def turned(self, view: View) -> int:
         """The frame, beside those of the trajectory, that is a view."""
-        if view not in self.views:
+        own = self.views[len(self) :]
+        if view not in own:
             self.views.append(view)
-        return self.views.index(view)
+            return len(self.views) - 1
+        return len(self) + own.index(view)
 
     def render(self, index: int) -> np.ndarray:
         return self._renderer.render(self.views[index], keep=index < len(self))

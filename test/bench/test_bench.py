@@ -1,0 +1,76 @@
+"""bench: goals, the stopwatch, the scenes, and the quick benchmarks themselves."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sap_ros.bench.rendering import rendering
+from sap_ros.bench.result import Goal, stopwatch, timed
+from sap_ros.bench.scenes import clicks_on, labelled
+from sap_ros.bench.sessions import reprompt
+from sap_ros.cli import app
+
+
+def test_a_goal_says_whether_it_is_met():
+    assert Goal("time", 1.0, 1.15).met
+    assert not Goal("time", 1.2, 1.15).met
+    assert Goal("times faster", 30, 20, at_least=True).met
+    assert Goal("times faster", None, 20, at_least=True).met is None
+    assert "MISSED: time 1.2, goal <= 1.15" in str(Goal("time", 1.2, 1.15))
+
+
+def test_a_stopwatch_counts_a_call_within_a_call_once():
+    class Thing:
+        def outer(self):
+            time.sleep(0.01)
+            self.inner()
+
+        def inner(self):
+            time.sleep(0.01)
+
+    thing = Thing()
+    with stopwatch(thing, ("outer", "inner")) as spent:
+        thing.outer()
+    assert 0.02 <= spent[0] < 0.035
+    assert "outer" not in vars(thing)
+    assert timed(thing.inner, 3, warm=0).low >= 0.01
+
+
+def test_scenes_have_clicks_on_all_of_their_objects():
+    made = labelled(1, (512, 256), shapes=4)
+    ids = np.unique(made.labels[made.labels > 0])
+    assert len(ids) >= 7
+    for i, (u, v) in zip(ids, clicks_on(made.labels, ids.tolist()), strict=True):
+        assert made.labels[int(v), int(u)] == i
+
+
+def test_rendering_keeps_a_table_a_row():
+    result = rendering(repeats=1)
+    share = next(goal for goal in result.goals if "memory" in goal.what)
+    assert share.value == pytest.approx(1 / 8)
+    assert all(value > 0 for value in result.figures.values())
+
+
+def test_a_second_prompt_is_timed_against_the_first():
+    from sap_ros.core.model import load_model
+
+    result = reprompt(load_model(image_size=64), repeats=1)
+    assert set(result.figures) == {"auto", "scan"}
+    assert all(seconds > 0 for taken in result.figures.values() for seconds in taken)
+
+
+def test_the_command_writes_its_figures_and_says_what_is_missing(tmp_path):
+    done = CliRunner().invoke(app, ["bench", "reprompt", "--out", str(tmp_path)])
+    assert done.exit_code in (0, 1)
+    written = json.loads((tmp_path / "reprompt.json").read_text())
+    (goal,) = written["goals"]
+    assert (done.exit_code == 0) == goal["met"]
+    assert (
+        done.output.strip().splitlines()[-1].startswith("every goal" if goal["met"] else "missed")
+    )
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="no benchmark 'speed'"):
+        CliRunner().invoke(app, ["bench", "speed"], catch_exceptions=False)
