@@ -38,6 +38,8 @@ setup(
         "efficientnet-lite-pytorch==0.1.0",
     ],
     extras_require={
+        # Peers that `sap bench render` measures against.
+        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5", "scipy"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

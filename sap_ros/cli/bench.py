@@ -28,7 +28,7 @@ def bench(
         Path | None,
         typer.Option(help="Labelled panoramas for `views`; rooms made on the spot when left out."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="The first so many panoramas.")] = 4,
+    limit: Annotated[int, typer.Option(help="The first so many panoramas.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for a JSON a benchmark, and plots.")] = Path(
         "bench_out"
     ),

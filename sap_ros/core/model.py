@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from sap_ros.core.download import Progress, cache_folder, download
 from sap_ros.core.projection import Fusion
@@ -291,6 +291,16 @@ def remember(sam: SAM2Base, features: Features, decoded: Decoded) -> dict[str, A
     return decoded.remembered
 
 
+class _NoPositions(nn.Module):
+    """Stands for a positional encoding where none is wanted; takes no memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(1).expand(x.shape)
+
+
+_NO_POSITIONS = _NoPositions()
+
+
 class Model:
     """A SAM 2 model on a device; encodes views. Views are square, of ``image_size`` pixels.
 
@@ -344,12 +354,10 @@ class Model:
         pixels = torch.from_numpy(view) if isinstance(view, np.ndarray) else view
         with self.precision():
             batch = normalize(pixels[None].to(self.device))
-            out = self._forward_image(batch)
-            _, maps, positions, sizes = self.sam._prepare_backbone_features(out)
-        if (
-            self._positions is None
-        ):  # they depend on the size alone: five times the features' memory
-            self._positions = positions
+            out = self._forward_without_positions(batch)
+            _, maps, _, sizes = self.sam._prepare_backbone_features(out)
+            if self._positions is None:
+                self._positions = [self._position_encoding(maps[-1], sizes[-1])]
         return Features(maps, sizes)
 
     @torch.inference_mode()
@@ -367,9 +375,27 @@ class Model:
             "obj_ptr": pointer,
         }
 
+    def _forward_without_positions(self, batch: Tensor) -> dict[str, Any]:
+        """SAM 2's ``forward_image``, less the positional encodings that it makes anew for every view.
+
+        They are five times as large as the features, and all but the coarsest are never read.
+        """
+        neck = self.sam.image_encoder.neck
+        own, neck.position_encoding = neck.position_encoding, _NO_POSITIONS
+        try:
+            return self._forward_image(batch)
+        finally:
+            neck.position_encoding = own
+
+    def _position_encoding(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Of a feature map (h * w, 1, channels), likewise."""
+        encoding = self.sam.image_encoder.neck.position_encoding
+        made = encoding(features.permute(1, 2, 0).unflatten(2, size)).to(features.dtype)
+        return made.flatten(2).permute(2, 0, 1)
+
     @property
     def positions(self) -> list[Tensor]:
-        """Positional encodings of the feature maps, the same for every view."""
+        """Positional encoding of the coarsest feature map, the same for every view."""
         assert self._positions is not None, "encode a view first"
         return self._positions
 
