@@ -8,6 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
+    """Raises ValueError unless each attribute that is named lies between two values."""
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; it must lie between {low} and {high:g}")
+
+
 @dataclass(frozen=True)
 class Following:
     """How objects are followed from one panorama to the next.
@@ -37,16 +45,14 @@ class Following:
     everywhere: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("margin", 0, 90),
-            ("search", 0, 24),
-            ("min_score", 0, 1),
-            ("max_growth", 1, math.inf),
-            ("sure_score", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must lie between {low} and {high:g}")
+        check_ranges(
+            self,
+            margin=(0, 90),
+            search=(0, 24),
+            min_score=(0, 1),
+            max_growth=(1, math.inf),
+            sure_score=(0, 1),
+        )
 
 
 def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:

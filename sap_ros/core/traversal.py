@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.following import grown
+from sap_ros.core.following import check_ranges, grown
 from sap_ros.core.pointing import Pointing
 from sap_ros.core.strategies import ViewFrames, nearness
 from sap_ros.core.tracker import FrameMask, FramePrompt, Step
@@ -51,16 +51,14 @@ class Framing:
     zoom: float = 4.0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("settled", 0, 1),
-            ("further", 0, 1000),
-            ("margin", 1, 10),
-            ("widest", 30, 120),
-            ("zoom", 0.1, 16),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must lie between {low} and {high:g}")
+        check_ranges(
+            self,
+            settled=(0, 1),
+            further=(0, 1000),
+            margin=(1, 10),
+            widest=(30, 120),
+            zoom=(0.1, 16),
+        )
 
     def fitted(self, frames: ViewFrames, directions: np.ndarray) -> View | None:
         """The view that holds directions (P, 3) with the margin; None where it would be too wide."""

@@ -139,8 +139,7 @@ def test_a_box_as_a_prompt(nano):
         box = (u.min(), v.min(), u.max() + 1, v.max() + 1)
         session.add_prompt(from_pixels(1, np.zeros((0, 2)), SIZE, box=box))
         found.append(_iou(session.segment().labels == 1, truth == i))
-    assert np.mean(found) > 0.8
-    assert np.median(found) > 0.85
+    assert np.min(found) > 0.9
 
 
 def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
