@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.following import Following, grown, main_part, smallest_rotation
+from sap_ros.core.following import Following, grown, smallest_rotation
 from sap_ros.core.instances import Instance, Instances, connected, measure
 from sap_ros.core.model import Features, Model
 from sap_ros.core.pointing import Pointing
 from sap_ros.core.projection import NO_OBJECT, Fusion, Region, check_panorama
-from sap_ros.core.prompts import POSITIVE, Prompt
+from sap_ros.core.prompts import Prompt
+from sap_ros.core.sought import Sought
 from sap_ros.core.strategies import (
     STRATEGIES,
     Frames,
@@ -39,7 +39,6 @@ from sap_ros.core.tracker import (
     RECENT,
     FrameMask,
     FramePrompt,
-    ObjectMemory,
     explore,
     follow,
     track,
@@ -50,31 +49,8 @@ from sap_ros.core.traversal import Framing, Frontier, Gimbal, runs_out
 FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
 
-_LAST_WIDTH = 1024  # of the panorama of an object's last mask, which is kept
-
 #: Called with (frames done, frames in all at most, object id).
 Progress = Callable[[int, int, int], None]
-
-
-@dataclass
-class _Object:
-    prompt: Prompt
-    fresh: bool = True  # the prompt is on this panorama, and not on an earlier one
-    masks: dict[int, FrameMask] | None = None  # by frame; None until looked for
-    fused: Fused | None = None  # of these
-    view: View | None = None  # its own view of this panorama
-    memory: ObjectMemory = field(default_factory=ObjectMemory)
-    where: np.ndarray | None = None  # directions (P, 3) all over its last mask
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
-    solid_angle: float = 0.0  # of its last mask
-    last: np.ndarray | None = None  # that mask, small
-    score: float = 1.0  # of the mask that was found where a person pointed
-    # Its clicks, carried along with it: those that its masks agree with.
-    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    centre: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of its mask, by those
-    certain: np.ndarray | None = None  # directions (P, 3) that are the object's, or may be
-    lost_for: int = 0  # panoramas since it was last seen
 
 
 class PanoramaSession:
@@ -136,7 +112,7 @@ class PanoramaSession:
         self._frames: Frames | None = None
         self._features: dict[int, Features] = {}
         self._encodings = 0
-        self._objects: dict[int, _Object] = {}
+        self._objects: dict[int, Sought] = {}
         self._size: tuple[int, int] | None = None
 
     @property
@@ -166,7 +142,7 @@ class PanoramaSession:
         """
         self._take(image)
         for object_id, thing in self._objects.items():
-            self._objects[object_id] = _Object(thing.prompt)
+            self._objects[object_id] = Sought(thing.prompt)
 
     def next_frame(self, image: np.ndarray) -> None:
         """Takes the next panorama of a stream, as :meth:`set_image` does.
@@ -203,16 +179,16 @@ class PanoramaSession:
         there = self._objects.get(prompt.object_id)
         if there is None:
             prompt.check_complete()
-            self._objects[prompt.object_id] = _Object(prompt)
+            self._objects[prompt.object_id] = Sought(prompt)
         elif there.fresh:
             corrected = there.prompt.extended(prompt)
-            self._objects[prompt.object_id] = _Object(corrected, view=there.view)
+            self._objects[prompt.object_id] = Sought(corrected, view=there.view)
         else:
             if not prompt.complete:
                 known = there.prompt.directions, there.prompt.labels
                 points, labels = (there.points, there.labels) if len(there.points) else known
                 prompt = Prompt(prompt.object_id, points, labels).extended(prompt)
-            self._objects[prompt.object_id] = _Object(prompt, memory=there.memory)
+            self._objects[prompt.object_id] = Sought(prompt, memory=there.memory)
 
     def sibling(self) -> PanoramaSession:
         """A session that works in the same way, with nothing in it: for another panorama."""
@@ -269,7 +245,7 @@ class PanoramaSession:
                 labels[rows, there][now > before] = object_id
                 np.maximum(before, now, out=before)
         for object_id in looked:
-            self._note(self._objects[object_id], *self._mask(labels, object_id))
+            self._objects[object_id].note(*self._mask(labels, object_id), self.size)
         self._forget_views()
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
@@ -311,12 +287,13 @@ class PanoramaSession:
             kept = connected(logits > 0, pixels, region.columns == width)
             # On a person's word, a mask beside the click is better than none.
             logits[~(kept if kept.any() or not thing.fresh else logits > 0)] = NO_OBJECT
-        if not thing.fresh and not self._plausible(thing, region, logits > 0):
+        may = thing.fresh or thing.plausible(region, logits > 0, self.size, self.following)
+        if not may:
             logits[:] = NO_OBJECT
         return fused
 
     def _looked_for(
-        self, frames: Frames, thing: _Object, visited: Callable[[int], None]
+        self, frames: Frames, thing: Sought, visited: Callable[[int], None]
     ) -> dict[int, FrameMask]:
         """The masks of an object that is pointed at in this panorama."""
         pointing, weak = Pointing(frames, thing.prompt), self.model.weak_memory
@@ -342,7 +319,7 @@ class PanoramaSession:
         thing.view = frames.views[own[0]] if own else None
         return kept
 
-    def _glance(self, frames: Frames, thing: _Object) -> tuple[set[int], int | None]:
+    def _glance(self, frames: Frames, thing: Sought) -> tuple[set[int], int | None]:
         """Where a new object is, by an earlier answer or coarsely.
 
         Returns:
@@ -371,7 +348,7 @@ class PanoramaSession:
         return {i for i, mask in masks.items() if (mask.logits > 0).any()}, None
 
     def _followed(
-        self, frames: Frames, thing: _Object, visited: Callable[[int], None]
+        self, frames: Frames, thing: Sought, visited: Callable[[int], None]
     ) -> dict[int, FrameMask]:
         """The masks of an object that was found in the panorama before this one."""
 
@@ -383,7 +360,9 @@ class PanoramaSession:
                 thing.memory,
                 self._carried(frames, thing, order),
                 self._priors(thing, order),
-                lambda frame, mask: self._credible(thing, frame, mask),
+                lambda frame, mask: thing.credible(
+                    mask, self._frame_solid_angle(frame), self.following
+                ),
                 visited,
                 self.recent,
             )
@@ -396,7 +375,7 @@ class PanoramaSession:
         wider = runs_out(frames, frame, found[frame], self.framing)
         return found if wider is None else look((frames.turned(wider),))
 
-    def _own_view(self, thing: _Object) -> View | None:
+    def _own_view(self, thing: Sought) -> View | None:
         """The view in which a followed object is looked for, by strategies that turn to it."""
         frames = self._frames
         if self.strategy not in ("auto", "gimbal") or thing.where is None or thing.lost_for:
@@ -415,22 +394,7 @@ class PanoramaSession:
         for frame in [i for i in self._features if i >= len(frames) and i not in used]:
             del self._features[frame]
 
-    def _plausible(self, thing: _Object, region: Region, mask: np.ndarray) -> bool:
-        """Whether a followed object may have got from its last mask to this one."""
-        if thing.where is None or thing.lost_for or not mask.any():
-            return True
-        limits, now = self.following, measure(mask, 1, 1.0, region, self.size)
-        expected = thing.where.mean(0) + thing.moved
-        cosine = float(now.direction @ expected) / max(float(np.linalg.norm(expected)), 1e-9)
-        radius = math.sqrt(max(now.solid_angle, thing.solid_angle) / math.pi)
-        if math.acos(min(1.0, max(-1.0, cosine))) > math.radians(limits.margin) + radius:
-            return False
-        masks = (thing.masks or {}).values()
-        if max((mask.quality for mask in masks), default=0.0) > limits.sure_score:
-            return True
-        return now.solid_angle <= limits.max_growth * thing.solid_angle
-
-    def _expected(self, frames: Frames, thing: _Object) -> tuple[int, ...]:
+    def _expected(self, frames: Frames, thing: Sought) -> tuple[int, ...]:
         """The frames in which an object may be now, after it was seen in the panorama before."""
         where = thing.where
         if where is None:
@@ -446,19 +410,16 @@ class PanoramaSession:
         return tuple(dict.fromkeys(near))
 
     def _carried(
-        self, frames: Frames, thing: _Object, order: tuple[int, ...]
+        self, frames: Frames, thing: Sought, order: tuple[int, ...]
     ) -> dict[int, FramePrompt]:
         """The clicks where the object is expected now, for models with a weak memory."""
         if not self.model.weak_memory or thing.where is None:
             return {}
-        still = np.linalg.norm(thing.moved) < 0.2 * math.sqrt(thing.solid_angle / math.pi)
-        moved = np.zeros(3) if still else thing.moved
-        points = thing.points @ smallest_rotation(thing.centre, thing.centre + moved).T
-        prompt = Prompt(1, points, thing.labels)
+        prompt = thing.clicks()
         thing.certain = prompt.certain
         return Pointing(frames, prompt).all(order)
 
-    def _priors(self, thing: _Object, order: tuple[int, ...]) -> dict[int, np.ndarray]:
+    def _priors(self, thing: Sought, order: tuple[int, ...]) -> dict[int, np.ndarray]:
         """The last mask in each frame, for models with a weak memory."""
         if not self.model.weak_memory or thing.last is None or thing.lost_for:
             return {}
@@ -466,77 +427,12 @@ class PanoramaSession:
         last = self._frames.over(thing.last)
         return {frame: last.render(frame)[2::4, 2::4] > 0 for frame in order}
 
-    def _credible(self, thing: _Object, frame: int, mask: FrameMask) -> bool:
-        """Whether a mask may be the object's, by what is known of it."""
-        limits = self.following
-        # A mask that was poor when a person pointed at it is taken at his word later, too.
-        if mask.quality < min(limits.min_score, thing.score / 2):
-            return False
-        if mask.quality > limits.sure_score or not thing.solid_angle:
-            return True
-        solid_angle = float((mask.logits > 0).mean()) * self._frame_solid_angle(frame)
-        return solid_angle <= limits.max_growth * thing.solid_angle
-
     def _frame_solid_angle(self, frame: int) -> float:
         """About what a frame sees, in sr."""
         if not isinstance(self._frames, ViewFrames):
             return 4 * math.pi if self.strategy == "direct" else math.pi
         half = math.tan(math.radians(self._frames.views[frame].fov) / 2)
         return 4 * math.asin(half**2 / (1 + half**2))
-
-    def _note(self, thing: _Object, region: Region, mask: np.ndarray) -> None:
-        """Keeps where an object is, for the next panorama."""
-        rows = mask.sum(1)
-        if not rows.any():
-            thing.lost_for += 1
-            return
-        thing.lost_for = 0
-        width = self.size[0]
-        weights = sphere.row_solid_angles(self.size)[region.top : region.top + region.rows]
-        thing.solid_angle = float(weights @ rows)
-        step = max(1, math.isqrt(int(rows.sum()) // 300))
-        v, u = np.nonzero(mask[::step, ::step])
-        if not len(v):
-            step = 1
-            v, u = np.nonzero(mask)
-        pixels = np.stack([u * step + region.left, v * step + region.top], -1) + 0.5
-        where = main_part(sphere.pixel_to_direction(pixels, self.size), thing.solid_angle)
-        thing.last = self._small(region, mask)
-        centre = where.mean(0)
-        if thing.where is None or thing.fresh:
-            points, labels, thing.centre = thing.prompt.directions, thing.prompt.labels, centre
-            thing.score = self._score(thing)
-        else:
-            thing.moved = centre - thing.where.mean(0)
-            points, labels = thing.points, thing.labels
-            # The centres of two masks of a thing at rest differ, too: clicks are not to drift.
-            if np.linalg.norm(centre - thing.centre) > 0.2 * math.sqrt(thing.solid_angle / math.pi):
-                points = points @ smallest_rotation(thing.centre, centre).T
-                thing.centre = centre
-        thing.where = where
-        u, v = sphere.direction_to_pixel(points, self.size).astype(int).T
-        u, v = np.mod(u - region.left, width), v - region.top
-        inside = (u < region.columns) & (v >= 0) & (v < region.rows)
-        on = mask[v.clip(0, region.rows - 1), u.clip(0, region.columns - 1)] & inside
-        kept = on == (labels == POSITIVE)
-        if not (kept & (labels == POSITIVE)).any():
-            points = where[(where @ where.mean(0)).argmax()][None]
-            labels, kept = np.array([POSITIVE]), np.array([True])
-        thing.points, thing.labels = points[kept], labels[kept]
-
-    def _small(self, region: Region, mask: np.ndarray) -> np.ndarray:
-        """An object's mask on a panorama of at most 1024x512, as uint8."""
-        width, height = self.size
-        step = max(1, width // _LAST_WIDTH)
-        small = np.zeros((height // step, width // step), np.uint8)
-        rows = (np.arange(len(small)) + 0.5) * step - region.top
-        columns = np.mod((np.arange(small.shape[1]) + 0.5) * step - region.left, width)
-        down = (rows >= 0) & (rows < region.rows)
-        along = columns < region.columns
-        small[np.ix_(down, along)] = mask[
-            np.ix_(rows[down].astype(int), columns[along].astype(int))
-        ]
-        return small
 
     def _encoded(self, frame: int) -> Features:
         if frame not in self._features:
@@ -547,13 +443,4 @@ class PanoramaSession:
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:
         region, mask = self._mask(labels, object_id)
-        score = self._score(self._objects[object_id])
-        return measure(mask, object_id, score, region, self.size)
-
-    @staticmethod
-    def _score(thing: _Object) -> float:
-        """Predicted quality of an object's masks, weighted by their area."""
-        masks = thing.masks or {}
-        area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
-        total = sum(area.values())
-        return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
+        return measure(mask, object_id, self._objects[object_id].predicted, region, self.size)
