@@ -13,7 +13,7 @@ from sap_ros.synthesis.moving import MovingScene
 
 
 def test_the_node_and_the_replay_give_the_same_masks(make_rig, tmp_path):
-    scene, rig = MovingScene(3), make_rig(strategy="scan").up()
+    scene, rig = MovingScene(3), make_rig(strategy="auto").up()
     shots = [scene.render(0.4 * k, (512, 256)) for k in range(4)]
     _, labels = shots[0]
     v, u = (

@@ -43,7 +43,7 @@ def test_masks_and_objects_carry_the_images_header(make_rig, panorama):
 
 
 def test_the_node_and_the_core_give_the_same_masks(make_rig, panorama):
-    rig = make_rig(strategy="scan").up()
+    rig = make_rig(strategy="auto").up()
     rig.publish(panorama, stamp=1)
     rig.click(300, 120)
     masks, _ = rig.answer(1)
