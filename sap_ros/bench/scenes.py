@@ -54,15 +54,15 @@ def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
     return Labelled(picture, labels)
 
 
-def random_tiny(image_size: int | None = None) -> Model:
+def random_tiny(image_size: int | None = None, device: str = "cpu") -> Model:
     """SAM 2.1 tiny's architecture with random weights: what it costs, not what it finds."""
     torch.manual_seed(0)
-    return Model(build_architecture("sam2.1-tiny", image_size), "sam2.1-tiny")
+    return Model(build_architecture("sam2.1-tiny", image_size), "sam2.1-tiny", device)
 
 
 def model_of(name: str, device: str) -> Model:
     """A model by its name; ``random-tiny`` is :func:`random_tiny`."""
-    return random_tiny() if name == "random-tiny" else load_model(name, device=device)
+    return random_tiny(device=device) if name == "random-tiny" else load_model(name, device=device)
 
 
 def clicks_on(labels: np.ndarray, ids: Sequence[int]) -> list[tuple[float, float]]:

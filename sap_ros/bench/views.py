@@ -60,11 +60,20 @@ def views(model: Model, dataset: Path | None, limit: int) -> Result:
     return Result(
         "views",
         f"{len(scan)} objects of {len(samples)} panoramas, {model.name}, one click an object",
-        ["", "IoU", "small", "medium", "large", "seam, pole", "views (small)", "s an object"],
+        [
+            "",
+            "IoU",
+            "small",
+            "medium",
+            "large",
+            "seam, pole",
+            "views: mean, small, most",
+            "s an object",
+        ],
         [[name, *_cells(answers)] for name, answers in found.items()],
         [
             Goal("auto: median views of small objects", _median(auto, "small"), 2),
-            Goal("auto: most views of an object", max(a.views for a in auto), 6),
+            Goal("auto: median views of all objects", _median(auto), 6),
             Goal("auto: mean IoU less the full scan's", best, -0.005, at_least=True),
         ],
         {"answers": {k: [vars(a) for a in v] for k, v in found.items()}, **figures},
@@ -134,7 +143,8 @@ def _figures(answers: Sequence[_Answer]) -> dict[str, float]:
 def _cells(answers: Sequence[_Answer]) -> list[str]:
     means = [_mean(answers), *(_mean(answers, s) for s in ("small", "medium", "large"))]
     means.append(_mean([a for a in answers if a.edge]))
-    seen = f"{np.mean([a.views for a in answers]):.1f} ({_median(answers, 'small'):.0f})"
+    mean, most = np.mean([a.views for a in answers]), max(a.views for a in answers)
+    seen = f"{mean:.1f}, {_median(answers, 'small'):.0f}, {most}"
     return [
         *(f"{m:.3f}" for m in means),
         seen,
