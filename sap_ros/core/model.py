@@ -21,6 +21,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sap_ros.core.download import Progress, cache_folder, download
+from sap_ros.core.nano import EfficientNetLiteTrunk
 from sap_ros.core.projection import Fusion
 
 _PACKAGE = Path(__file__).parents[1]
@@ -345,6 +346,7 @@ class Model:
             ValueError: a size that does not fit.
         """
         sam = build_architecture(self.name, image_size)
+        sam.image_encoder = self.sam.image_encoder  # the same for all sizes
         sam.load_state_dict(self.sam.state_dict(), assign=True)
         return Model(sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled)
 
@@ -440,5 +442,7 @@ def load_model(
     weights = read_weights(path)
     _check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
+    if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
+        sam.image_encoder.trunk.fold()
     info = model_info(name)
     return Model(sam, name, place, info.fusion, info.weak_memory, compiled)

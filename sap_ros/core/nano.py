@@ -12,6 +12,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class EfficientNetLiteTrunk(nn.Module):
@@ -38,6 +39,28 @@ class EfficientNetLiteTrunk(nn.Module):
         mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
         self.register_buffer("scale", std * 255 / 128, persistent=False)
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
+
+    def fold(self) -> None:
+        """Readies the network for inference: the same maps, but for rounding, almost twice as fast on
+        a CPU.
+
+        Each batch norm becomes part of the convolution before it, and so does symmetric padding; in
+        memory, channels come last. It can be trained no more, and its weights have other names.
+        """
+        self.eval()
+        parts = [(self.stem, "0", "1")]
+        for block in self.blocks:
+            pairs = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
+            parts += [(block, *pair) for pair in pairs if hasattr(block, pair[0])]
+            block._swish = nn.ReLU6(inplace=True)
+        for owner, conv, norm in parts:
+            folded = fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm))
+            padding = getattr(folded.static_padding, "padding", None)
+            if padding is not None and len(set(padding)) == 1:
+                folded.padding, folded.static_padding = (padding[0], padding[0]), nn.Identity()
+            setattr(owner, conv, folded)
+            setattr(owner, norm, nn.Identity())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x * self.scale + self.shift)

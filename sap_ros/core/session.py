@@ -194,14 +194,14 @@ class PanoramaSession:
         """A session that works in the same way, with nothing in it: for another panorama."""
         return PanoramaSession(
             self.model,
-            self.strategy,
-            self.trajectory,
-            self.fusion,
-            self.click_frames,
-            self.following,
-            self.framing,
-            self.coarse,
-            self.recent,
+            strategy=self.strategy,
+            trajectory=self.trajectory,
+            fusion=self.fusion,
+            click_frames=self.click_frames,
+            following=self.following,
+            framing=self.framing,
+            coarse=self.coarse,
+            recent=self.recent,
         )
 
     def adopt(self, other: PanoramaSession, object_id: int) -> None:

@@ -1,11 +1,13 @@
 """model: loading by name and from files, and what is said of files that cannot be loaded."""
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from sap_ros.core import model as model_module
 from sap_ros.core.model import MODELS, build_architecture, load_model, read_weights
@@ -42,9 +44,18 @@ def test_the_shipped_model_loads_and_is_small():
 
 
 def test_a_checkpoint_file_gives_its_weights(nano_file):
-    loaded = load_model("sap-nano", nano_file).sam.state_dict()
-    for key, value in torch.load(nano_file, weights_only=True)["model"].items():
-        assert torch.equal(loaded[key], value), key
+    loaded, plain = load_model("sap-nano", nano_file), build_architecture("sap-nano").eval()
+    weights = torch.load(nano_file, weights_only=True)["model"]
+    plain.load_state_dict(weights)
+    own = loaded.sam.state_dict()
+    for key, value in weights.items():
+        assert key.startswith("image_encoder.trunk.") or torch.equal(own[key], value), key
+    with torch.inference_mode():  # the trunk's are folded
+        image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        for a, b in zip(
+            loaded.sam.image_encoder.trunk(image), plain.image_encoder.trunk(image), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def test_a_named_model_is_fetched_to_the_cache(monkeypatch, tmp_path, nano_file):
@@ -122,6 +133,20 @@ def test_a_gpu_that_is_not_there_is_said():
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.pt"):
         load_model("sap-nano", tmp_path / "none.pt")
+
+
+def test_a_folded_network_gives_the_same_maps():
+    plain = build_architecture("sap-nano").image_encoder.trunk.eval()
+    for norm in (module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)):
+        for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+            values.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(0))
+    folded = copy.deepcopy(plain)
+    folded.fold()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        for a, b in zip(folded(image), plain(image), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def test_encoding_is_the_same_for_the_same_view(random_model, panorama):
