@@ -49,9 +49,9 @@ def _views(axes: Any, figures: dict[str, Any]) -> None:
 
 
 def _scaling(axes: Any, figures: dict[str, Any]) -> None:
-    for name in ("auto", "gimbal", "frontier"):
+    for name in ("auto", "gimbal", "frontier", "scan"):
         axes.plot(figures["counts"], figures["objects"][name], "o-", label=name)
-    axes.set(xlabel="objects on 4096x2048", ylabel="s", title="further objects", ylim=(0, None))
+    axes.set(xlabel="objects on 2048x1024", ylabel="s", title="further objects", ylim=(0, None))
     axes.legend(frameon=False)
 
 

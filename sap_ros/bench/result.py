@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -79,16 +81,28 @@ def _short(seconds: float) -> str:
     return f"{seconds:.4f}" if seconds < 0.1 else f"{seconds:.3g}"
 
 
-def timed(work: Callable[[], object], repeats: int, warm: int = 1) -> Timing:
-    """Times a piece of work, after ``warm`` runs that do not count."""
+def timed(
+    work: Callable[[], object],
+    repeats: int,
+    warm: int = 1,
+    device: torch.device | None = None,
+) -> Timing:
+    """Times a piece of work on a device, after ``warm`` runs that do not count."""
     for _ in range(warm):
         work()
     taken = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = _now(device)
         work()
-        taken.append(time.perf_counter() - began)
+        taken.append(_now(device) - began)
     return timing_of(taken)
+
+
+def _now(device: torch.device | None) -> float:
+    """The time, in s, when a device has done what it was told to."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def timing_of(taken: list[float]) -> Timing:
@@ -97,8 +111,12 @@ def timing_of(taken: list[float]) -> Timing:
 
 
 @contextmanager
-def stopwatch(owner: object, names: tuple[str, ...]) -> Iterator[list[float]]:
+def stopwatch(
+    owner: object, names: tuple[str, ...], device: torch.device | None = None
+) -> Iterator[list[float]]:
     """Times all calls of methods of an object meanwhile; their sum is the list's only element.
+
+    They work on ``device``, whose end is waited for.
 
     A call within a call counts once.
     """
@@ -106,14 +124,14 @@ def stopwatch(owner: object, names: tuple[str, ...]) -> Iterator[list[float]]:
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began = _now(device)
             depth[0] += 1
             try:
                 return method(*args, **kwargs)
             finally:
                 depth[0] -= 1
                 if not depth[0]:
-                    total[0] += time.perf_counter() - began
+                    total[0] += _now(device) - began
 
         return call
 

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from sap_ros.core.model import DEFAULT_MODEL, Model, build_architecture, load_model
+from sap_ros.core import sphere
+from sap_ros.core.model import Model, build_architecture, load_model
+from sap_ros.evaluation.clicks import centre_click
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.composite import draw_shape, paste
 from sap_ros.synthesis.moving import MovingScene
@@ -67,12 +69,6 @@ def model_of(name: str, device: str) -> Model:
 
 def clicks_on(labels: np.ndarray, ids: Sequence[int]) -> list[tuple[float, float]]:
     """A pixel (u, v) well inside each instance."""
-    from sap_ros.core import sphere
-    from sap_ros.evaluation.clicks import centre_click
-
     size = labels.shape[1], labels.shape[0]
     places = [sphere.direction_to_pixel(centre_click(labels == i), size) for i in ids]
     return [(float(u), float(v)) for u, v in places]
-
-
-__all__ = ["DEFAULT_MODEL", "DEMO", "Labelled", "clicks_on", "labelled", "model_of", "random_tiny"]

@@ -94,7 +94,7 @@ def _run(name: str, model: str, dataset: Path | None, limit: int, device: str) -
     from sap_ros.bench.scenes import model_of
 
     if name == "render":
-        return rendering.rendering()
+        return rendering.rendering(device)
     if name == "memory":
         return memory.memory()
     if name == "overhead":
