@@ -31,6 +31,7 @@ def test_a_model_takes_views_from_a_device(random_model, panorama):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_model_encodes_the_same(panorama):
     from sap_ros.core.model import load_model
 
