@@ -157,10 +157,12 @@ class Client(Node):
             if time.monotonic() - sent > 3.0:
                 sent = time.monotonic()
                 self._image.publish(message)
-            found = self._found.get(stamp)
-            return (
-                stamp in self._masks and found is not None and len(found[0].objects) == len(clicks)
-            )
+            masks, found = self._masks.get(stamp), self._found.get(stamp)
+            if masks is None or found is None or len(found[0].objects) < len(clicks):
+                return False
+            # The two topics are answered anew with each click, and may come in either order.
+            tracked = [thing.id for thing in found[0].objects if thing.state == State.TRACKED]
+            return bool(np.isin(tracked, np.frombuffer(masks.data, np.uint8)).all())
 
         self._wait(answered, "answer", _ANSWER)
         return self._answer(stamp)
