@@ -66,17 +66,23 @@ def memory() -> Result:
 
 
 def _in_a_process(kind: str, size: int) -> dict[str, Any] | None:
-    """What a case took; None where it does not fit."""
+    """What a case took; None where it does not fit.
+
+    Raises:
+        RuntimeError: it failed otherwise.
+    """
     done = subprocess.run(
         [sys.executable, "-m", __name__, kind, str(size)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
         env=os.environ | _EXACT,
     )
-    lines = done.stdout.strip().splitlines()
-    return json.loads(lines[-1]) if done.returncode == 0 and lines else None
+    if done.returncode == 0:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    if done.returncode < 0 or "can't allocate memory" in done.stderr:  # killed, by the system
+        return None
+    raise RuntimeError(f"{kind} {size}: {done.stderr.strip().splitlines()[-1]}")
 
 
 def _held() -> float:

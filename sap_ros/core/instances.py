@@ -87,7 +87,7 @@ def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.n
 
     Args:
         mask: (H, W) bool.
-        pixels: (P, 2) as (u, v); those outside it are on no part.
+        pixels: (P, 2) as (u, v); those outside it are on no part, unless it is closed.
         closed: it goes all round the panorama.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from sap_ros.core.projection import Fusion
 
 _PACKAGE = Path(__file__).parents[1]
 _RELEASE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+
+# Held while the neck's positional encoding is exchanged: models of several sizes share it.
+_NECK = threading.Lock()
 
 # SAM 2's ImageNet mean and deviation.
 _MEAN = (0.485, 0.456, 0.406)
@@ -356,10 +360,11 @@ class Model:
         pixels = torch.from_numpy(view) if isinstance(view, np.ndarray) else view
         with self.precision():
             batch = normalize(pixels[None].to(self.device))
-            out = self._forward_without_positions(batch)
-            _, maps, _, sizes = self.sam._prepare_backbone_features(out)
-            if self._positions is None:
-                self._positions = [self._position_encoding(maps[-1], sizes[-1])]
+            with _NECK:
+                out = self._forward_without_positions(batch)
+                _, maps, _, sizes = self.sam._prepare_backbone_features(out)
+                if self._positions is None:
+                    self._positions = [self._position_encoding(maps[-1], sizes[-1])]
         return Features(maps, sizes)
 
     @torch.inference_mode()

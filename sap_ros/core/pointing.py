@@ -34,9 +34,12 @@ class Pointing:
             return self.prompt.certain
         return self.prompt.anchor[None]
 
-    def at(self, frame: int) -> FramePrompt | None:
-        """What is pointed at in a frame; None where it sees nothing that is the object's."""
-        return self._given(frame, self._box(frame), self._mask(frame))
+    def at(self, frame: int, whole: bool = True) -> FramePrompt | None:
+        """What is pointed at in a frame; None where it sees nothing that is the object's.
+
+        A box that it does not see whole is left out; or cut off, where not ``whole``.
+        """
+        return self._given(frame, self._box(frame, whole), self._mask(frame))
 
     def all(self, chosen: Sequence[int]) -> dict[int, FramePrompt]:
         """The same for frames; a box that none sees whole is given to the one that sees most of it."""

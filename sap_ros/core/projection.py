@@ -154,12 +154,6 @@ class Region:
         rows = image[self.top : self.top + self.rows]
         return np.concatenate([rows[:, there] for _, there in self.parts(image.shape[1])], axis=1)
 
-    def write(self, values: np.ndarray, image: np.ndarray) -> None:
-        """Puts (rows, columns) there."""
-        rows = image[self.top : self.top + self.rows]
-        for here, there in self.parts(image.shape[1]):
-            rows[:, there] = values[:, here]
-
 
 @lru_cache(maxsize=64)
 def _surroundings(view: View, size: int, width: int, height: int) -> Region:

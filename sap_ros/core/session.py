@@ -71,8 +71,9 @@ class PanoramaSession:
         recent: how many of an object's last views memory attention reads, beside the prompted ones;
             its cost grows with them.
 
-    Features of a frame are computed when first needed and kept until the image changes: a second
-    prompt on the same image encodes nothing. Of earlier panoramas only each object's memory is kept,
+    Features of a frame are computed when first needed and kept until the image changes: a correction
+    encodes nothing that has been, and by ``scan``, ``direct`` and ``patches`` further objects do not
+    either. Of earlier panoramas only each object's memory is kept,
     which is bounded.
     """
 
@@ -129,7 +130,7 @@ class PanoramaSession:
 
     @property
     def encoded(self) -> int:
-        """How many frames of this panorama have been encoded."""
+        """How many frames of this panorama have been encoded; coarse ones are not counted."""
         return self._encodings
 
     def set_image(self, image: np.ndarray) -> None:
@@ -192,7 +193,7 @@ class PanoramaSession:
 
     def sibling(self) -> PanoramaSession:
         """A session that works in the same way, with nothing in it: for another panorama."""
-        return PanoramaSession(
+        other = PanoramaSession(
             self.model,
             strategy=self.strategy,
             trajectory=self.trajectory,
@@ -200,9 +201,11 @@ class PanoramaSession:
             click_frames=self.click_frames,
             following=self.following,
             framing=self.framing,
-            coarse=self.coarse,
             recent=self.recent,
         )
+        other.coarse = self.coarse
+        other._finder = self._finder.sibling() if self._finder is not None else None
+        return other
 
     def adopt(self, other: PanoramaSession, object_id: int) -> None:
         """Takes over an object that another session found, on a panorama before this one."""
@@ -233,20 +236,23 @@ class PanoramaSession:
         best = np.zeros((height, width), np.float32)
         highest = max(self._objects, default=0)
         labels = np.zeros((height, width), np.uint8 if highest <= 254 else np.uint16)
-        looked = [i for i, thing in self._objects.items() if thing.masks is None]
-        for object_id in self.object_ids:
-            thing = self._objects[object_id]
-            if thing.fused is None:
-                thing.fused = self._found(object_id, progress)
-            region, logits = thing.fused.region, thing.fused.logits
-            rows = slice(region.top, region.top + region.rows)
-            for here, there in region.parts(width):
-                before, now = best[rows, there], logits[:, here]
-                labels[rows, there][now > before] = object_id
-                np.maximum(before, now, out=before)
-        for object_id in looked:
-            self._objects[object_id].note(*self._mask(labels, object_id), self.size)
-        self._forget_views()
+        looked = [i for i, thing in self._objects.items() if thing.fused is None]
+        try:
+            for object_id in self.object_ids:
+                thing = self._objects[object_id]
+                if thing.fused is None:
+                    thing.fused = self._found(object_id, progress)
+                region, logits = thing.fused.region, thing.fused.logits
+                rows = slice(region.top, region.top + region.rows)
+                for here, there in region.parts(width):
+                    before, now = best[rows, there], logits[:, here]
+                    labels[rows, there][now > before] = object_id
+                    np.maximum(before, now, out=before)
+        finally:  # what has been found is kept, whatever befalls the others
+            for object_id in looked:
+                if self._objects[object_id].fused is not None:
+                    self._objects[object_id].note(*self._mask(labels, object_id), self.size)
+            self._forget_views()
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
     def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
@@ -270,9 +276,12 @@ class PanoramaSession:
             done.append(frame)
             progress(len(done), max(len(done), len(frames)), object_id)
 
+        def coarsely(*_: int) -> None:
+            progress(len(done), max(len(done), len(frames)), object_id)
+
         if thing.fresh:
             thing.certain = thing.prompt.certain
-            thing.masks = self._looked_for(frames, thing, visited)
+            thing.masks = self._looked_for(frames, thing, visited, coarsely)
         else:
             thing.certain = None
             thing.masks = self._followed(frames, thing, visited)
@@ -293,16 +302,21 @@ class PanoramaSession:
         return fused
 
     def _looked_for(
-        self, frames: Frames, thing: Sought, visited: Callable[[int], None]
+        self,
+        frames: Frames,
+        thing: Sought,
+        visited: Callable[[int], None],
+        coarsely: Progress,
     ) -> dict[int, FrameMask]:
         """The masks of an object that is pointed at in this panorama."""
         pointing, weak = Pointing(frames, thing.prompt), self.model.weak_memory
-        found_in, first = self._glance(frames, thing)
+        found_in, first = self._glance(frames, thing, coarsely)
         if not isinstance(frames, ViewFrames) or self.strategy == "scan" or found_in:
-            order = tuple(
-                i for i in frames.order(thing.prompt.anchor) if not found_in or i in found_in
-            )
+            loop = frames.order(thing.prompt.anchor)
+            order = tuple(i for i in loop if not found_in or i in found_in)
             prompts = pointing.all(order if self.click_frames == "all" else order[:1])
+            if not prompts:
+                order, prompts = loop, pointing.all(loop)
             return track(
                 self.model, self._encoded, order, prompts, visited, thing.memory, self.recent
             )
@@ -312,6 +326,8 @@ class PanoramaSession:
         else:
             if first is None and self.strategy == "auto" and len(pointing.extent()) == 1:
                 first = frames.trajectory.nearest(thing.prompt.anchor)
+            if first is not None and pointing.at(first) is None:
+                first = None  # another box or mask than before
             traversal = Gimbal(frames, pointing, self.framing, weak, first)
         found = explore(self.model, self._encoded, traversal, visited, thing.memory, self.recent)
         kept = traversal.kept(found)
@@ -319,7 +335,9 @@ class PanoramaSession:
         thing.view = frames.views[own[0]] if own else None
         return kept
 
-    def _glance(self, frames: Frames, thing: Sought) -> tuple[set[int], int | None]:
+    def _glance(
+        self, frames: Frames, thing: Sought, coarsely: Progress
+    ) -> tuple[set[int], int | None]:
         """Where a new object is, by an earlier answer or coarsely.
 
         Returns:
@@ -335,7 +353,7 @@ class PanoramaSession:
             return set(), None
         self._finder.reset()
         self._finder.add_prompt(thing.prompt)
-        self._finder.segment()
+        self._finder.segment(coarsely)
         coarse = self._finder._objects[thing.prompt.object_id]
         if coarse.where is None:
             return set(), None

@@ -95,9 +95,9 @@ class Sought:
         self.solid_angle = float(weights @ rows)
         step = max(1, math.isqrt(int(rows.sum()) // 300))
         v, u = np.nonzero(mask[::step, ::step])
-        if not len(v):
+        if not len(v):  # it is thin
             step = 1
-            v, u = np.nonzero(mask)
+            v, u = (index[:: max(1, len(index) // 300)] for index in np.nonzero(mask))
         pixels = np.stack([u * step + region.left, v * step + region.top], -1) + 0.5
         where = main_part(sphere.pixel_to_direction(pixels, size), self.solid_angle)
         self.last = _small(region, mask, size)
@@ -125,7 +125,7 @@ class Sought:
 
 
 def _small(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An object's mask on a panorama of at most 1024x512, as uint8."""
+    """An object's mask on a panorama reduced to 1024x512 or a little more, as uint8."""
     width, height = size
     step = max(1, width // _LAST_WIDTH)
     small = np.zeros((height // step, width // step), np.uint8)

@@ -167,7 +167,7 @@ class ViewFrames:
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         view = self.views[index]
         pixels = direction_to_view(directions, view, self.size)
-        return np.where(sees(view, directions)[:, None], pixels, np.nan)
+        return np.where(sees(view, directions, slack=1e-9)[:, None], pixels, np.nan)
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return self.trajectory.window(self.trajectory.nearest(direction))

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sap_ros.core import sphere
-from sap_ros.core.trajectory import View, view_to_direction
+from sap_ros.core.trajectory import View, focal_length
 
 
 class TorchRenderer:
@@ -68,10 +67,11 @@ def _grid(
     pitch: float, size: int, fov: float, panorama: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Panorama pixels (x, y), (S, S) each, of a view at yaw 0."""
-    v, u = np.mgrid[:size, :size] + 0.5
-    directions = view_to_direction(np.stack([u, v], -1), View(0.0, pitch, fov), size)
-    x, y = np.moveaxis(sphere.direction_to_pixel(directions, panorama), -1, 0)
-    return (
-        torch.from_numpy(x.astype(np.float32)).to(device),
-        torch.from_numpy(y.astype(np.float32)).to(device),
-    )
+    offset = (torch.arange(size, device=device) + 0.5 - size / 2) / focal_length(size, fov)
+    sine, cosine = math.sin(pitch), math.cos(pitch)
+    # Rays of any length; their pixels as sphere.direction_to_pixel has them, on the device.
+    forward, up = cosine + sine * offset, sine - cosine * offset
+    level = torch.hypot(forward[:, None], offset[None])
+    x = 0.5 + torch.atan2(offset[None], forward[:, None]) / (2 * math.pi)
+    y = 0.5 - torch.atan2(up[:, None], level) / math.pi
+    return x * panorama[0], y * panorama[1]

@@ -22,7 +22,7 @@ from sap_ros.core.projection import NO_OBJECT
 #: Frames, beside the prompted ones, whose masks SAM 2's memory attention reads.
 RECENT = 6
 # How far back SAM 2 reads object pointers (masks: six frames); older frames are forgotten.
-_RECENT = 16
+_POINTERS = 16
 # How far an object may have moved in a frame from one panorama to the next, as a share of its side.
 _MOTION = 0.125
 # Frames whose memory nobody has read, at most.
@@ -69,6 +69,7 @@ class Step:
         frame: which.
         prompt: what is pointed at in it; None: memory must find the object.
         prior: (S / 4, S / 4) bool, where the object is by what was found before; None: not known.
+            Of the candidate masks, the one is taken that agrees with it; memory keeps the best one.
     """
 
     frame: int
@@ -132,7 +133,7 @@ class ObjectMemory:
     def read(self, recent: int) -> Memory:
         """As SAM 2 reads it: the prompted frames, and the most recent ones of the others."""
         if recent >= RECENT:
-            recent = _RECENT  # their pointers reach farther back than their masks
+            recent = _POINTERS  # their pointers reach farther back than their masks
         last = sorted(self._seen)[len(self._seen) - min(recent, len(self._seen)) :]
         self._seen = {i: self._seen[i] for i in last}
         return {
@@ -146,7 +147,7 @@ class ObjectMemory:
         Prompted frames come first. Returns the index of the next frame.
         """
         first = [self._prompted[i] for i in sorted(self._prompted)][-_CONDITIONING:]
-        then = [self._seen[i] for i in sorted(self._seen)][-_RECENT:]
+        then = [self._seen[i] for i in sorted(self._seen)][-_POINTERS:]
         # What was never read holds the frame's features: a few of them are enough.
         unread = [entry for entry in then if callable(entry)][:-_UNREAD]
         then = [entry for entry in then if entry not in unread]
@@ -234,10 +235,9 @@ def explore(
     """
     bank = ObjectMemory()
     found: dict[int, FrameMask] = {}
-    while (step := traversal.next(found)) is not None:
+    for i, step in enumerate(iter(lambda: traversal.next(found), None)):
         if not found and step.prompt is None:
             raise ValueError("the first frame to visit is not prompted: no click, box or mask")
-        i = len(found)
         view, entry = _decode(model, features(step.frame), i, i + 1, bank, step.prompt, recent)
         found[step.frame] = _mask(view, step.prior)
         bank.write(i, entry, step.prompt is not None)
@@ -280,7 +280,7 @@ def follow(
     for frame in order:
         i = memory.condense()
         prompt = prompts.get(frame)
-        view, entry = _decode(model, features(frame), i, i + _RECENT, memory, prompt, recent)
+        view, entry = _decode(model, features(frame), i, i + _POINTERS, memory, prompt, recent)
         mask = _mask(view, priors.get(frame) if prompt is not None else None, _MOTION)
         if mask.presence > 0 and accept(frame, mask):
             memory.write(i, entry, prompted=False)
@@ -312,7 +312,20 @@ def _decode(
     read = memory.read(recent) if prompt is None else empty_memory()  # a prompt is decoded alone
     with model.precision():
         view = decode_view(model.sam, features, model.positions, index, count, read, points, mask)
-    return view, lambda: model.remember(features, view)
+    return view, _once(lambda: model.remember(features, view))
+
+
+def _once(work: Remembered) -> Remembered:
+    """Does a piece of work when it is first asked for, and keeps the result and not what it is made of."""
+    done: list[dict[str, Any]] = []
+    to_do = [work]
+
+    def result() -> dict[str, Any]:
+        if to_do:
+            done.append(to_do.pop()())
+        return done[0]
+
+    return result
 
 
 def _mask(view: Decoded, prior: np.ndarray | None = None, reach: float = 0.0) -> FrameMask:

@@ -8,7 +8,7 @@ and with a camera of the object's own that turns towards it and zooms to its ext
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -96,10 +96,11 @@ def spread(frames: ViewFrames, frame: int, mask: FrameMask, near: np.ndarray) ->
         if (mine > 0).any():
             positive = np.isin(parts, mine[mine > 0]).astype(np.uint8)
     step = max(1, len(positive) // _CELLS)
-    if positive.sum() > 4 * step * step:
-        v, u = np.nonzero(positive[step // 2 :: step, step // 2 :: step])
-        pixels = np.stack([u, v], -1) * step + step // 2 + 0.5
-    else:
+    v, u = np.nonzero(positive[step // 2 :: step, step // 2 :: step])
+    pixels = np.stack([u, v], -1) * step + step // 2 + 0.5
+    if len(u) < max(
+        4, positive.sum() / (2 * step * step)
+    ):  # it is small, or lies between the cells
         v, u = np.nonzero(positive)
         pixels = np.stack([u, v], -1) + 0.5
     if not len(u):
@@ -117,41 +118,47 @@ class Frontier:
         framing: see there.
         carry: in a view that sees nothing of the prompt, a click is put where the mask of the views
             before lies; else memory must find it.
+        begun: views of the scan that have been visited.
     """
 
     def __init__(
-        self, frames: ViewFrames, pointing: Pointing, framing: Framing, carry: bool
+        self,
+        frames: ViewFrames,
+        pointing: Pointing,
+        framing: Framing,
+        carry: bool,
+        begun: Sequence[int] = (),
     ) -> None:
         self._frames, self._pointing = frames, pointing
         self._framing, self._carry = framing, carry
         self._further = framing.further
-        self._own: list[int] = []
+        self._own = list(begun)
         # Directions all over each frame's mask, and how near each frame's centre it sees them.
         self._where: dict[int, np.ndarray] = {}
         self._near: dict[int, np.ndarray] = {}
+        # What is certain is looked at once at least, wherever the mask runs.
+        self._certain = nearness(frames, pointing.prompt.certain)
 
     def next(self, found: Found) -> Step | None:
         if not self._own:
-            return self._step(
-                int(nearness(self._frames, self._pointing.extent()).sum(1).argmax()), {}
-            )
+            return self._first()
         mine = self.kept(found)
         for i, mask in mine.items():
             if i not in self._where:
                 where = spread(self._frames, i, mask, self._pointing.prompt.certain)
                 self._where[i], self._near[i] = where, nearness(self._frames, where)
         where = np.concatenate(list(self._where.values()))
-        if not len(where):
-            return None
-        near = np.concatenate(list(self._near.values()), axis=1)
+        near = np.concatenate([*self._near.values(), self._certain], axis=1)
+        enough = np.full(near.shape[1], self._framing.settled)
+        enough[len(where) :] = 1e-6
         best = near[self._own].max(0)
         free = [i for i in range(len(self._frames)) if i not in self._own]
         if not free:
             return None
-        gain = np.where(best < self._framing.settled, (near[free] - best).clip(min=0), 0).sum(1)
+        gain = np.where(best < enough, (near[free] - best).clip(min=0), 0).sum(1)
         if gain.max() > 0.05:
             return self._step(free[int(gain.argmax())], mine)
-        if self._further:
+        if self._further and len(where):
             self._further -= 1
             axes = np.stack([self._frames.views[i].rotation[:, 2] for i in free])
             return self._step(free[int((axes @ where.T).max(1).argmax())], mine)
@@ -159,6 +166,15 @@ class Frontier:
 
     def kept(self, found: Found) -> dict[int, FrameMask]:
         return {i: found[i] for i in self._own if i in found}
+
+    def _first(self) -> Step:
+        """The view that sees the prompt best; a box that none sees whole is cut off by it."""
+        seen = nearness(self._frames, self._pointing.extent()).sum(1)
+        frame = int(seen.argmax())
+        if seen[frame] < 1e-6:  # at the border of all that see it: a pole
+            frame = self._frames.trajectory.nearest(self._pointing.prompt.anchor)
+        self._own.append(frame)
+        return Step(frame, self._pointing.at(frame) or self._pointing.at(frame, whole=False))
 
     def _step(self, frame: int, found: Found) -> Step:
         self._own.append(frame)
@@ -202,9 +218,9 @@ def middle(mask: np.ndarray) -> tuple[float, float] | None:
     """The pixel (u, v) of a mask (n, n) that is farthest from its border; None where it is empty."""
     if not mask.any():
         return None
-    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)
     v, u = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(u) + 0.5, float(v) + 0.5
+    return float(u) - 0.5, float(v) - 0.5
 
 
 def finest_fov(size: int, width: int, zoom: float) -> float:
@@ -312,9 +328,7 @@ class Gimbal:
         where = spread(self._frames, last, found[last], certain)
         if not len(where):
             return None
-        view = self._framing.fitted(
-            self._frames, np.concatenate([where, certain]) if self._carry else where
-        )
+        view = self._framing.fitted(self._frames, np.concatenate([where, certain]))
         if view is not None and cut(found[last]):
             # It goes on beyond the border: a wider view, as wide as may be.
             view = View(view.yaw, view.pitch, max(view.fov, min(90.0, 1.5 * self._fov(last))))
@@ -324,7 +338,8 @@ class Gimbal:
         return self._frames.views[frame].fov
 
     def _go_on(self, found: Found) -> Step | None:
-        self._frontier = Frontier(self._frames, self._pointing, self._framing, self._carry)
+        begun = [i for i in self._own if i < len(self._frames)]
+        self._frontier = Frontier(self._frames, self._pointing, self._framing, self._carry, begun)
         return self._frontier.next(found)
 
     def _step(self, frame: int, found: Found) -> Step:

@@ -224,8 +224,16 @@ class Worker:
                     needless.append(request.object_id)
             except ValueError as error:
                 rejected.append((request, str(error)))
+        try:
+            instances = self._session.segment(self._check)
+        except ValueError as error:
+            # What has just been asked for cannot be looked for; the objects before it go on.
+            for request in requests:
+                if request.object_id in self._session.object_ids:
+                    self._session.remove_object(request.object_id)
+                    rejected.append((request, str(error)))
+            instances = self._session.segment(self._check)
         self._objects = len(self._session.object_ids)
-        instances = self._session.segment(self._check)
         self.tracking = bool(instances.objects)
         seconds = {"decode": decoded - began, "segment": time.monotonic() - decoded}
         encoded = self._session.encoded if message is not None or requests else 0

@@ -22,7 +22,7 @@ def _session(model, panorama, **kwargs):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("pixel", [(300, 120), (0.2, 128), (511.9, 40), (77, 0.1), (400, 255.9)])
+@pytest.mark.parametrize("pixel", [(300, 120), (0.2, 128), (511.9, 40), (77, 0), (400, 256)])
 def test_any_pixel_can_be_clicked(random_model, panorama, strategy, pixel):
     session = _session(random_model, panorama, strategy=strategy)
     session.add_prompt(from_pixels(9, [pixel], SIZE))
@@ -95,13 +95,43 @@ def test_a_roll_of_the_panorama_rolls_the_result(random_model, panorama, strateg
 
 @pytest.mark.parametrize("strategy", ["auto", "frontier", "scan"])
 def test_results_do_not_depend_on_the_other_objects(random_model, panorama, strategy):
+    alone, together = (_session(random_model, panorama, strategy=strategy) for _ in range(2))
+    together.add_prompt(from_pixels(2, [(130, 60)], SIZE))
+    for session in (alone, together):
+        session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+        session.segment()
+    together.remove_object(2)
+    np.testing.assert_array_equal(together.segment().labels, alone.segment().labels)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("box", [(100, 70, 300, 180), (480, 0, 60, 256), (500, 20, 180, 90)])
+def test_a_box_that_no_view_holds_can_be_given(random_model, panorama, strategy, box):
     session = _session(random_model, panorama, strategy=strategy)
+    session.add_prompt(from_pixels(1, [], SIZE, box=box))
+    assert len(session.segment().objects) == 1
+    session.add_prompt(from_pixels(1, [], SIZE, box=(300, 100, 330, 130)))  # drawn again, elsewhere
+    assert len(session.segment().objects) == 1
+
+
+def test_what_was_found_is_kept_when_another_object_fails(random_model, panorama):
+    session = _session(random_model, panorama)
     session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
-    alone = session.segment().labels == 1
-    session.add_prompt(from_pixels(2, [(350, 60)], SIZE))
-    session.segment()
+    session.add_prompt(from_pixels(2, [(300, 100)], SIZE))
+
+    def stop(done, count, object_id):
+        if object_id == 2:
+            raise ValueError("cannot be looked for")
+
+    with pytest.raises(ValueError, match="cannot be"):
+        session.segment(stop)
     session.remove_object(2)
-    np.testing.assert_array_equal(session.segment().labels == 1, alone)
+    calm = _session(random_model, panorama)
+    calm.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    calm.segment()
+    for one in (session, calm):
+        one.next_frame(panorama)
+    np.testing.assert_array_equal(session.segment().labels, calm.segment().labels)
 
 
 def test_the_scan_begins_at_the_view_nearest_the_click(random_model, panorama):

@@ -11,7 +11,7 @@ from sap_ros.core.prompts import Prompt
 from sap_ros.core.strategies import ViewFrames, nearness
 from sap_ros.core.tracker import FrameMask
 from sap_ros.core.trajectory import Trajectory, View, carried, direction_to_view
-from sap_ros.core.traversal import Framing, Frontier, Gimbal, finest_fov, framed, middle
+from sap_ros.core.traversal import Framing, Frontier, Gimbal, finest_fov, framed, middle, spread
 
 SIDE = 64
 directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2)).map(
@@ -162,6 +162,36 @@ def test_the_middle_of_a_mask_is_its_deepest_pixel():
     assert mask[int(v), int(u)]
     assert v == pytest.approx(20.5, abs=1)
     assert middle(np.zeros((4, 4), bool)) is None
+    mask[:] = False
+    mask[:, :20] = True  # it enters from a side
+    u, v = middle(mask)
+    assert 8 < u < 12
+    assert 8 < v < 32
+
+
+@pytest.mark.parametrize("thick", [1, 2, 5])
+def test_a_thin_mask_is_spread_over(thick):
+    frames = _frames()
+    logits = np.full((SIDE, SIDE), -9.0, np.float32)
+    logits[:, 9 : 9 + thick] = 9
+    where = spread(frames, 0, FrameMask(logits, 1.0, 1.0), np.zeros((0, 3)))
+    at = frames.locate(0, where)
+    assert np.ptp(at[:, 1]) > 0.8 * SIDE
+    assert (abs(at[:, 0] - 9 - thick / 2) <= thick).all()
+
+
+def test_all_that_is_clicked_is_looked_at():
+    frames = _frames()
+    far = sphere.angles_to_direction(np.array([0.0, 2.5]), np.array([0.1, -0.4]))
+    prompt = Prompt(1, far, np.array([1, 1]))
+    for begin in (
+        lambda p: Frontier(frames, p, Framing(), carry=True),
+        lambda p: Gimbal(frames, p, Framing(), carry=False),
+    ):
+        walk = begin(Pointing(frames, prompt))
+        found = _walk(walk, frames, far[0], 0.05)
+        near = nearness(frames, far)[list(walk.kept(found))]
+        assert (near.max(0) > 0).all()
 
 
 @pytest.mark.parametrize("bad", [{"settled": 2}, {"margin": 0.5}, {"widest": 150}, {"further": -1}])

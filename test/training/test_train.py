@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sap_ros.core.model import build_architecture, load_model
+from sap_ros.core.model import build_architecture, checkpoint_path, load_model, read_weights
 from sap_ros.training.config import as_yaml, read_config
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.train import train
@@ -28,7 +28,7 @@ def _losses(out):
 @pytest.mark.parametrize("stage", ["views", "scan"])
 def test_a_run_trains_what_its_stage_trains(make_config, tmp_path, stage):
     config, out = make_config(stage=stage, init="own", encoder_warm_up=0.0), tmp_path / "run"
-    before = load_model("sap-nano").sam.state_dict()
+    before = read_weights(checkpoint_path("sap-nano"))
     before = {key: value.clone() for key, value in before.items()}
     train(config, out)
     saved = torch.load(out / "last.pt", weights_only=True)
@@ -70,7 +70,7 @@ def test_memory_may_begin_from_other_weights_and_learn_at_another_rate(make_conf
     changes = {"init": "own", "init_memory": str(tmp_path / "other.safetensors")}
     config = make_config(stage="scan", decoder_lr_scale=0.5, **changes)
     initialise(sam, config)
-    own = load_model("sap-nano").sam.state_dict()
+    own = read_weights(checkpoint_path("sap-nano"))
     for name, value in sam.state_dict().items():
         begun = own if name.startswith(("image_encoder.", "sam_")) else other.state_dict()
         assert torch.allclose(value, begun[name], atol=1e-2), name
