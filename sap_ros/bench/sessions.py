@@ -37,10 +37,11 @@ def reprompt(model: Model, repeats: int = 9) -> Result:
     """A 4K panorama, one object: its first prompt, a correction, another object."""
     image = read_panorama(DEMO)
     rows, taken = [], {}
-    for strategy in ("auto", "scan"):
+    ways: tuple[Strategy, ...] = ("auto", "scan")
+    for strategy in ways:
         times: tuple[list[float], ...] = ([], [], [])
         for i in range(repeats + 1 if strategy == "auto" else 3):
-            session = PanoramaSession(model, strategy)  # type: ignore[arg-type]
+            session = PanoramaSession(model, strategy)
             steps = [
                 from_pixels(1, [_BLUE_BOX], (4096, 2048)),
                 from_pixels(1, [(_BLUE_BOX[0] + 8, _BLUE_BOX[1] + 8)], (4096, 2048)),
@@ -143,7 +144,7 @@ def _one_view(model: Model) -> list[list[str]]:
     return rows
 
 
-def _publisher() -> Callable[[Instances], None]:
+def _publisher() -> Callable[[Instances], object]:
     """Publishes the answer over DDS where ROS 2 is there; else packs it alone."""
     try:
         import rclpy
@@ -152,7 +153,7 @@ def _publisher() -> Callable[[Instances], None]:
         from sap_ros.messages import ImageFrame
         from sap_ros.node.convert import image_from_labels, objects_to_message
     except ImportError:
-        return lambda found: found.labels.tobytes()  # type: ignore[return-value]
+        return lambda found: found.labels.tobytes()
     from sensor_msgs.msg import Image
 
     from sap_ros.msg import ObjectArray
