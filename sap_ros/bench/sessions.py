@@ -36,7 +36,8 @@ _BLUE_BOX, _GREEN_CONE = (2314.5, 1268.5), (3225.5, 1333.5)
 def reprompt(model: Model, repeats: int = 9) -> Result:
     """A 4K panorama, one object: its first prompt, a correction, another object."""
     image = read_panorama(DEMO)
-    rows, taken = [], {}
+    rows: list[list[str]] = []
+    taken: dict[str, list[float]] = {}
     ways: tuple[Strategy, ...] = ("auto", "scan")
     for strategy in ways:
         times: tuple[list[float], ...] = ([], [], [])
