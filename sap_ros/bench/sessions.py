@@ -277,7 +277,7 @@ def _by_frames(model: Model, figures: dict[str, Any]) -> list[list[str]]:
     for count in (10, 50, 100, 200):
         with measured(model.device) as cost:
             while done < count:
-                session.next_frame(loop[done % len(loop)])
+                session.next_image(loop[done % len(loop)])
                 session.segment()
                 done += 1
         peaks.append(cost.peak_mb or math.nan)
@@ -320,7 +320,7 @@ def live(model: Model, frames: int = 20, objects: Sequence[int] = (2, 4, 5)) -> 
                     click = first_prompt(labels == i, "clicks")
                     session.add_prompt(Prompt(1, click.directions, click.labels))
                 else:
-                    session.next_frame(image)
+                    session.next_image(image)
                 answer = session.segment().labels == 1
                 if k:
                     seconds.append(time.perf_counter() - began)

@@ -6,7 +6,7 @@ session.add_prompt(from_pixels(1, [(2100, 1180)], session.size))
 instances = session.segment()
 instances.labels, instances.objects[0].azimuth
 
-session.next_frame(image)                      # the stream goes on: objects are followed
+session.next_image(image)                      # the stream goes on: objects are followed
 instances = session.segment()
 """
 
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.following import Following, grown, smallest_rotation
-from sap_ros.core.instances import Instance, Instances, connected, measure
+from sap_ros.core.instances import Instance, Instances, State, connected, measure
 from sap_ros.core.model import Features, Model
 from sap_ros.core.pointing import Pointing
 from sap_ros.core.projection import NO_OBJECT, Fusion, Region, check_panorama
@@ -114,6 +115,9 @@ class PanoramaSession:
         self._features: dict[int, Features] = {}
         self._encodings = 0
         self._objects: dict[int, Sought] = {}
+        # What an object was before prompts that have not been looked for; None: it was not there.
+        self._before: dict[int, Sought | None] = {}
+        self._noted: set[int] = set()  # objects whose masks on this panorama are remembered
         self._size: tuple[int, int] | None = None
 
     @property
@@ -142,22 +146,28 @@ class PanoramaSession:
             ValueError: it is no such image.
         """
         self._take(image)
+        self._before.clear()
         for object_id, thing in self._objects.items():
             self._objects[object_id] = Sought(thing.prompt)
 
-    def next_frame(self, image: np.ndarray) -> None:
+    def next_image(self, image: np.ndarray) -> None:
         """Takes the next panorama of a stream, as :meth:`set_image` does.
 
         Objects that have been looked for are followed into it by :meth:`segment`, from memory;
         prompts added after this call are on this panorama.
         """
+        check_panorama(image)
+        if any(t.fused is not None and i not in self._noted for i, t in self._objects.items()):
+            self.instances()  # what was found is remembered, also if nobody has asked for it
         self._take(image)
-        for thing in self._objects.values():
+        before = [thing for thing in self._before.values() if thing is not None]
+        for thing in [*self._objects.values(), *before]:
             if thing.masks is not None:
                 thing.fresh, thing.masks, thing.fused = False, None, None
 
     def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
+        self._noted.clear()
         self._frames = make_frames(
             image, self.strategy, self.model.image_size, self.trajectory, self.model.device
         )
@@ -180,6 +190,9 @@ class PanoramaSession:
         there = self._objects.get(prompt.object_id)
         if there is None:
             prompt.check_complete()
+        self._before.setdefault(prompt.object_id, there)
+        self._noted.discard(prompt.object_id)
+        if there is None:
             self._objects[prompt.object_id] = Sought(prompt)
         elif there.fresh:
             corrected = there.prompt.extended(prompt)
@@ -189,7 +202,20 @@ class PanoramaSession:
                 known = there.prompt.directions, there.prompt.labels
                 points, labels = (there.points, there.labels) if len(there.points) else known
                 prompt = Prompt(prompt.object_id, points, labels).extended(prompt)
-            self._objects[prompt.object_id] = Sought(prompt, memory=there.memory)
+            self._objects[prompt.object_id] = Sought(prompt, memory=there.memory.copy())
+
+    def withdraw_prompt(self, object_id: int) -> None:
+        """Takes back the prompts of an object that have not been looked for.
+
+        The object is as it was before them; a new one is gone. Nothing where there are none.
+        """
+        if object_id not in self._before:
+            return
+        before = self._before.pop(object_id)
+        if before is None:
+            del self._objects[object_id]
+        else:
+            self._objects[object_id] = before
 
     def sibling(self) -> PanoramaSession:
         """A session that works in the same way, with nothing in it: for another panorama."""
@@ -218,16 +244,61 @@ class PanoramaSession:
         if object_id not in self._objects:
             raise ValueError(f"no object has the id {object_id}; there are {list(self.object_ids)}")
         del self._objects[object_id]
+        self._before.pop(object_id, None)
+        self._noted.discard(object_id)
 
     def reset(self) -> None:
         """Forgets all objects; the panorama and its features stay."""
         self._objects.clear()
+        self._before.clear()
+        self._noted.clear()
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Ids of the objects not looked for since their prompt or the image, ascending."""
+        return tuple(i for i in self.object_ids if self._objects[i].fused is None)
 
     def segment(self, progress: Progress = lambda done, count, object_id: None) -> Instances:
-        """Looks for the objects that have not been looked for since their prompt or the image.
+        """Looks for all pending objects; the objects of the panorama.
 
         Args:
-            progress: told of every frame.
+            progress: told of every view.
+
+        Raises:
+            ValueError: there is no panorama.
+        """
+        for object_id in self.pending:
+            self.look_for(object_id, progress)
+        return self.instances()
+
+    def look_for(
+        self, object_id: int, progress: Progress = lambda done, count, object_id: None
+    ) -> None:
+        """Looks for one object. Whatever is raised meanwhile leaves it pending, and the others alone.
+
+        Args:
+            object_id: one of :attr:`object_ids`.
+            progress: told of every view; what it raises ends the search.
+
+        Raises:
+            ValueError: there is no panorama, or no such object.
+        """
+        _ = self.size
+        if object_id not in self._objects:
+            raise ValueError(f"no object has the id {object_id}; there are {list(self.object_ids)}")
+        self._objects[object_id].fused = self._found(object_id, progress)
+        self._before.pop(object_id, None)
+        self._noted.discard(object_id)
+
+    def give_up(self, object_id: int) -> None:
+        """Takes an object for lost on this panorama without looking for it."""
+        thing = self._objects[object_id]
+        thing.masks = {}
+        thing.fused = Fused(Region(0, 0, 1, 1), np.full((1, 1), NO_OBJECT, np.float32))
+        self._before.pop(object_id, None)
+
+    def instances(self) -> Instances:
+        """The objects as far as they have been looked for; the pending ones have that state.
 
         Raises:
             ValueError: there is no panorama.
@@ -236,23 +307,21 @@ class PanoramaSession:
         best = np.zeros((height, width), np.float32)
         highest = max(self._objects, default=0)
         labels = np.zeros((height, width), np.uint8 if highest <= 254 else np.uint16)
-        looked = [i for i, thing in self._objects.items() if thing.fused is None]
-        try:
-            for object_id in self.object_ids:
-                thing = self._objects[object_id]
-                if thing.fused is None:
-                    thing.fused = self._found(object_id, progress)
-                region, logits = thing.fused.region, thing.fused.logits
-                rows = slice(region.top, region.top + region.rows)
-                for here, there in region.parts(width):
-                    before, now = best[rows, there], logits[:, here]
-                    labels[rows, there][now > before] = object_id
-                    np.maximum(before, now, out=before)
-        finally:  # what has been found is kept, whatever befalls the others
-            for object_id in looked:
-                if self._objects[object_id].fused is not None:
-                    self._objects[object_id].note(*self._mask(labels, object_id), self.size)
-            self._forget_views()
+        found = [i for i in self.object_ids if self._objects[i].fused is not None]
+        for object_id in found:
+            fused = self._objects[object_id].fused
+            assert fused is not None
+            region, logits = fused.region, fused.logits
+            rows = slice(region.top, region.top + region.rows)
+            for here, there in region.parts(width):
+                before, now = best[rows, there], logits[:, here]
+                labels[rows, there][now > before] = object_id
+                np.maximum(before, now, out=before)
+        for object_id in found:
+            if object_id not in self._noted:
+                self._objects[object_id].note(*self._mask(labels, object_id), self.size)
+                self._noted.add(object_id)
+        self._forget_views()
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
     def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
@@ -460,5 +529,8 @@ class PanoramaSession:
         return self._features[frame]
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:
+        if self._objects[object_id].fused is None:
+            nowhere = measure(np.zeros((1, 1), bool), object_id, 0.0, Region(0, 0, 1, 1), self.size)
+            return replace(nowhere, state=State.PENDING)
         region, mask = self._mask(labels, object_id)
         return measure(mask, object_id, self._objects[object_id].predicted, region, self.size)

@@ -126,6 +126,12 @@ class ObjectMemory:
     def __len__(self) -> int:
         return len(self._prompted) + len(self._seen)
 
+    def copy(self) -> ObjectMemory:
+        """Another one that remembers the same; what is written to one is not in the other."""
+        other = ObjectMemory()
+        other._prompted, other._seen = dict(self._prompted), dict(self._seen)
+        return other
+
     def write(self, index: int, entry: Remembered, prompted: bool) -> None:
         """Remembers a frame; ``entry`` gives what SAM 2 reads of it."""
         (self._prompted if prompted else self._seen)[index] = entry

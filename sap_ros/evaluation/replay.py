@@ -310,7 +310,7 @@ class _Player:
         self.labels: dict[int, str] = {}
 
     def play(self, shot: _Shot, prompts: Sequence[Prompt]) -> Instances:
-        self.session.next_frame(shot.image)
+        self.session.next_image(shot.image)
         self.kept.append(shot)
         for prompt in prompts:
             self.session.add_prompt(prompt)

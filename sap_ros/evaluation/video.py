@@ -89,7 +89,7 @@ def _followed(
         image, labels = frame.image(), frame.labels()
         with measured(model.device) as cost:
             if k:
-                session.next_frame(image)
+                session.next_image(image)
             else:
                 session.set_image(image)
                 for number, value in enumerate(values, 1):

@@ -205,7 +205,7 @@ class Worker:
         if message is not None:
             try:
                 image = image_to_rgb(message)
-                self._session.next_frame(image)
+                self._session.next_image(image)
                 self._current = message.header, image
             except ValueError as error:
                 self._problem(error)

@@ -44,7 +44,7 @@ def test_an_object_is_followed_with_few_views(nano, strategy, first, most):
     found = []
     for i in range(1, 6):
         image, truth = scene.render(0.2 * i, SIZE)
-        session.next_frame(image)
+        session.next_image(image)
         found.append(_iou(session.segment().labels == 1, truth == 5))
         assert session.encoded <= most
     assert np.mean(found) > 0.7
@@ -60,7 +60,7 @@ def test_following_by_memory_alone_goes_on(random_model, panorama):
     session.segment()
     sizes = []
     for turn in range(30):
-        session.next_frame(np.roll(panorama, turn, axis=1))
+        session.next_image(np.roll(panorama, turn, axis=1))
         session.segment()
         sizes.append(len(session._objects[1].memory))
     assert max(sizes) <= 12 + 16 + 24
@@ -74,7 +74,7 @@ def test_a_lost_object_keeps_its_id_and_the_whole_sphere_is_searched(random_mode
     session.segment()
     visited = set()
     for _ in range(8):
-        session.next_frame(panorama)
+        session.next_image(panorama)
         (thing,) = session.segment().objects
         assert (thing.object_id, thing.state) == (7, State.LOST)
         visited |= set(session.frame_masks(7))
@@ -88,11 +88,11 @@ def test_an_object_that_comes_back_is_found_again(nano):
     session.set_image(image)
     session.add_prompt(_middle(truth == 1))
     session.segment()
-    session.next_frame(np.full_like(image, 128))
+    session.next_image(np.full_like(image, 128))
     session.segment()
     states = []
     for _ in range(4):
-        session.next_frame(image)
+        session.next_image(image)
         states.append(session.segment().objects[0].state)
     assert State.TRACKED in states
 
@@ -107,7 +107,7 @@ def test_objects_come_and_go_with_no_effect_on_the_others(nano):
         session.add_prompt(_middle(frames[0][1] == 5))
         session.segment()
         for i, (image, truth) in enumerate(frames[1:]):
-            session.next_frame(image)
+            session.next_image(image)
             if others and i == 0:
                 prompt = _middle(truth == 4)
                 session.add_prompt(Prompt(2, prompt.directions, prompt.labels))
@@ -179,7 +179,7 @@ def test_a_thousand_frames_leave_memory_as_it_is(nano, capsys):
         session.segment()
         if i % 100 == 99:
             used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
-        session.next_frame(loop[i % len(loop)])
+        session.next_image(loop[i % len(loop)])
     with capsys.disabled():
         print(f"\nmemory at every 100th frame, MB: {[round(mb) for mb in used]}")
     assert max(used[2:]) - used[1] < 40

@@ -68,7 +68,7 @@ def test_a_point_off_an_object_corrects_it_here_and_on_a_later_panorama(panorama
     session.add_prompt(from_pixels(1, [(300, 120)], SIZE))
     before = session.segment().labels
     if later:
-        session.next_frame(panorama)
+        session.next_image(panorama)
         before = session.segment().labels
     v, u = np.argwhere(before == 1)[0]
     session.add_prompt(from_pixels(1, [(u, v)], SIZE, [0]))
@@ -130,7 +130,7 @@ def test_what_was_found_is_kept_when_another_object_fails(random_model, panorama
     calm.add_prompt(from_pixels(1, [(100, 100)], SIZE))
     calm.segment()
     for one in (session, calm):
-        one.next_frame(panorama)
+        one.next_image(panorama)
     np.testing.assert_array_equal(session.segment().labels, calm.segment().labels)
 
 
@@ -196,3 +196,49 @@ def test_panoramas_of_other_sizes(random_model, size):
     session = _session(random_model, image)
     session.add_prompt(from_pixels(1, [(size[0] / 2, 20)], size))
     assert session.segment().labels.shape == (size[1], size[0])
+
+
+def test_a_withdrawn_prompt_leaves_the_object_as_it_was(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    before = session.segment()
+    session.add_prompt(from_pixels(1, [(300, 40)], SIZE))
+    session.add_prompt(from_pixels(2, [(300, 40)], SIZE))
+    assert session.pending == (1, 2)
+    session.withdraw_prompt(1)
+    session.withdraw_prompt(2)
+    after = session.instances()
+    assert session.object_ids == (1,)
+    assert session.pending == ()
+    np.testing.assert_array_equal(after.labels, before.labels)
+    session.withdraw_prompt(1)  # there is nothing to take back: it stays
+    assert session.object_ids == (1,)
+
+
+def test_what_is_raised_while_an_object_is_looked_for_leaves_it_pending(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    first = session.segment().objects[0].state
+    session.add_prompt(from_pixels(2, [(300, 40)], SIZE))
+
+    def stop(done, count, object_id):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.segment(stop)
+    shown = session.instances()
+    assert session.pending == (2,)
+    assert [found.state for found in shown.objects] == [first, State.PENDING]
+    session.next_image(panorama)  # the prompt was never looked for: it holds for the next panorama
+    assert session.segment().objects[1].state in (State.TRACKED, State.LOST)
+
+
+def test_an_object_that_is_given_up_is_lost_on_this_panorama_alone(random_model, panorama):
+    session = _session(random_model, panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    session.segment()
+    session.next_image(panorama)
+    session.give_up(1)
+    assert session.segment().objects[0].state == State.LOST
+    session.next_image(panorama)
+    assert session.pending == (1,)
