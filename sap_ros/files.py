@@ -49,3 +49,10 @@ def write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(beside), pixels):
         raise OSError(f"{path} could not be written")
     beside.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place, then renames it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

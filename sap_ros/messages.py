@@ -1,23 +1,22 @@
-"""What messages say, whoever read them: rclpy on a robot, rosbags in a replay. No ROS is needed.
+"""ROS messages as the engine's events, whoever read them: rclpy on a robot, rosbags in a replay.
 
-Images are read here and not by cv_bridge: the one on PyPI takes no heed of ``step``, and breaks with
-numpy 2; here it is a view of the message's bytes.
+No ROS is needed. Images are read here and not by cv_bridge: the one on PyPI takes no heed of ``step``,
+and breaks with numpy 2; here it is a view of the message's bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import warnings
+from concurrent.futures import Future
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 
-from sap_ros.core import sphere
-from sap_ros.core.instances import Instance
-from sap_ros.core.prompts import Prompt, from_pixels
-
-#: A sap_ros/Prompt's ``space``.
-PIXELS, DIRECTIONS, POSITIONS = 0, 1, 2
+from sap_ros.engine.answers import ObjectReport
+from sap_ros.engine.events import Image, PromptGiven, Space
 
 # Channels, and cv2's conversion to RGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -28,41 +27,31 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "mono8": (1, cv2.COLOR_GRAY2RGB),
 }
 
-# Body axes (x forward, y left, z up) to optical ones (x right, y down, z forward), REP-103.
-_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+_VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
+
+#: Compressed images with more pixels than this are not decoded: 8192x4096 is the largest panorama.
+_MOST_PIXELS = 8192 * 4096
 
 
-@dataclass(frozen=True)
-class ImageFrame:
-    """Between the panorama's directions (its middle column along x) and the frame of its header.
+def nanoseconds(stamp: Any) -> int:
+    """A builtin_interfaces/Time in ns; 0 is none."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
-    Attributes:
-        forward_column: where straight ahead is, as a share of the width.
-        convention: ``body`` or ``optical``.
+
+def image_event(message: Any) -> Image:
+    """A sensor_msgs Image or CompressedImage.
+
+    Raises:
+        ValueError: a compressed image whose header cannot be read, or that is too large.
     """
-
-    forward_column: float = 0.5
-    convention: str = "body"
-
-    def to_frame(self, directions: np.ndarray) -> np.ndarray:
-        """Directions (..., 3) of the panorama, in the header's frame."""
-        return np.asarray(directions) @ self._rotation().T
-
-    def from_frame(self, directions: np.ndarray) -> np.ndarray:
-        """Directions (..., 3) of the header's frame, on the panorama."""
-        return np.asarray(directions) @ self._rotation()
-
-    def azimuth(self, azimuth: float) -> float:
-        """An azimuth of the panorama, counter-clockwise from straight ahead."""
-        return float(np.pi - np.mod(np.pi - azimuth - self._turn(), 2 * np.pi))
-
-    def _turn(self) -> float:
-        return 2 * np.pi * (self.forward_column - 0.5)
-
-    def _rotation(self) -> np.ndarray:
-        cos, sin = np.cos(self._turn()), np.sin(self._turn())
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        return _OPTICAL @ turn if self.convention == "optical" else turn
+    head = message.header
+    size = _compressed_size(message) if hasattr(message, "format") else None
+    return Image(
+        size or (message.width, message.height),
+        lambda: image_to_rgb(message),
+        nanoseconds(head.stamp),
+        head.frame_id,
+    )
 
 
 def image_to_rgb(message: Any) -> np.ndarray:
@@ -79,7 +68,11 @@ def image_to_rgb(message: Any) -> np.ndarray:
 
 
 def pixels_of(message: Any, encodings: tuple[str, ...]) -> np.ndarray:
-    """A raw message's pixels, (H, W, channels), a view of its bytes."""
+    """A raw message's pixels, (H, W, channels), a view of its bytes.
+
+    Raises:
+        ValueError: an encoding that is none of these, or sizes that contradict each other.
+    """
     width, height, step = message.width, message.height, message.step
     if message.encoding.lower() not in encodings:
         raise ValueError(
@@ -102,17 +95,40 @@ def pixels_of(message: Any, encodings: tuple[str, ...]) -> np.ndarray:
     return rows[:, : width * channels].reshape(height, width, channels)
 
 
+def _compressed_size(message: Any) -> tuple[int, int]:
+    """Width and height of a JPEG or PNG, from its first bytes: it is not decoded."""
+    name = message.format.lower()
+    if any(video in name for video in _VIDEO):
+        raise ValueError(
+            f"the image's format is {message.format!r}, of which no single image can be "
+            "decoded; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(io.BytesIO(bytes(message.data))) as image:
+                width, height = image.size
+    except PIL.Image.DecompressionBombError:
+        raise ValueError(
+            "the compressed image has more pixels than 8192x4096, the largest panorama"
+        ) from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"the compressed image ({message.format!r}, {len(message.data)} bytes) cannot be "
+            "decoded; it must be jpeg or png"
+        ) from error
+    if width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"the compressed image is {width}x{height}; the largest panorama is 8192x4096"
+        )
+    return width, height
+
+
 def _decoded(message: Any) -> np.ndarray:
     """A JPEG or PNG; the format's name is `jpeg`, or as image_transport writes it."""
-    name = message.format.lower()
-    for video in ("h264", "h265", "hevc", "av1", "vp9"):
-        if video in name:
-            raise ValueError(
-                f"the image's format is {message.format!r}, of which no single image can be "
-                "decoded; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
-            )
+    _compressed_size(message)
     data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(
             f"the compressed image ({message.format!r}, {len(data)} bytes) cannot be decoded; it "
@@ -121,87 +137,74 @@ def _decoded(message: Any) -> np.ndarray:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-def prompt_from_message(
-    message: Any,
-    object_id: int,
-    size: tuple[int, int],
-    frame: ImageFrame,
-    turn: np.ndarray,
-    shift: np.ndarray,
-) -> Prompt:
-    """What is pointed at, on a panorama.
-
-    Args:
-        message: the message.
-        object_id: the object's id, which the message may leave open.
-        size: the panorama's (width, height).
-        frame: the axes of the image's frame.
-        turn: (3, 3), from the message's frame to the image's, for directions and positions.
-        shift: (3,), likewise in m, for positions.
-
-    Raises:
-        ValueError: what the prompt cannot be, and why.
-    """
-    points = np.array([(p.x, p.y, p.z) for p in message.points], np.float64).reshape(-1, 3)
-    corners = np.array([(p.x, p.y, p.z) for p in message.box], np.float64).reshape(-1, 3)
-    labels = np.frombuffer(bytes(message.labels), np.uint8).astype(np.int32)
-    if not len(labels):
-        labels = np.ones(len(points), np.int32)
-    if len(labels) != len(points):
-        raise ValueError(
-            f"the prompt has {len(points)} points and {len(labels)} labels; it needs as many, or none"
-        )
-    if len(corners) not in (0, 2):
-        raise ValueError(f"the prompt's box has {len(corners)} corners; it must have 2, or none")
-    mask = None
-    if message.mask.width or message.mask.height or len(message.mask.data):
-        mask = pixels_of(message.mask, ("mono8",))[..., 0] > 0
-    if message.space == PIXELS:
-        box = corners[:, :2].ravel() if len(corners) else None
-        if mask is not None and not len(points) and box is None:
-            return Prompt(object_id, mask=mask)
-        made = from_pixels(object_id, points[:, :2], size, labels, box)
-        return made if mask is None else made.extended(Prompt(object_id, mask=mask))
-    if message.space not in (DIRECTIONS, POSITIONS):
-        raise ValueError(
-            f"the prompt's space is {message.space}; it must be 0 (PIXELS), 1 (DIRECTIONS) or "
-            "2 (POSITIONS)"
-        )
-    if message.space == DIRECTIONS:
-        shift = np.zeros(3)
-    directions, box = (frame.from_frame(v @ turn.T + shift) for v in (points, corners))
-    return Prompt(object_id, directions, labels, box if len(box) else None, mask)
+def from_prompt(message: Any, accepted: Future[int] | None = None) -> PromptGiven:
+    """A sap_ros/Prompt; ``accepted`` gets the object's id, or why the prompt is rejected."""
+    mask = message.mask
+    has_mask = bool(mask.width or mask.height or len(mask.data))
+    return PromptGiven(
+        points=np.array([(p.x, p.y, p.z) for p in message.points], np.float64).reshape(-1, 3),
+        labels=np.frombuffer(bytes(message.labels), np.uint8).astype(np.int32),
+        box=np.array([(p.x, p.y, p.z) for p in message.box], np.float64).reshape(-1, 3),
+        mask=(lambda: pixels_of(mask, ("mono8",))[..., 0] > 0) if has_mask else None,
+        space=message.space,
+        stamp=nanoseconds(message.header.stamp),
+        frame_id=message.header.frame_id,
+        object_id=message.object_id,
+        label=message.label,
+        accepted=accepted,
+    )
 
 
-def object_fields(
-    thing: Instance, label: str, frame: ImageFrame, turn: np.ndarray | None, distance: float
-) -> tuple[tuple[float, float, float], tuple[float, float, float], dict[str, Any]]:
-    """The direction, the position, and the other fields of a sap_ros/Object.
+def from_pixel(point: Any, stamp: int = 0) -> PromptGiven:
+    """A geometry_msgs/Point that is a pixel of the image of a stamp, in ns; 0: of the newest."""
+    return PromptGiven(points=_vector(point), stamp=stamp)
 
-    Args:
-        thing: the object on the panorama.
-        label: free text.
-        frame: the axes of the image's frame.
-        turn: (3, 3), from the image's frame to that of the message, where it is another.
-        distance: its range in m; NaN where it is not known.
-    """
-    direction = frame.to_frame(thing.direction)
-    azimuth, elevation = frame.azimuth(thing.azimuth), thing.elevation
-    if turn is not None:
-        direction = turn @ direction
-        azimuth, elevation = (float(a) for a in sphere.direction_to_angles(direction))
-    x, y, z = (float(value) for value in direction)
-    values = {
-        "id": thing.object_id,
-        "label": label,
-        "state": int(thing.state),
-        "azimuth": azimuth,
-        "elevation": elevation,
-        "azimuth_width": thing.azimuth_width,
-        "elevation_height": thing.elevation_max - thing.elevation_min,
-        "solid_angle": thing.solid_angle,
-        "score": thing.score,
-        "range": distance,
-        "angular_stddev": thing.angular_stddev,
+
+def from_point(message: Any) -> PromptGiven:
+    """A geometry_msgs/PointStamped that is a pixel, on the image that has its stamp."""
+    return from_pixel(message.point, nanoseconds(message.header.stamp))
+
+
+def from_position(message: Any) -> PromptGiven:
+    """A geometry_msgs/PointStamped that is a place in m, in its header's frame."""
+    head = message.header
+    return PromptGiven(
+        points=_vector(message.point),
+        space=Space.POSITIONS,
+        stamp=nanoseconds(head.stamp),
+        frame_id=head.frame_id,
+    )
+
+
+def from_gaze(message: Any) -> PromptGiven:
+    """A geometry_msgs/Vector3Stamped: one of a stream of directions, in its header's frame."""
+    head = message.header
+    return PromptGiven(
+        points=_vector(message.vector),
+        space=Space.DIRECTIONS,
+        stamp=nanoseconds(head.stamp),
+        frame_id=head.frame_id,
+        gaze=True,
+    )
+
+
+def _vector(message: Any) -> np.ndarray:
+    return np.array([[message.x, message.y, message.z]], np.float64)
+
+
+def object_fields(report: ObjectReport) -> dict[str, Any]:
+    """The fields of a sap_ros/Object but ``direction`` and ``position``, which are messages."""
+    return {
+        "id": report.object_id,
+        "label": report.label,
+        "state": int(report.state),
+        "azimuth": report.azimuth,
+        "elevation": report.elevation,
+        "azimuth_width": report.azimuth_width,
+        "elevation_height": report.elevation_height,
+        "solid_angle": report.solid_angle,
+        "score": report.score,
+        "range": report.range,
+        "angular_stddev": report.angular_stddev,
+        "reason": report.reason,
     }
-    return (x, y, z), (x * distance, y * distance, z * distance), values

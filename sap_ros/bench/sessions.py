@@ -151,8 +151,10 @@ def _publisher() -> Callable[[Instances], object]:
         import rclpy
         from std_msgs.msg import Header
 
-        from sap_ros.messages import ImageFrame
-        from sap_ros.node.convert import image_from_labels, objects_to_message
+        from sap_ros.engine.answers import reports
+        from sap_ros.engine.axes import ImageAxes
+        from sap_ros.engine.transforms import Transform
+        from sap_ros.node.convert import image_from_labels, objects_message
     except ImportError:
         return lambda found: found.labels.tobytes()
     from sensor_msgs.msg import Image
@@ -168,7 +170,8 @@ def _publisher() -> Callable[[Instances], object]:
     def publish(found: Instances) -> None:
         header = Header()
         masks.publish(image_from_labels(found.labels, "mono8", header))
-        objects.publish(objects_to_message(found, header, {}, ImageFrame()))
+        told = reports(found, {}, {}, (), ImageAxes(), Transform(), {})
+        objects.publish(objects_message(told, header))
 
     return publish
 

@@ -72,14 +72,15 @@ def replay(
     from rich.progress import Progress
     from rich.table import Table
 
+    from sap_ros.core.prompts import MAX_OBJECT_ID
     from sap_ros.core.session import PanoramaSession
+    from sap_ros.engine.axes import ImageAxes
+    from sap_ros.engine.events import Settings
     from sap_ros.evaluation.bags import Bag
     from sap_ros.evaluation.replay import find_topics
     from sap_ros.evaluation.replay import replay as run
-    from sap_ros.messages import ImageFrame
 
-    if convention not in ("body", "optical"):
-        raise ValueError(f"the convention is {convention!r}; it must be body or optical")
+    settings = Settings(largest_id=MAX_OBJECT_ID, axes=ImageAxes(forward_column, convention))
     if (out / "bag").exists():
         raise ValueError(f"{out}/bag exists; give another folder to write to")
     with Bag(bag) as recorded, Progress(transient=True) as bars:
@@ -101,7 +102,7 @@ def replay(
             session,
             out,
             prompts,
-            ImageFrame(forward_column, convention),
+            settings,
             limit=limit,
             video_rate=rate,
             storage=_check_storage(storage),

@@ -116,7 +116,7 @@ class Client(Node):
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name == f"{_NAMESPACE}/sap".lstrip("/"):
+            if status.name.startswith(f"{_NAMESPACE}/sap:".lstrip("/")):
                 self._encoded += [int(v.value) for v in status.values if v.key == "views_encoded"]
 
     def bring_up(self) -> None:

@@ -193,8 +193,3 @@ def header(time: int, frame: str) -> Any:
     """A header with a stamp in ns."""
     stamp = make("builtin_interfaces/msg/Time", sec=time // 10**9, nanosec=time % 10**9)
     return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
-
-
-def nanoseconds(stamp: Any) -> int:
-    """A stamp in ns."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,8 +1,8 @@
 """A recording replayed, frame by frame: what the node would have answered, with nothing dropped.
 
-Images and prompts of a bag go through a session as they go through the live node; masks and bearings
+Images and prompts of a bag go through the engine as they go through the live node; masks and bearings
 are written to another bag, with a video, a table and a summary. It is deterministic, and as fast as the
-machine; how many images a live node would have dropped at the recorded rate is worked out from the time
+machine; how many images a live node would have dropped at the recorded rate is computed from the time
 that each one took.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +21,26 @@ import numpy as np
 
 from sap_ros.core.instances import Instances, State
 from sap_ros.core.overlay import draw_overlay
-from sap_ros.core.projection import check_panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
-from sap_ros.evaluation.bags import Bag, BagWriter, Recorded, header, make, nanoseconds
+from sap_ros.engine.answers import Answer
+from sap_ros.engine.axes import ImageAxes
+from sap_ros.engine.engine import Engine, run
+from sap_ros.engine.events import Image, PromptGiven, Settings, Space
+from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
+from sap_ros.files import write_text
 from sap_ros.messages import (
-    DIRECTIONS,
-    PIXELS,
-    POSITIONS,
-    ImageFrame,
-    image_to_rgb,
+    from_gaze,
+    from_pixel,
+    from_point,
+    from_position,
+    from_prompt,
+    image_event,
+    nanoseconds,
     object_fields,
     pixels_of,
-    prompt_from_message,
 )
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -99,6 +103,11 @@ class Replay:
     times: list[int] = field(default_factory=list)
     scores: list[tuple[float, float, float, float]] = field(default_factory=list)
 
+    def note(self, text: str) -> None:
+        """Something that the user should know, said once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def summary(self) -> dict[str, Any]:
         """Frames, speed, what would have been dropped live, and J and F where there is truth."""
         span = (self.times[-1] - self.times[0]) / 1e9 if len(self.times) > 1 else 0.0
@@ -152,24 +161,22 @@ def replay(
     session: PanoramaSession,
     out: Path,
     prompts: Sequence[Prompt] = (),
-    frame: ImageFrame | None = None,
-    keep: int = 10,
+    settings: Settings | None = None,
     limit: int | None = None,
     video_rate: float = 0.0,
     storage: Any = "mcap",
     progress: Callable[[], None] = lambda: None,
 ) -> Replay:
-    """Replays a bag.
+    """Replays a bag: its messages go to the engine one by one, as they would come to the node.
 
     Args:
         bag: the recording.
         topics: which of its topics.
         session: works as the node's would.
-        out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects``), ``overlay.mp4``,
-            ``frames.csv`` and ``summary.json``.
+        out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects``, all that the node would publish),
+            ``overlay.mp4``, ``frames.csv`` and ``summary.json`` (of the last answer to each image).
         prompts: objects that are pointed at on the first image.
-        frame: the axes of the images' frame.
-        keep: how many past images a late prompt may be on.
+        settings: the engine's.
         limit: images that are replayed at most.
         video_rate: images a second of the video; 0: as recorded.
         storage: of the bag that is written.
@@ -180,114 +187,125 @@ def replay(
     """
     told = Replay()
     out.mkdir(parents=True, exist_ok=True)
-    source = _Frames(bag, topics, told, limit)
-    player = _Player(session, frame or ImageFrame(), keep, told)
+    engine = Engine(session, settings)
+    source = _Messages(bag, topics, told, limit)
+    truths = _Truths(bag, topics.truth, told)
     with BagWriter(out / "bag", storage) as writer, _Outputs(out, video_rate) as outputs:
-        for shot in source:
-            with measured(session.model.device) as cost:
-                instances = player.play(shot, prompts if told.frames == 0 else ())
+        shot: _Shot | None = None
+
+        def finish() -> None:
+            if shot is None or shot.answer is None:
+                return
             told.frames += 1
-            told.seconds.append(cost.seconds)
+            told.seconds.append(shot.seconds)
             told.times.append(shot.time)
-            told.objects = max(told.objects, len(instances.objects))
-            player.write(writer, shot, instances)
-            scores = _scores(instances, shot.truth)
+            told.objects = max(told.objects, len(shot.answer.instances.objects))
+            scores = _scores(shot.answer.instances, truths.of(shot.answer))
             told.scores += [score for score in scores.values() if score is not None]
-            outputs.write(shot, instances, scores, cost.seconds)
+            outputs.write(shot.time, shot.answer, scores, shot.seconds)
             progress()
+
+        for time, event in source:
+            if isinstance(event, Image):
+                finish()
+                shot = _Shot(time)
+            engine.take(event, time / 1e9)
+            if told.frames == 0 and isinstance(event, Image):
+                for prompt in prompts:
+                    engine.take(_given(prompt, engine.settings.axes), time / 1e9)
+            with measured(session.model.device) as cost:
+                try:
+                    answers = run(engine, time / 1e9)
+                except ValueError as error:
+                    told.note(f"an image cannot be used: {error}")
+                    source.unusable += 1
+                    shot, answers = None, []
+            for answer in answers:
+                if answer.news:
+                    _write(writer, time, answer)
+                for text in (*(r.reason for r in answer.rejections), *answer.problems):
+                    told.notes.append(text)
+                if shot is not None:
+                    shot.answer = answer
+            if shot is not None:
+                shot.seconds += cost.seconds
+        finish()
+    source.tell()
     if bag.damage:
         told.notes.append(f"{bag.damage}; what could be read was replayed")
     if not told.frames:
         raise ValueError(
             f"{bag.path}: no image of {topics.images} could be used. " + "; ".join(told.notes)
         )
-    text = json.dumps(told.summary(), indent=2)
-    part = out / "summary.json.part"
-    part.write_text(text + "\n")
-    part.replace(out / "summary.json")
+    write_text(out / "summary.json", json.dumps(told.summary(), indent=2) + "\n")
     return told
 
 
 @dataclass
 class _Shot:
-    """An image with what was pointed at until the next one came."""
+    """An image, with the last answer to it and what all of them took."""
 
     time: int
-    stamp: int
-    frame_id: str
-    image: np.ndarray
-    prompts: list[tuple[str, Any]] = field(default_factory=list)
-    truth: np.ndarray | None = None
+    answer: Answer | None = None
+    seconds: float = 0.0
 
 
-class _Frames:
-    """The images of a bag, each with the prompts that were recorded before the next one."""
+class _Messages:
+    """The images and prompts of a bag as events, in the order of recording."""
 
     def __init__(self, bag: Bag, topics: Topics, told: Replay, limit: int | None) -> None:
         self.bag, self.topics, self.told, self.limit = bag, topics, told, limit
+        self.unusable = self._disorder = 0
 
-    def __iter__(self) -> Iterator[_Shot]:
-        early: list[tuple[str, Any]] = []
-        current: _Shot | None = None
-        count, latest, disorder, unusable = 0, -1, 0, 0
-        truths = self._truths()
-        for topic, time, message in self._messages():
+    def __iter__(self) -> Iterator[tuple[int, Image | PromptGiven]]:
+        count, latest = 0, -1
+        for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             if topic != self.topics.images:
-                (current.prompts if current else early).append((topic, message))
+                yield time, _prompt_event(topic, message)
                 continue
             try:
-                image = image_to_rgb(message)
-                check_panorama(image)
+                event = image_event(message)
             except ValueError as error:
-                unusable += 1
-                self._note(f"an image cannot be used: {error}")
+                self.unusable += 1
+                self.told.note(f"an image cannot be used: {error}")
                 continue
-            if current is not None:
-                yield self._with_truth(current, truths)
-                count += 1
-                if self.limit is not None and count >= self.limit:
-                    current = None
-                    break
-            stamp = nanoseconds(message.header.stamp)
-            disorder += stamp < latest
-            latest = max(latest, stamp)
-            current = _Shot(time, stamp, message.header.frame_id, image, early)
-            early = []
-        if current is not None:
-            yield self._with_truth(current, truths)
-        if disorder:
-            self._note(
-                f"{disorder} images have stamps before those of earlier ones; played as recorded"
+            if self.limit is not None and count >= self.limit:
+                return
+            count += 1
+            self._disorder += event.stamp < latest
+            latest = max(latest, event.stamp)
+            yield time, event
+
+    def tell(self) -> None:
+        """Notes what was wrong with the images."""
+        if self._disorder:
+            self.told.note(
+                f"{self._disorder} images have stamps before those of earlier ones; played as recorded"
             )
-        if unusable:
-            self._note(f"{unusable} images could not be used")
+        if self.unusable:
+            self.told.note(f"{self.unusable} images could not be used")
 
-    def _messages(self) -> Iterator[Recorded]:
-        return self.bag.messages([self.topics.images, *self.topics.prompts])
 
-    def _truths(self) -> dict[int, np.ndarray]:
-        """The true label images by stamp, packed as PNG."""
-        if not self.topics.truth:
-            return {}
-        found = {}
-        for _, _, message in self.bag.messages([self.topics.truth]):
-            found[nanoseconds(message.header.stamp)] = _packed(message)
-        return found
+class _Truths:
+    """The true label images of a bag by stamp, packed as PNG."""
 
-    def _with_truth(self, shot: _Shot, truths: Mapping[int, np.ndarray]) -> _Shot:
-        if shot.stamp in truths:
-            labels = cv2.imdecode(truths[shot.stamp], cv2.IMREAD_UNCHANGED)
-            if labels.shape == shot.image.shape[:2]:
-                shot.truth = labels
-            else:
-                self._note(
-                    f"a true mask is {labels.shape[::-1]}, its image {shot.image.shape[1::-1]}"
-                )
-        return shot
+    def __init__(self, bag: Bag, topic: str, told: Replay) -> None:
+        self._told = told
+        self._packed: dict[int, np.ndarray] = {}
+        for _, _, message in bag.messages([topic]) if topic else ():
+            self._packed[nanoseconds(message.header.stamp)] = _packed(message)
 
-    def _note(self, text: str) -> None:
-        if text not in self.told.notes:
-            self.told.notes.append(text)
+    def of(self, answer: Answer) -> np.ndarray | None:
+        """The true labels (H, W) of an image; None where there are none of its size."""
+        if answer.stamp not in self._packed:
+            return None
+        labels = cv2.imdecode(self._packed[answer.stamp], cv2.IMREAD_UNCHANGED)
+        if labels.shape != answer.image.shape[:2]:
+            self._told.note(
+                f"a true mask is {labels.shape[::-1]}, its image {answer.image.shape[1::-1]}"
+            )
+            return None
+        return labels
 
 
 def _packed(message: Any) -> np.ndarray:
@@ -299,110 +317,59 @@ def _packed(message: Any) -> np.ndarray:
     return cv2.imencode(".png", labels)[1]
 
 
-class _Player:
-    """The session, as the live node's worker uses it."""
+def _prompt_event(topic: str, message: Any) -> PromptGiven:
+    """A message of any of the node's prompt topics."""
+    kind = message.__msgtype__
+    if kind == PROMPT:
+        return from_prompt(message)
+    if kind == GAZE:
+        return from_gaze(message)
+    if kind == POINT:
+        return from_pixel(message)
+    return from_position(message) if topic.endswith("position") else from_point(message)
 
-    def __init__(
-        self, session: PanoramaSession, frame: ImageFrame, keep: int, told: Replay
-    ) -> None:
-        self.session, self.frame, self.told = session, frame, told
-        self.kept: deque[_Shot] = deque(maxlen=keep + 1)
-        self.labels: dict[int, str] = {}
 
-    def play(self, shot: _Shot, prompts: Sequence[Prompt]) -> Instances:
-        self.session.next_image(shot.image)
-        self.kept.append(shot)
-        for prompt in prompts:
-            self.session.add_prompt(prompt)
-            self.labels.setdefault(prompt.object_id, "")
-        instances = self.session.segment()
-        if not shot.prompts:
-            return instances
-        for topic, message in shot.prompts:
-            try:
-                self._add(_as_prompt(message), shot)
-            except ValueError as error:
-                self.told.notes.append(f"a prompt of {topic} is rejected: {error}")
-        return self.session.segment()
+def _given(prompt: Prompt, axes: ImageAxes) -> PromptGiven:
+    """A prompt in the panorama's axes, as it would be given in the frame of its image."""
+    mask = prompt.mask
+    return PromptGiven(
+        points=axes.to_frame(prompt.directions),
+        labels=prompt.labels,
+        box=axes.to_frame(prompt.box) if prompt.box is not None else np.zeros((0, 3)),
+        mask=(lambda: mask) if mask is not None else None,
+        space=Space.DIRECTIONS,
+        object_id=prompt.object_id,
+    )
 
-    def _add(self, message: Any, shot: _Shot) -> None:
-        object_id = message.object_id or 1 + max(self.labels, default=0)
-        object_id += object_id == 255
-        stamp = nanoseconds(message.header.stamp)
-        space, frame_id = message.space, message.header.frame_id
-        if space != PIXELS and frame_id not in ("", shot.frame_id):
-            raise ValueError(
-                f"it is in the frame {frame_id!r}, and TF is not replayed; the image's is "
-                f"{shot.frame_id!r}"
-            )
-        then = next((kept for kept in self.kept if kept.stamp == stamp), None)
-        if stamp and stamp < shot.stamp and then is None and space == PIXELS:
-            raise ValueError(f"its image ({stamp} ns) is no longer kept")
-        size = self.session.size if then is None else (then.image.shape[1], then.image.shape[0])
-        prompt = prompt_from_message(message, object_id, size, self.frame, np.eye(3), np.zeros(3))
-        if then is None or then is shot or not prompt.complete:
-            self.session.add_prompt(prompt)
-        else:
-            past = self.session.sibling()
-            past.set_image(then.image)
-            past.add_prompt(prompt)
-            past.segment()
-            self.session.adopt(past, object_id)
-        self.labels[object_id] = message.label or self.labels.get(object_id, "")
 
-    def write(self, writer: BagWriter, shot: _Shot, instances: Instances) -> None:
-        """Writes the masks and objects of an image, with its header."""
-        head = header(shot.stamp, shot.frame_id)
-        wide = instances.labels.dtype != np.uint8
-        pixels = instances.labels.astype("<u2" if wide else np.uint8, copy=False)
-        height, width = pixels.shape
-        writer.write(
-            "/sap/masks",
-            shot.time,
-            make(
-                IMAGE, header=head, height=height, width=width,
-                encoding="mono16" if wide else "mono8", is_bigendian=0, step=pixels.strides[0],
-                data=np.frombuffer(pixels.tobytes(), np.uint8),
-            ),
-        )  # fmt: skip
-        objects = []
-        for thing in instances.objects:
-            label = self.labels.get(thing.object_id, "")
-            direction, position, values = object_fields(thing, label, self.frame, None, math.nan)
-            objects.append(
-                make(
-                    "sap_ros/msg/Object",
-                    direction=make("geometry_msgs/msg/Vector3", **_xyz(direction)),
-                    position=make("geometry_msgs/msg/Point", **_xyz(position)),
-                    **values,
-                )
-            )
-        writer.write(
-            "/sap/objects", shot.time, make("sap_ros/msg/ObjectArray", header=head, objects=objects)
+def _write(writer: BagWriter, time: int, answer: Answer) -> None:
+    """Writes the masks and objects of an answer, with its image's header."""
+    wide = answer.instances.labels.dtype != np.uint8
+    pixels = answer.instances.labels.astype("<u2" if wide else np.uint8, copy=False)
+    height, width = pixels.shape
+    masks = make(
+        IMAGE, header=header(answer.stamp, answer.frame_id), height=height, width=width,
+        encoding="mono16" if wide else "mono8", is_bigendian=0, step=pixels.strides[0],
+        data=np.frombuffer(pixels.tobytes(), np.uint8),
+    )  # fmt: skip
+    objects = [
+        make(
+            "sap_ros/msg/Object",
+            direction=make("geometry_msgs/msg/Vector3", **_xyz(report.direction)),
+            position=make("geometry_msgs/msg/Point", **_xyz(report.position)),
+            **object_fields(report),
         )
+        for report in answer.objects
+    ]
+    head = header(answer.stamp, answer.bearing_frame)
+    writer.write("/sap/masks", time, masks)
+    writer.write(
+        "/sap/objects", time, make("sap_ros/msg/ObjectArray", header=head, objects=objects)
+    )
 
 
 def _xyz(values: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip("xyz", values, strict=True))
-
-
-def _as_prompt(message: Any) -> Any:
-    """A sap_ros/Prompt of any of the node's prompt topics' messages."""
-    kind = message.__msgtype__
-    if kind == PROMPT:
-        return message
-    head = message.header if hasattr(message, "header") else header(0, "")
-    space = DIRECTIONS if kind == GAZE else PIXELS
-    at = {GAZE: "vector", POINT_STAMPED: "point"}.get(kind)
-    place = getattr(message, at) if at else message
-    empty = make(
-        IMAGE, header=header(0, ""), height=0, width=0, encoding="", is_bigendian=0, step=0,
-        data=np.zeros(0, np.uint8),
-    )  # fmt: skip
-    return make(
-        PROMPT, PIXELS=PIXELS, DIRECTIONS=DIRECTIONS, POSITIONS=POSITIONS, header=head, object_id=0,
-        label="", space=space, points=[place], labels=np.zeros(0, np.uint8), box=[], mask=empty,
-    )  # fmt: skip
 
 
 def _scores(
@@ -448,16 +415,16 @@ class _Outputs:
 
     def write(
         self,
-        shot: _Shot,
-        instances: Instances,
+        time: int,
+        answer: Answer,
         scores: Mapping[int, tuple[float, float, float, float] | None],
         seconds: float,
     ) -> None:
-        for thing in instances.objects:
+        for thing in answer.instances.objects:
             score = scores[thing.object_id]
             self._rows.writerow(
                 [
-                    shot.stamp,
+                    answer.stamp,
                     thing.object_id,
                     State(thing.state).name,
                     *(round(math.degrees(a), 3) for a in (thing.azimuth, thing.elevation)),
@@ -467,20 +434,19 @@ class _Outputs:
                     round(seconds, 4),
                 ]
             )
-        width = min(self._WIDTH, shot.image.shape[1])
+        width = min(self._WIDTH, answer.image.shape[1])
         size = (width, width // 2)
-        overlay = cv2.resize(
-            draw_overlay(shot.image, instances), size, interpolation=cv2.INTER_AREA
-        )
+        drawn = draw_overlay(answer.image, answer.instances)
+        overlay = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
         picture = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
         if self._video is not None:
             self._video.write(picture)
         elif self.rate:
             self._open(picture, self.rate)
         elif self._first is None:
-            self._first = shot.time, picture
+            self._first = time, picture
         else:  # the second image tells the rate
-            between = (shot.time - self._first[0]) / 1e9
+            between = (time - self._first[0]) / 1e9
             rate = min(60.0, max(1.0, 1 / between)) if between > 0 else 10.0
             self._open(self._first[1], rate).write(picture)
 

@@ -1,8 +1,9 @@
-"""The core's types as ROS messages; :mod:`sap_ros.messages` has what needs no ROS."""
+"""Answers as ROS messages; :mod:`sap_ros.messages` has what needs no ROS."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from sap_ros.core.instances import Instance, Instances, State
+from sap_ros.core.instances import State
 from sap_ros.core.overlay import colour
-from sap_ros.messages import ImageFrame, object_fields
+from sap_ros.engine.answers import ObjectReport
+from sap_ros.messages import object_fields
 from sap_ros.msg import Object, ObjectArray
 
 # Length of a bearing's arrow where the range is not known, m.
@@ -82,85 +84,47 @@ def canvas_to_pixels(point: Point, size: tuple[int, int]) -> Point:
     return Point(x=point.x * scale, y=-point.y * scale)
 
 
-def objects_to_message(
-    instances: Instances,
-    header: Header,
-    labels: dict[int, str],
-    frame: ImageFrame,
-    turn: np.ndarray | None = None,
-    ranges: dict[int, float] | None = None,
-) -> ObjectArray:
-    """All objects.
-
-    Args:
-        instances: on the panorama.
-        header: the image's; or with ``turn``, the target frame's.
-        labels: free text, by id.
-        frame: the axes of the image's frame.
-        turn: (3, 3), from the image's frame to the header's.
-        ranges: in m, by id.
-    """
-    things = [
-        _object(
-            thing,
-            labels.get(thing.object_id, ""),
-            frame,
-            turn,
-            (ranges or {}).get(thing.object_id, math.nan),
-        )
-        for thing in instances.objects
-    ]
-    return ObjectArray(header=header, objects=things)
+def objects_message(objects: Iterable[ObjectReport], header: Header) -> ObjectArray:
+    """Objects as a message; the header is that of their bearings."""
+    return ObjectArray(header=header, objects=[_object(o) for o in objects])
 
 
-def _object(
-    thing: Instance, label: str, frame: ImageFrame, turn: np.ndarray | None, distance: float
-) -> Object:
-    direction, position, values = object_fields(thing, label, frame, turn, distance)
-    x, y, z = direction
-    px, py, pz = position
-    return Object(direction=Vector3(x=x, y=y, z=z), position=Point(x=px, y=py, z=pz), **values)
-
-
-def rejected(object_id: int, label: str) -> Object:
-    """An object whose prompt cannot be used."""
-    nan = math.nan
+def _object(report: ObjectReport) -> Object:
+    (x, y, z), (px, py, pz) = report.direction, report.position
     return Object(
-        id=object_id,
-        label=label,
-        state=int(State.REJECTED),
-        direction=Vector3(x=nan, y=nan, z=nan),
-        azimuth=nan,
-        elevation=nan,
-        azimuth_width=nan,
-        elevation_height=nan,
-        range=nan,
-        position=Point(x=nan, y=nan, z=nan),
-        angular_stddev=nan,
+        direction=Vector3(x=x, y=y, z=z),
+        position=Point(x=px, y=py, z=pz),
+        **object_fields(report),
     )
 
 
-def markers(objects: ObjectArray) -> MarkerArray:
-    """Bearings as arrows with their ids, for rviz2 and Foxglove."""
+def no_markers() -> MarkerArray:
+    """Takes all markers away."""
+    return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+
+
+def markers(objects: ObjectArray, camera: np.ndarray) -> MarkerArray:
+    """Bearings as arrows from the camera (3,) with their ids, for rviz2 and Foxglove."""
     found = [Marker(header=objects.header, action=Marker.DELETEALL)]
-    for thing in objects.objects:
-        if thing.state != int(State.TRACKED):
+    for tracked in objects.objects:
+        d = tracked.direction
+        if tracked.state != int(State.TRACKED) or math.isnan(d.x):
             continue
-        length = _ARROW if math.isnan(thing.range) else thing.range
-        d = thing.direction
-        tip = Point(x=d.x * length, y=d.y * length, z=d.z * length)
-        red, green, blue = (channel / 255 for channel in colour(thing.id))
+        length = _ARROW if math.isnan(tracked.range) else tracked.range
+        start, end = camera, camera + length * np.array([d.x, d.y, d.z])
+        tail, tip = (Point(x=x, y=y, z=z) for x, y, z in (start.tolist(), end.tolist()))
+        red, green, blue = (channel / 255 for channel in colour(tracked.id))
         shade = ColorRGBA(r=red, g=green, b=blue, a=1.0)
         arrow = Marker(
-            header=objects.header, ns="bearing", id=thing.id, type=Marker.ARROW, color=shade
+            header=objects.header, ns="bearing", id=tracked.id, type=Marker.ARROW, color=shade
         )
-        arrow.points = [Point(), tip]
+        arrow.points = [tail, tip]
         arrow.scale.x, arrow.scale.y, arrow.scale.z = 0.03, 0.08, 0.12
         arrow.pose.orientation.w = 1.0
         text = Marker(
-            header=objects.header, ns="id", id=thing.id, type=Marker.TEXT_VIEW_FACING, color=shade
+            header=objects.header, ns="id", id=tracked.id, type=Marker.TEXT_VIEW_FACING, color=shade
         )
         text.pose.position, text.pose.orientation.w, text.scale.z = tip, 1.0, 0.2
-        text.text = f"{thing.id} {thing.label}".strip()
+        text.text = f"{tracked.id} {tracked.label}".strip()
         found += [arrow, text]
     return MarkerArray(markers=found)

@@ -1,7 +1,11 @@
-"""What the node says of itself on `/diagnostics`."""
+"""What the node says of itself on `/diagnostics`, in diagnostic_updater's conventions.
+
+diagnostic_updater itself is not used: there is no wheel of it, and one status a second is all there is.
+"""
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections import deque
@@ -10,7 +14,8 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
-_WINDOW = 5.0  # s, over which rates are measured
+_WINDOW = 5.0  # s, over which rates are measured, and for which a problem sets the level
+_FORGET = 60.0  # s, for which the last problem is named
 
 
 class Health:
@@ -19,18 +24,27 @@ class Health:
     def __init__(self) -> None:
         self._done: deque[float] = deque()
         self.seconds: dict[str, float] = {}
-        self.latency = float("nan")
+        self.latency = math.nan
         self.encoded = 0
-        self._error: tuple[float, str] | None = None
+        self._problem: tuple[float, str, bytes] | None = None
+        self._came: dict[str, float] = {}  # when each input came last
 
-    def finished(self, seconds: dict[str, float], latency: float, encoded: int) -> None:
+    def finished(self, seconds: Mapping[str, float], latency: float, encoded: int) -> None:
         """An image has been answered; ``latency`` from its stamp to now, in s."""
         self._done.append(time.monotonic())
-        self.seconds, self.latency, self.encoded = seconds, latency, encoded
+        self.seconds, self.latency, self.encoded = dict(seconds), latency, encoded
 
-    def failed(self, error: str) -> None:
-        """Something went wrong."""
-        self._error = time.monotonic(), error
+    def came(self, name: str) -> None:
+        """An input has come: ``image`` or ``points``."""
+        self._came[name] = time.monotonic()
+
+    def warn(self, problem: str) -> None:
+        """What came cannot be used."""
+        self._problem = time.monotonic(), problem, DiagnosticStatus.WARN
+
+    def fail(self, problem: str) -> None:
+        """The node failed at something that it ought to do."""
+        self._problem = time.monotonic(), problem, DiagnosticStatus.ERROR
 
     def rate(self) -> float:
         """Images answered a second."""
@@ -39,39 +53,65 @@ class Health:
             self._done.popleft()
         return len(self._done) / _WINDOW
 
+    def _age(self, name: str) -> float:
+        """How long ago an input came, in s; NaN where it never did."""
+        return time.monotonic() - self._came[name] if name in self._came else math.nan
+
     def report(
-        self, name: str, stamp: Time, state: str, device: str, facts: Mapping[str, object]
+        self,
+        name: str,
+        hardware: str,
+        stamp: Time,
+        state: str,
+        device: str,
+        silence: float,
+        tracking: bool,
+        facts: Mapping[str, object],
     ) -> DiagnosticArray:
         """The message.
 
         Args:
             name: the node's full name.
+            hardware: what is watched: the topic of the images.
             stamp: now, in ROS time.
-            state: what it is doing, in a word or two.
+            state: what the node is doing, in a word or two.
             device: the torch device; its memory is looked up.
+            silence: no input for so long, in s, is a warning.
+            tracking: there are objects, which need images.
             facts: further values.
         """
-        recent = self._error is not None and time.monotonic() - self._error[0] < _WINDOW
+        level, message = DiagnosticStatus.OK, state
+        since = time.monotonic() - self._problem[0] if self._problem else math.inf
+        image_age, points_age = self._age("image"), self._age("points")
+        if tracking and points_age > silence:
+            level, message = DiagnosticStatus.WARN, f"no point cloud for {points_age:.1f} s"
+        if tracking and image_age > silence:
+            level, message = DiagnosticStatus.WARN, f"no image for {image_age:.1f} s"
+        if self._problem and since < _WINDOW and self._problem[2] >= level:
+            _, message, level = self._problem
+        known = self._problem is not None and since < _FORGET
         values = {
             "rate_hz": f"{self.rate():.2f}",
             "latency_s": f"{self.latency:.3f}",
             **{f"{stage}_s": f"{value:.3f}" for stage, value in self.seconds.items()},
+            "image_age_s": f"{image_age:.1f}",
+            "points_age_s": f"{points_age:.1f}",
             "views_encoded": self.encoded,
             "device": device,
             "memory_mb": f"{_memory(device):.0f}",
-            "last_error": self._error[1] if self._error else "",
+            "last_error": self._problem[1] if known and self._problem else "",
             **facts,
         }
         status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if recent else DiagnosticStatus.OK,
-            name=name.lstrip("/"),
-            message=self._error[1] if recent and self._error else state,
-            hardware_id=device,
+            level=level,
+            name=f"{name.lstrip('/')}: segmentation",
+            message=message,
+            hardware_id=hardware,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = stamp.to_msg()
-        return message
+        report = DiagnosticArray(status=[status])
+        report.header.stamp = stamp.to_msg()
+        return report
 
 
 def _memory(device: str) -> float:

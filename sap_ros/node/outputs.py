@@ -1,44 +1,39 @@
-"""What the node publishes of a result."""
+"""What the node publishes of an answer."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import PoseStamped, Quaternion, TransformStamped, Vector3
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
-from sap_ros.messages import ImageFrame
+from sap_ros.engine.answers import Answer
 from sap_ros.msg import ObjectArray
+from sap_ros.node.clouds import points_of_objects
 from sap_ros.node.convert import (
     canvas_message,
     image_from_labels,
     image_message,
     jpeg_message,
     markers,
-    objects_to_message,
-    rejected,
+    no_markers,
+    objects_message,
 )
-from sap_ros.node.frames import Transforms, bearing_quaternion
-from sap_ros.node.ranging import (
-    ids_of_points,
-    points_of_objects,
-    ranges_of_objects,
-    read_points,
-)
-from sap_ros.node.worker import Result
+from sap_ros.node.transforms import TfTransforms, bearing_quaternion
 
 _CANVAS = 800  # points of the canvas, across
 
@@ -53,9 +48,11 @@ class Outputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, transforms: Transforms, problem: Callable[[str], None]
+        self, node: LifecycleNode, transforms: TfTransforms, problem: Callable[[str], None]
     ) -> None:
         self._node, self._transforms, self._problem = node, transforms, problem
+        namespace = node.get_namespace().strip("/")
+        self._prefix = f"{namespace}/" if namespace else ""  # of TF frames: cameras do not collide
         self.canvas_frame = f"{node.get_namespace().strip('/') or 'sap'}_canvas".replace("/", "_")
         self._announced = False  # whether TF knows the canvas
         self._publishers: dict[str, Any] = {}
@@ -96,47 +93,39 @@ class Outputs:
             if name in names or (not names and name != "label_info")
         )
 
-    def publish(
-        self,
-        result: Result,
-        values: dict[str, Any],
-        labels: dict[int, str],
-        cloud: PointCloud2 | None,
-    ) -> dict[str, float]:
-        """Publishes a result.
+    def publish(self, answer: Answer, values: Mapping[str, Any]) -> dict[str, float]:
+        """Publishes an answer.
 
         Args:
-            result: from the worker.
+            answer: the engine's.
             values: the node's parameters.
-            labels: free text, by id.
-            cloud: the newest point cloud.
 
         Returns:
             How long it took, in s, by stage.
         """
         began = time.monotonic()
-        somebody_only_looks = not (result.instances.objects or result.rejected or result.emptied)
-        if somebody_only_looks:
-            self._pictures(result, values["overlay_width"])
-            return {"overlay": time.monotonic() - began}
-        frame = ImageFrame(values["forward_column"], values["image_frame_convention"])
-        masks = image_from_labels(result.instances.labels, values["mask_encoding"], result.header)
-        self._publishers["masks"].publish(masks)
-        ranges: dict[int, float] = {}
-        if cloud is not None:
-            ranges = self._ranges(result, cloud, frame, values["tf_timeout"])
-        objects = self._objects(result, values, labels, frame, ranges)
-        if objects is not None:
-            objects.objects += [rejected(r.object_id, r.label) for r, _ in result.rejected]
+        if answer.news:
+            stamp = Time(nanoseconds=answer.stamp).to_msg()
+            header = Header(stamp=stamp, frame_id=answer.frame_id)
+            masks = image_from_labels(answer.instances.labels, values["mask_encoding"], header)
+            self._publishers["masks"].publish(masks)
+            of_bearings = Header(stamp=stamp, frame_id=answer.bearing_frame)
+            objects = objects_message(answer.objects, of_bearings)
             self._publishers["objects"].publish(objects)
             if self.listened("markers"):
-                self._publishers["markers"].publish(markers(objects))
-            self._poses(objects, values)
+                self._publishers["markers"].publish(markers(objects, answer.camera))
+            if answer.points is not None and self.listened("object_points"):
+                self._publishers["object_points"].publish(points_of_objects(answer.points))
+            self._poses(objects, answer.camera, values)
         published = time.monotonic()
-        self._pictures(result, values["overlay_width"])
+        self._pictures(answer, values["overlay_width"])
         return {"publish": published - began, "overlay": time.monotonic() - published}
 
-    def label_info(self, labels: dict[int, str]) -> None:
+    def clear_markers(self) -> None:
+        """Takes the markers away, from whoever shows them."""
+        self._publishers["markers"].publish(no_markers())
+
+    def label_info(self, labels: Mapping[int, str]) -> None:
         """Says which value of the mask is which object, to whoever comes later, too."""
         if "label_info" not in self._publishers:
             return
@@ -151,66 +140,28 @@ class Outputs:
             )
         )
 
-    def _objects(
-        self,
-        result: Result,
-        values: dict[str, Any],
-        labels: dict[int, str],
-        frame: ImageFrame,
-        ranges: dict[int, float],
-    ) -> ObjectArray | None:
-        """The objects in the target frame; None where there is no way to it."""
-        target, header, turn = values["target_frame"], result.header, None
-        if target and target != header.frame_id:
-            try:
-                turn, _ = self._transforms.lookup(
-                    Header(stamp=header.stamp, frame_id=target), header, values["tf_timeout"]
-                )
-            except ValueError as error:
-                self._problem(f"bearings are not published: {error}")
-                return None
-            header = Header(stamp=header.stamp, frame_id=target)
-        return objects_to_message(result.instances, header, labels, frame, turn, ranges)
-
-    def _ranges(
-        self, result: Result, cloud: PointCloud2, frame: ImageFrame, timeout: float
-    ) -> dict[int, float]:
-        """Ranges by id, from the points on the masks; those points are published."""
-        at = Header(stamp=result.header.stamp, frame_id=cloud.header.frame_id)
-        try:
-            points = read_points(cloud)
-            turn, shift = self._transforms.lookup(result.header, at, timeout)
-            seen = points @ turn.T + shift
-            ids = ids_of_points(seen, result.instances.labels, frame)
-            if self.listened("object_points"):
-                on_objects = points_of_objects(cloud, points, ids)
-                self._publishers["object_points"].publish(on_objects)
-        except ValueError as error:
-            self._problem(f"no ranges: {error}")
-            return {}
-        return ranges_of_objects(seen, ids)
-
-    def _poses(self, objects: ObjectArray, values: dict[str, Any]) -> None:
+    def _poses(self, objects: ObjectArray, camera: np.ndarray, values: Mapping[str, Any]) -> None:
         """A TF frame an object, and the chosen object's pose."""
         frames = []
-        for thing in objects.objects:
-            if thing.state != int(State.TRACKED):
+        for tracked in objects.objects:
+            d = tracked.direction
+            if tracked.state != int(State.TRACKED) or math.isnan(d.x):
                 continue
-            d = thing.direction
             x, y, z, w = bearing_quaternion(np.array([d.x, d.y, d.z]))
-            if thing.id == values["pose_object"] and not math.isnan(thing.range):
+            has_range = not math.isnan(tracked.range)
+            if tracked.id == values["pose_object"] and has_range:
                 pose = PoseStamped(header=objects.header)
-                pose.pose.position = thing.position
-                turn = pose.pose.orientation
-                turn.x, turn.y, turn.z, turn.w = x, y, z, w
+                pose.pose.position = tracked.position
+                pose.pose.orientation = Quaternion(x=x, y=y, z=z, w=w)
                 self._publishers["pose"].publish(pose)
             if values["broadcast_tf"]:
-                frame = TransformStamped(header=objects.header, child_frame_id=f"object_{thing.id}")
-                turn = frame.transform.rotation
-                turn.x, turn.y, turn.z, turn.w = x, y, z, w
-                if not math.isnan(thing.range):
-                    place, at = frame.transform.translation, thing.position
-                    place.x, place.y, place.z = at.x, at.y, at.z
+                at = tracked.position
+                origin = (at.x, at.y, at.z) if has_range else camera.tolist()
+                frame = TransformStamped(
+                    header=objects.header, child_frame_id=f"{self._prefix}object_{tracked.id}"
+                )
+                frame.transform.rotation = Quaternion(x=x, y=y, z=z, w=w)
+                frame.transform.translation = Vector3(x=origin[0], y=origin[1], z=origin[2])
                 frames.append(frame)
         if frames:
             try:
@@ -222,11 +173,13 @@ class Outputs:
         """Whether somebody looks at the pictures."""
         return self.listened("overlay", "overlay/compressed", "canvas")
 
-    def _pictures(self, result: Result, width: int) -> None:
+    def _pictures(self, answer: Answer, width: int) -> None:
         """The pictures for people, drawn only while somebody looks."""
         if not self.watched():
             return
-        image, instances = result.image, result.instances
+        image, instances = answer.image, answer.instances
+        stamp = Time(nanoseconds=answer.stamp).to_msg()
+        header = Header(stamp=stamp, frame_id=answer.frame_id)
         if image.shape[1] > width:
             size = width, width // 2
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -234,12 +187,12 @@ class Outputs:
             instances = replace(instances, labels=labels)
         picture = draw_overlay(image, instances)
         if self.listened("overlay"):
-            message = image_message(picture, "rgb8", result.header)
+            message = image_message(picture, "rgb8", header)
             self._publishers["overlay"].publish(message)
         if self.listened("overlay/compressed"):
-            self._publishers["overlay/compressed"].publish(jpeg_message(picture, result.header))
+            self._publishers["overlay/compressed"].publish(jpeg_message(picture, header))
         if self.listened("canvas"):
-            self._canvas(picture, result.header)
+            self._canvas(picture, header)
 
     def _canvas(self, picture: np.ndarray, header: Header) -> None:
         """The picture, flat in a frame of its own: rviz2 wants TF to know it, and to be its root."""

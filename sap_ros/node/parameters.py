@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from sap_ros.core.following import Following
 from sap_ros.core.model import DEFAULT_MODEL, MODELS
+from sap_ros.core.prompts import MAX_OBJECT_ID
 from sap_ros.core.strategies import STRATEGIES
+from sap_ros.engine.axes import ImageAxes
+from sap_ros.engine.events import Settings
 
 _FOLLOWING = Following()
 
@@ -95,7 +99,21 @@ PARAMETERS = (
         "axes of the image's frame: body (x forward, z up) or optical (z forward, y down)",
         ("body", "optical"),
     ),
-    Parameter("keep_frames", 5, "how many past images a late prompt may be on", limits=(0, 100)),
+    Parameter("keep_images", 5, "how many past images a late prompt may be on", limits=(0, 100)),
+    Parameter(
+        "cloud_tolerance",
+        0.1,
+        "a point cloud gives ranges for images that are stamped at most this far from it, in s",
+        limits=(0.0, 10.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "silence",
+        2.0,
+        "no image, or no further point cloud, for so long, in s, is a warning in the diagnostics",
+        limits=(0.1, 3600.0),
+        dynamic=True,
+    ),
     Parameter("max_objects", 32, "more objects are rejected", limits=(1, 65534), dynamic=True),
     Parameter(
         "margin",
@@ -135,7 +153,7 @@ PARAMETERS = (
     Parameter(
         "target_frame",
         "",
-        "TF frame of the bearings; empty: the image's own",
+        "TF frame of bearings and positions; empty: the image's own",
         dynamic=True,
     ),
     Parameter(
@@ -155,7 +173,7 @@ PARAMETERS = (
     Parameter(
         "broadcast_tf",
         False,
-        "broadcast a TF frame object_ID an object, its x axis along the bearing",
+        "broadcast a TF frame an object, NAMESPACE/object_ID, its x axis along the bearing",
         dynamic=True,
     ),
     Parameter(
@@ -178,11 +196,17 @@ _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def declare_parameters(node: Node) -> None:
-    """Declares all parameters; one that is out of its range or of another type raises."""
+    """Declares all parameters.
+
+    Raises:
+        ValueError: one that is set is out of its range, or of another type.
+    """
     for parameter in PARAMETERS:
         descriptor = ParameterDescriptor(description=parameter.description)
         if parameter.choices:
             descriptor.additional_constraints = f"one of: {', '.join(parameter.choices)}"
+        if isinstance(parameter.default, float):
+            descriptor.dynamic_typing = True  # people write 10 where they mean 10.0
         if parameter.limits and isinstance(parameter.default, int):
             low, high = (int(limit) for limit in parameter.limits)
             descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
@@ -192,19 +216,21 @@ def declare_parameters(node: Node) -> None:
                     from_value=parameter.limits[0], to_value=parameter.limits[1], step=0.0
                 )
             ]
-        node.declare_parameter(parameter.name, parameter.default, descriptor)
+        try:
+            node.declare_parameter(parameter.name, parameter.default, descriptor)
+        except ParameterException:
+            given = node._parameter_overrides[parameter.name].value
+            checked(parameter, given)  # raises, with what would be right
+            raise
 
 
 def read_parameters(node: Node) -> dict[str, Any]:
     """The parameters' values.
 
     Raises:
-        ValueError: a value that is none of the choices.
+        ValueError: a value that is none of the choices, or out of its range.
     """
-    values = {p.name: node.get_parameter(p.name).value for p in PARAMETERS}
-    for name, value in values.items():
-        _check(_BY_NAME[name], value)
-    return values
+    return {p.name: checked(p, node.get_parameter(p.name).value) for p in PARAMETERS}
 
 
 def check_changes(changes: Iterable[Any], configured: bool) -> dict[str, Any]:
@@ -227,12 +253,25 @@ def check_changes(changes: Iterable[Any], configured: bool) -> dict[str, Any]:
                 f"parameter {change.name} is read when the node is configured; deactivate it and "
                 "clean it up first"
             )
-        _check(parameter, change.value)
-        values[change.name] = change.value
+        values[change.name] = checked(parameter, change.value)
     return values
 
 
-def following(values: dict[str, Any]) -> Following:
+def settings(values: Mapping[str, Any]) -> Settings:
+    """The engine's settings, by the parameters."""
+    return Settings(
+        max_objects=values["max_objects"],
+        largest_id=254 if values["mask_encoding"] == "mono8" else MAX_OBJECT_ID,
+        keep_images=values["keep_images"],
+        axes=ImageAxes(values["forward_column"], values["image_frame_convention"]),
+        target_frame=values["target_frame"],
+        fixed_frame=values["fixed_frame"],
+        cloud_tolerance=values["cloud_tolerance"],
+        following=following(values),
+    )
+
+
+def following(values: Mapping[str, Any]) -> Following:
     """How objects are followed, by the parameters."""
     names = ("margin", "search", "min_score", "max_growth", "sure_score")
     return Following(**{name: values[name] for name in names})
@@ -251,9 +290,21 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def _check(parameter: Parameter, value: Any) -> None:
-    if parameter.choices and value not in parameter.choices:
-        raise ValueError(
-            f"parameter {parameter.name} is {value!r}; it must be one of "
-            f"{', '.join(parameter.choices)}"
-        )
+def checked(parameter: Parameter, value: Any) -> Any:
+    """A value as it is used: a whole number where a float is meant becomes one.
+
+    Raises:
+        ValueError: it is of another type, none of the choices, or out of its range.
+    """
+    kind = type(parameter.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    right = f"one of {', '.join(parameter.choices)}" if parameter.choices else kind.__name__
+    if parameter.limits:
+        right = f"{kind.__name__}, {parameter.limits[0]:g} to {parameter.limits[1]:g}"
+    wrong = type(value) is not kind or (parameter.choices and value not in parameter.choices)
+    if not wrong and parameter.limits:
+        wrong = not parameter.limits[0] <= value <= parameter.limits[1]
+    if wrong:
+        raise ValueError(f"parameter {parameter.name} is {value!r}; it must be {right}")
+    return value

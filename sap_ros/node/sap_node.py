@@ -1,12 +1,16 @@
 """The node: panoramas and prompts in, a label image and bearings out.
 
-Callbacks store and return; :class:`sap_ros.node.worker.Worker` owns the model. Whatever arrives, the
-next good image is answered.
+Callbacks turn messages into events and return; the worker's thread drives the engine, whose answers
+are published from there. Whatever arrives, the next good image is answered.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +24,42 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.model import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.traversal import Framing
+from sap_ros.engine.answers import Answer
+from sap_ros.engine.engine import Engine
+from sap_ros.engine.events import Change, PromptGiven, Remove, Reset
+from sap_ros.messages import (
+    from_gaze,
+    from_pixel,
+    from_point,
+    from_position,
+    from_prompt,
+    image_event,
+)
 from sap_ros.msg import Prompt as PromptMessage
+from sap_ros.node.clouds import cloud_event
 from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
-from sap_ros.node.frames import Transforms
 from sap_ros.node.outputs import Outputs
-from sap_ros.node.parameters import check_changes, declare_parameters, following, read_parameters
-from sap_ros.node.registry import Registry
-from sap_ros.node.worker import Result, Worker
+from sap_ros.node.parameters import (
+    check_changes,
+    declare_parameters,
+    read_parameters,
+    settings,
+)
+from sap_ros.node.transforms import TfTransforms
+from sap_ros.node.worker import Worker
 from sap_ros.srv import AddObject, RemoveObject
+
+#: How long `add_object` waits for its prompt to be accepted, in s: there may be no image yet.
+_PATIENCE = 5.0
+#: How long a service that waits for the worker holds up the executor at a time, in s.
+_TURN = 0.005
 
 
 def _newest(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
@@ -55,7 +79,6 @@ class SapNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._change_parameters)
         self._values: dict[str, Any] = {}
         self._enabled = True
-        self._cloud: PointCloud2 | None = None
         self._worker: Worker | None = None
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
@@ -63,8 +86,8 @@ class SapNode(LifecycleNode):
         self._warned = "", 0.0
         self._reliability = ReliabilityPolicy.BEST_EFFORT  # of the images' subscription
         self._former: Any = None  # the one before it
-        self._transforms = Transforms(self)
-        self._registry = Registry(self._transforms)
+        self._transforms = TfTransforms(self)
+        self._size: tuple[int, int] | None = None  # of the newest image
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Diagnostics are to come while a simulated clock stands still, too.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -79,10 +102,12 @@ class SapNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._values = read_parameters(self)
+            self._transforms.timeout = self._values["tf_timeout"]
+            self._close_outputs()
+            self._outputs = Outputs(self, self._transforms, self._warn)
         except ValueError as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        self._outputs = Outputs(self, self._transforms, self._warn)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -100,17 +125,21 @@ class SapNode(LifecycleNode):
                 model,
                 values["strategy"],
                 fusion=values["fusion"],
-                following=following(values),
                 framing=Framing(further=values["further_views"]),
                 coarse=values["coarse_size"],
             )
-        except (ValueError, OSError) as error:
-            self.get_logger().error(str(error))
+        except Exception as error:  # a model that does not fit on the GPU, too
+            expected = isinstance(error, (ValueError, OSError))
+            self.get_logger().error(str(error) if expected else repr(error))
+            self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
-        self._forget()
         self._health = Health()
         self._worker = Worker(
-            session, self._publish, self._fail, self._wanted, values["keep_frames"]
+            lambda interrupted: Engine(session, settings(values), self._transforms, interrupted),
+            self._publish,
+            self._fail,
+            self._tell_labels,
+            self._wanted,
         )
         done = super().on_activate(state)
         self._subscribe()
@@ -122,11 +151,20 @@ class SapNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
+        if self._outputs:
+            self._outputs.clear_markers()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._close()
         return super().on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed in a way that nobody expected: the node can be configured anew."""
+        self.get_logger().error("a transition failed; the node is unconfigured now")
+        self.stop()
+        self._close()
+        return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
@@ -143,16 +181,16 @@ class SapNode(LifecycleNode):
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
-        self._forget()
+        self._size = None
 
     def _close(self) -> None:
+        self._close_outputs()
+        self._values = {}
+
+    def _close_outputs(self) -> None:
         if self._outputs:
             self._outputs.destroy()
-        self._outputs, self._values = None, {}
-
-    def _forget(self) -> None:
-        self._registry.forget()
-        self._cloud = None
+        self._outputs = None
 
     def _subscribe(self) -> None:
         self._inputs = [
@@ -211,64 +249,59 @@ class SapNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if self._values:
             self._values = {**self._values, **values}
+            self._transforms.timeout = self._values["tf_timeout"]
             if self._worker and values:
-                limits = following(self._values)
-                self._worker.command(lambda session: setattr(session, "following", limits))
+                self._worker.tell(Change(settings(self._values)))
         return SetParametersResult(successful=True)
 
     # Inputs
 
     def _take_image(self, message: Image | CompressedImage) -> None:
+        self._health.came("image")
         if self._worker is None or not self._enabled:
             return
-        if isinstance(message, Image):
-            self._registry.size = message.width, message.height
-        self._registry.frame = message.header.frame_id
-        self._worker.offer(message)
+        try:
+            event = image_event(message)
+        except ValueError as error:
+            self._warn(str(error))
+            return
+        self._size = event.size
+        self._worker.tell(event)
 
     def _take_cloud(self, message: PointCloud2) -> None:
-        self._cloud = message
+        self._health.came("points")
+        if self._worker is not None:
+            self._worker.tell(cloud_event(message))
 
     def _take_prompt(self, message: PromptMessage) -> None:
-        object_id, error = self._request(message)
-        if error:
-            self._warn(f"the prompt for object {object_id} is rejected: {error}")
+        self._give(from_prompt(message))
 
     def _take_point(self, message: PointStamped) -> None:
         """A click on the panorama: a pixel, and a new object."""
-        self._take_prompt(PromptMessage(header=message.header, points=[message.point]))
+        self._give(from_point(message))
 
     def _take_pixel(self, message: Point) -> None:
         """A click in rqt_image_view, which publishes pixels without a header."""
-        self._take_prompt(PromptMessage(points=[message]))
+        self._give(from_pixel(message))
 
     def _take_position(self, message: PointStamped) -> None:
         """A click in a 3D view of rviz2 or Foxglove: on the canvas, or a place anywhere else."""
         if self._outputs and message.header.frame_id == self._outputs.canvas_frame:
-            if self._registry.size is None:
+            if self._size is None:
                 self._warn("there is no image yet that a click on the canvas could be on")
                 return
             # The canvas shows the newest image, and the click's stamp is of the clicking.
-            pixel = canvas_to_pixels(message.point, self._registry.size)
-            self._take_prompt(PromptMessage(points=[pixel]))
+            self._give(from_pixel(canvas_to_pixels(message.point, self._size)))
             return
-        self._take_prompt(
-            PromptMessage(
-                header=message.header, space=PromptMessage.POSITIONS, points=[message.point]
-            )
-        )
+        self._give(from_position(message))
 
     def _take_gaze(self, message: Vector3Stamped) -> None:
         """Where somebody looks: a stream of directions, of which each object needs one."""
-        v = message.vector
-        gaze = PromptMessage(
-            header=message.header,
-            space=PromptMessage.DIRECTIONS,
-            points=[Point(x=v.x, y=v.y, z=v.z)],
-        )
-        object_id, error = self._request(gaze, once=True)
-        if error:
-            self._warn(f"the gaze for object {object_id} is rejected: {error}")
+        self._give(from_gaze(message))
+
+    def _give(self, given: PromptGiven) -> None:
+        if self._worker is not None:
+            self._worker.tell(given)
 
     def _incompatible(self, event: Any) -> None:
         self._warn(
@@ -277,54 +310,53 @@ class SapNode(LifecycleNode):
             "(see the README)"
         )
 
-    def _request(self, message: PromptMessage, once: bool = False) -> tuple[int, str]:
-        """Hands a prompt to the worker; its object's id, and why it cannot be used, or nothing.
-
-        With ``once``, a prompt on an object that is there, or about to be, adds none.
-        """
-        worker = self._worker
-        if worker is None:
-            return message.object_id, "the node is not active"
-        object_id, request = self._registry.admit(message, self._values, once)
-        if isinstance(request, str):
-            return object_id, request
-        worker.ask(request)
-        if self._outputs:
-            self._outputs.label_info(self._registry.labels)
-        return object_id, ""
-
     # Services
 
-    def _serve_add(self, request: Any, response: Any) -> Any:
-        response.object_id, response.message = self._request(request.prompt)
+    async def _serve_add(self, request: Any, response: Any) -> Any:
+        accepted: Future[int] = Future()
+        worker = self._worker
+        if worker is None:
+            response.object_id = request.prompt.object_id
+            response.message = "the node is not active"
+            return response
+        worker.tell(from_prompt(request.prompt, accepted))
+        response.object_id = request.prompt.object_id
+        response.message = await self._outcome(accepted, _PATIENCE)
+        response.success = not response.message
+        if response.success:
+            response.object_id = accepted.result()
+        return response
+
+    async def _serve_remove(self, request: Any, response: Any) -> Any:
+        done: Future[bool] = Future()
+        if self._worker is None:
+            response.message = "the node is not active"
+            return response
+        self._worker.tell(Remove(request.object_id, done))
+        response.message = await self._outcome(done)
         response.success = not response.message
         return response
 
-    def _serve_remove(self, request: Any, response: Any) -> Any:
-        object_id = request.object_id
-        response.success = self._registry.remove(object_id)
-        if response.success:
-            self._drop(object_id)
-        else:
-            known = sorted(self._registry.labels)
-            response.message = f"no object has the id {object_id}; there are {known}"
+    async def _serve_reset(self, request: Any, response: Any) -> Any:
+        done: Future[int] = Future()
+        response.success, response.message = True, "0 objects are forgotten"
+        if self._worker is not None:
+            self._worker.tell(Reset(done))
+            problem = await self._outcome(done)
+            response.message = problem or f"{done.result()} objects are forgotten"
         return response
 
-    def _drop(self, object_id: int) -> None:
-        def remove(session: PanoramaSession) -> None:
-            if object_id in session.object_ids:
-                session.remove_object(object_id)
-
-        if self._worker:
-            self._worker.forget(object_id)
-            self._worker.command(remove)
-
-    def _serve_reset(self, request: Any, response: Any) -> Any:
-        known = self._registry.clear()
-        for object_id in known:
-            self._drop(object_id)
-        response.success, response.message = True, f"{len(known)} objects are forgotten"
-        return response
+    async def _outcome(self, future: Future[Any], patience: float | None = None) -> str:
+        """Waits for the worker, while the executor goes on; why it failed, or nothing."""
+        end = time.monotonic() + patience if patience is not None else None
+        while not future.done():
+            if end is not None and time.monotonic() > end and future.cancel():
+                return f"no image that it could be on has come within {patience:g} s"
+            # Jazzy's executor asks again at once: the wait is what keeps it from spinning.
+            wait([future], _TURN)
+            await _NextTurn()
+        error = future.exception()
+        return str(error) if error is not None else ""
 
     def _serve_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
@@ -332,35 +364,49 @@ class SapNode(LifecycleNode):
         response.message = "images are worked on" if request.data else "images are ignored"
         return response
 
-    # Results, in the worker's thread
+    # Answers, in the worker's thread
 
-    def _wanted(self, objects: bool) -> bool:
-        worker, outputs = self._worker, self._outputs
-        if worker is None or outputs is None or not self._enabled:
+    def _wanted(self, engine: Engine) -> bool:
+        outputs = self._outputs
+        if outputs is None or not self._enabled:
             return False
-        if not objects:
-            return outputs.watched()
-        return worker.tracking or outputs.listened()
+        if not (engine.has_objects or engine.tracking):
+            return outputs.watched() or (engine.has_news and outputs.listened())
+        return engine.tracking or outputs.listened() or bool(self._values.get("broadcast_tf"))
 
-    def _publish(self, result: Result) -> None:
+    def _publish(self, answer: Answer) -> None:
         outputs, values = self._outputs, self._values
         if outputs is None:
             return
-        for request, reason in result.rejected:
-            self._warn(f"the prompt for object {request.object_id} is rejected: {reason}")
-        labels = self._registry.settle(result)
-        seconds = outputs.publish(result, values, labels, self._cloud)
-        now, then = self.get_clock().now(), Time.from_msg(result.header.stamp)
-        latency = (now.nanoseconds - then.nanoseconds) / 1e9
-        self._health.finished({**result.seconds, **seconds}, latency, result.encoded)
+        for rejection in answer.rejections:
+            name = f" for object {rejection.object_id}" if rejection.object_id else ""
+            self._warn(f"the prompt{name} is rejected: {rejection.reason}")
+            if rejection.trace:
+                self.get_logger().debug(rejection.trace)
+        for problem in answer.problems:
+            self._warn(problem)
+        seconds = outputs.publish(answer, values)
+        latency = (self.get_clock().now().nanoseconds - answer.stamp) / 1e9
+        self._health.finished({**answer.seconds, **seconds}, latency, answer.encoded)
+
+    def _tell_labels(self, labels: Mapping[int, str]) -> None:
+        if self._outputs:
+            self._outputs.label_info(labels)
 
     def _fail(self, error: Exception) -> None:
         """Something that came cannot be used: a line for what was expected, a trace for a bug."""
-        self._warn(str(error) if isinstance(error, ValueError) else repr(error))
+        if isinstance(error, ValueError):
+            self._warn(str(error))
+            return
+        self._log(repr(error), self._health.fail)
+        self.get_logger().debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
         """A line in the log and in the diagnostics; the same line at most once a second."""
-        self._health.failed(text)
+        self._log(text, self._health.warn)
+
+    def _log(self, text: str, note: Callable[[str], None]) -> None:
+        note(text)
         now = time.monotonic()
         if text != self._warned[0] or now - self._warned[1] > 1.0:
             self._warned = text, now
@@ -369,25 +415,49 @@ class SapNode(LifecycleNode):
     def _report(self) -> None:
         self._follow_drivers()
         worker = self._worker
+        objects = len(worker.engine.labels) if worker else 0
         state = "active" if worker else "not active"
         if worker and not self._enabled:
             state = "disabled"
-        elif worker and not self._registry:
+        elif worker and not objects:
             state = "active, no object"
         facts = {
-            "objects": len(self._registry),
+            "objects": objects,
             "received": worker.received if worker else 0,
             "dropped": worker.dropped if worker else 0,
         }
-        device = self._values.get("device", "")
-        name, now = self.get_fully_qualified_name(), self.get_clock().now()
-        self._diagnostics.publish(self._health.report(name, now, state, device, facts))
+        report = self._health.report(
+            self.get_fully_qualified_name(),
+            self._inputs[0].topic_name if self._inputs else self.resolve_topic_name("image"),
+            self.get_clock().now(),
+            state,
+            self._values.get("device", ""),
+            self._values.get("silence", 1.0),
+            bool(objects) and self._enabled,
+            facts,
+        )
+        self._diagnostics.publish(report)
 
 
-def main() -> None:
-    """Runs the node until SIGINT or SIGTERM."""
-    rclpy.init()
-    node = SapNode()
+class _NextTurn:
+    """Awaited, lets the executor do something else first."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def main() -> int:
+    """Runs the node until SIGINT or SIGTERM; 1 where its parameters cannot be used."""
+    try:
+        rclpy.init()
+        node = SapNode()
+    except ValueError as error:
+        print(f"sap_node: {error}", file=sys.stderr)  # noqa: T201
+        rclpy.try_shutdown()
+        return 1
+    except KeyboardInterrupt:
+        rclpy.try_shutdown()
+        return 0
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -396,3 +466,4 @@ def main() -> None:
         node.stop()
         node.destroy_node()
         rclpy.try_shutdown()
+    return 0

@@ -126,8 +126,11 @@ def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_p
         told = replay(
             bag, topics, PanoramaSession(random_model, "direct"), tmp_path / "out",
         )  # fmt: skip
-    ids = [[o.id for o in m.objects] for m in read(tmp_path / "out" / "bag", "/sap/objects")]
-    assert ids == [[1], [1], [1, 2, 3]]
+    said = read(tmp_path / "out" / "bag", "/sap/objects")
+    ids = [[o.id for o in m.objects] for m in said]
+    # One message an image or prompt, as the node publishes; 0: a rejected prompt.
+    assert ids == [[1], [1], [1], [1, 2], [0, 1, 2], [0, 1, 2], [1, 2, 3]]
+    assert [m.header.stamp.sec for m in said] == [1, 2, 3, 3, 3, 3, 3]
     assert len(told.notes) == 2
     assert "9000" in told.notes[0]
     assert "no longer kept" in told.notes[1]

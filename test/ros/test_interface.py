@@ -303,7 +303,7 @@ def test_there_are_never_more_than_max_objects(make_rig, panorama):
 
 def test_a_late_prompt_is_taken_on_its_own_image(make_rig, panorama):
     """It was clicked on image 1; by now the object is half a turn away, in image 2."""
-    rig = make_rig(keep_frames=5).up()
+    rig = make_rig(keep_images=5).up()
     rig.publish(panorama, stamp=1)
     rig.spin(0.2)
     rig.publish(np.roll(panorama, 20, axis=1), stamp=2)
@@ -316,7 +316,7 @@ def test_a_late_prompt_is_taken_on_its_own_image(make_rig, panorama):
 
 
 def test_a_prompt_on_an_image_that_is_gone_is_rejected(make_rig, panorama):
-    rig = make_rig(keep_frames=0).up()
+    rig = make_rig(keep_images=0).up()
     rig.publish(panorama, stamp=5)
     rig.click(100, 100)
     rig.answer(5)
@@ -391,8 +391,10 @@ def test_an_optical_frame_has_its_z_axis_ahead(make_rig, panorama):
     assert _call(rig, AddObject, "add_object", prompt=mask).success
     rig.until(lambda: rig.objects)
     (thing,) = rig.objects[-1].objects
-    assert thing.direction.z == pytest.approx(1, abs=0.01)
-    assert thing.azimuth == pytest.approx(0, abs=0.1)
+    d = thing.direction
+    assert d.z == pytest.approx(1, abs=0.01)
+    assert thing.azimuth == pytest.approx(math.atan2(d.y, d.x), abs=1e-5)
+    assert thing.elevation == pytest.approx(math.asin(d.z), abs=1e-3)
 
 
 def test_pictures_are_made_while_somebody_looks(make_rig, panorama):

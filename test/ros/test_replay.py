@@ -39,6 +39,7 @@ def test_the_node_and_the_replay_give_the_same_masks(make_rig, tmp_path):
         replayed = [
             np.array(m.data).reshape(m.height, m.width) for _, _, m in bag.messages(["/sap/masks"])
         ]
+    assert len(replayed) == len(shots)
     assert replayed[0].any()
     for k, (image, _) in enumerate(shots, 1):
         rig.publish(image, stamp=k)

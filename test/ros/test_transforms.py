@@ -17,7 +17,7 @@ from sap_ros.srv import AddObject
 from sensor_msgs.msg import PointCloud2
 
 from sap_ros.core import sphere
-from sap_ros.node.frames import bearing_quaternion
+from sap_ros.node.transforms import bearing_quaternion
 
 
 def _transform(parent, child, yaw=0.0, at=(0.0, 0.0, 0.0), seconds=0):
@@ -107,8 +107,12 @@ def test_a_missing_frame_is_named(make_rig, panorama):
     rig.publish(panorama, stamp=2)
     _add(rig, _mask_prompt(rig, 256, 128))
     rig.until(lambda: any("'odom'" in m.status[0].message for m in said))
-    assert not rig.objects  # not in a frame that they are not in
     assert rig.masks
+    found = _objects(rig)  # what they are is known, and not where
+    assert found.header.frame_id == "odom"
+    assert found.objects[0].state == Object.TRACKED
+    assert math.isnan(found.objects[0].direction.x)
+    assert math.isnan(found.objects[0].azimuth)
 
 
 def test_an_old_direction_is_turned_by_the_robots_own_motion(make_rig, panorama):
@@ -138,8 +142,8 @@ def test_objects_are_broadcast_as_frames_along_their_bearings(make_rig, panorama
     _add(rig, _mask_prompt(rig, 150, 90))
     (thing,) = _objects(rig).objects
     assert thing.state == Object.TRACKED
-    rig.until(lambda: buffer.can_transform("camera_link", "object_1", rclpy.time.Time()))
-    q = buffer.lookup_transform("camera_link", "object_1", rclpy.time.Time()).transform.rotation
+    rig.until(lambda: buffer.can_transform("camera_link", "sap/object_1", rclpy.time.Time()))
+    q = buffer.lookup_transform("camera_link", "sap/object_1", rclpy.time.Time()).transform.rotation
     axis = [1 - 2 * (q.y**2 + q.z**2), 2 * (q.x * q.y + q.z * q.w), 2 * (q.x * q.z - q.y * q.w)]
     d = thing.direction
     np.testing.assert_allclose(axis, [d.x, d.y, d.z], atol=1e-6)

@@ -1,0 +1,52 @@
+"""Ranges from points: those that fall on an object's mask say how far away it is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.engine.axes import ImageAxes
+
+_FEWEST = 3  # points on an object, for a range
+_OUTLIER = 3.0  # median absolute deviations from the median, beyond which a point is another's
+_LEAST_DEVIATION = 1e-3  # m
+_AT_THE_CAMERA = 1e-6  # m: such a point has no direction
+
+
+def ids_of_points(points: np.ndarray, labels: np.ndarray, axes: ImageAxes) -> np.ndarray:
+    """The object that each point falls on.
+
+    Args:
+        points: (N, 3), in the image's frame.
+        labels: (H, W) label image.
+        axes: of the image's frame.
+
+    Returns:
+        (N,) uint16; 0 for none.
+    """
+    height, width = labels.shape
+    pixels = sphere.direction_to_pixel(axes.from_frame(points), (width, height))
+    u = pixels[:, 0].astype(int).clip(0, width - 1)
+    v = pixels[:, 1].astype(int).clip(0, height - 1)
+    ids = labels[v, u].astype(np.uint16)
+    return np.where(np.linalg.norm(points, axis=1) > _AT_THE_CAMERA, ids, 0).astype(np.uint16)
+
+
+def ranges_of_objects(points: np.ndarray, ids: np.ndarray) -> dict[int, float]:
+    """The median range of the points on each object, without outliers, in m.
+
+    Points beside the object, seen past its rim, lie far from the median and are left out.
+
+    Args:
+        points: (N, 3), in the image's frame.
+        ids: (N,), see :func:`ids_of_points`.
+    """
+    found = {}
+    for object_id in np.unique(ids[ids > 0]):
+        distance = np.linalg.norm(points[ids == object_id], axis=1)
+        if len(distance) < _FEWEST:
+            continue
+        off = np.abs(distance - np.median(distance))
+        kept = distance[off <= _OUTLIER * max(float(np.median(off)), _LEAST_DEVIATION)]
+        found[int(object_id)] = float(np.median(kept))
+    return found
