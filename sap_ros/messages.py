@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 
 from sap_ros.engine.answers import ObjectReport
-from sap_ros.engine.events import Image, PromptGiven, Space
+from sap_ros.engine.events import Image, PromptGiven, Remove, Reset, Space
 
 # Channels, and cv2's conversion to RGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -186,6 +186,11 @@ def from_gaze(message: Any) -> PromptGiven:
         frame_id=head.frame_id,
         gaze=True,
     )
+
+
+def from_remove(message: Any) -> Remove | Reset:
+    """A std_msgs/UInt16 on the topic ``remove``: an object's id; 0: all objects."""
+    return Remove(message.data) if message.data else Reset()
 
 
 def _vector(message: Any) -> np.ndarray:

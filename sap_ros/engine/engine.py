@@ -31,8 +31,6 @@ from sap_ros.engine.prompting import locate, prompt_on
 from sap_ros.engine.ranging import ids_of_points, ranges_of_objects
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 
-#: How long a prompt that is stamped later than the newest image waits for its image, in s.
-PATIENCE = 0.5
 #: Prompts that wait, at most; further ones are rejected.
 MAX_WAITING = 256
 #: Prompts that are accepted for one answer, at most: a flood of them does not hold up images.
@@ -207,11 +205,14 @@ class Engine:
             now: see :meth:`take`.
 
         Returns:
-            What is known of the newest image; None where there is none, or the work was interrupted.
+            What is known of the newest image; None where there is nothing to do, or the work was
+            interrupted.
 
         Raises:
             ValueError: the newest image cannot be used; the one before it stays.
         """
+        if not self.busy(now):
+            return None
         self._show_newest()
         if self._shown is None:
             return None
@@ -276,7 +277,7 @@ class Engine:
         newest = self._newest
         if newest is None:
             return False
-        return given.stamp <= newest.stamp or not newest.stamp or now - came > PATIENCE
+        return given.stamp <= newest.stamp or not newest.stamp or now - came > self._settings.patience
 
     def _accept(self, given: PromptGiven, image: Image) -> int:
         """Validates a prompt on its image, and gives its object an id; 0 where it adds nothing.

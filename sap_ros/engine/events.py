@@ -124,6 +124,7 @@ class Settings:
         axes: of the images' frame.
         target_frame: TF frame of bearings and positions; empty: the image's.
         fixed_frame: TF frame in which the world stands still; empty: none.
+        patience: a prompt that is stamped later than the newest image waits so long for its own, in s.
         cloud_tolerance: a cloud gives ranges for images stamped at most so many s from it.
         following: what motion of an object is plausible.
 
@@ -137,6 +138,7 @@ class Settings:
     axes: ImageAxes = field(default_factory=ImageAxes)
     target_frame: str = ""
     fixed_frame: str = ""
+    patience: float = 0.5
     cloud_tolerance: float = 0.1
     following: Following = field(default_factory=Following)
 
@@ -145,10 +147,9 @@ class Settings:
             raise ValueError(f"max_objects is {self.max_objects}; it must be at least 1")
         if self.keep_images < 0:
             raise ValueError(f"keep_images is {self.keep_images}; it must not be negative")
-        if self.cloud_tolerance < 0:
-            raise ValueError(
-                f"cloud_tolerance is {self.cloud_tolerance} s; it must not be negative"
-            )
+        for name in ("patience", "cloud_tolerance"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)} s; it must not be negative")
 
 
 @dataclass(frozen=True)

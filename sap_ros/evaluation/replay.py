@@ -26,7 +26,7 @@ from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import Engine, run
-from sap_ros.engine.events import Image, PromptGiven, Settings, Space
+from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset, Settings, Space
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
@@ -37,6 +37,7 @@ from sap_ros.messages import (
     from_point,
     from_position,
     from_prompt,
+    from_remove,
     image_event,
     nanoseconds,
     object_fields,
@@ -47,7 +48,8 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 PROMPT = "sap_ros/msg/Prompt"
 POINT, POINT_STAMPED = "geometry_msgs/msg/Point", "geometry_msgs/msg/PointStamped"
 GAZE = "geometry_msgs/msg/Vector3Stamped"
-_PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE)
+REMOVE = "std_msgs/msg/UInt16"
+_PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE, REMOVE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Topics:
 
     Attributes:
         images: the panoramas, raw or compressed.
-        prompts: what is pointed at, as the node's topics have it.
+        prompts: what is pointed at, and removed, as the node's topics have it.
         truth: label images with the images' stamps, or nothing.
     """
 
@@ -87,7 +89,7 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
         prompts = [
             topic
             for topic in bag.of_kind(_PROMPTS)
-            if bag.topics[topic] == PROMPT or "/prompt/" in topic
+            if bag.topics[topic] == PROMPT or "/prompt/" in topic or topic.endswith("/remove")
         ]
     return Topics(images, tuple(prompts), truth)
 
@@ -257,7 +259,7 @@ class _Messages:
         self.bag, self.topics, self.told, self.limit = bag, topics, told, limit
         self.unusable = self._disorder = 0
 
-    def __iter__(self) -> Iterator[tuple[int, Image | PromptGiven]]:
+    def __iter__(self) -> Iterator[tuple[int, Event]]:
         count, latest = 0, -1
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             if topic != self.topics.images:
@@ -317,8 +319,8 @@ def _packed(message: Any) -> np.ndarray:
     return cv2.imencode(".png", labels)[1]
 
 
-def _prompt_event(topic: str, message: Any) -> PromptGiven:
-    """A message of any of the node's prompt topics."""
+def _prompt_event(topic: str, message: Any) -> PromptGiven | Remove | Reset:
+    """A message of any of the node's prompt topics, or of ``remove``."""
     kind = message.__msgtype__
     if kind == PROMPT:
         return from_prompt(message)
@@ -326,6 +328,8 @@ def _prompt_event(topic: str, message: Any) -> PromptGiven:
         return from_gaze(message)
     if kind == POINT:
         return from_pixel(message)
+    if kind == REMOVE:
+        return from_remove(message)
     return from_position(message) if topic.endswith("position") else from_point(message)
 
 

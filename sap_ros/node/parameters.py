@@ -101,6 +101,13 @@ PARAMETERS = (
     ),
     Parameter("keep_images", 5, "how many past images a late prompt may be on", limits=(0, 100)),
     Parameter(
+        "patience",
+        0.5,
+        "how long a prompt that is stamped later than the newest image waits for its own, in s",
+        limits=(0.0, 60.0),
+        dynamic=True,
+    ),
+    Parameter(
         "cloud_tolerance",
         0.1,
         "a point cloud gives ranges for images that are stamped at most this far from it, in s",
@@ -266,6 +273,7 @@ def settings(values: Mapping[str, Any]) -> Settings:
         axes=ImageAxes(values["forward_column"], values["image_frame_convention"]),
         target_frame=values["target_frame"],
         fixed_frame=values["fixed_frame"],
+        patience=values["patience"],
         cloud_tolerance=values["cloud_tolerance"],
         following=following(values),
     )

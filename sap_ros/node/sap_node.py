@@ -25,6 +25,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.model import load_model
@@ -39,6 +40,7 @@ from sap_ros.messages import (
     from_point,
     from_position,
     from_prompt,
+    from_remove,
     image_event,
 )
 from sap_ros.msg import Prompt as PromptMessage
@@ -200,6 +202,7 @@ class SapNode(LifecycleNode):
             self.create_subscription(Point, "prompt/pixel", self._take_pixel, 10),
             self.create_subscription(PointStamped, "prompt/position", self._take_position, 10),
             self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
+            self.create_subscription(UInt16, "remove", self._take_remove, 10),
             self.create_subscription(PointCloud2, "points", self._take_cloud, _newest()),
         ]
 
@@ -272,6 +275,11 @@ class SapNode(LifecycleNode):
         self._health.came("points")
         if self._worker is not None:
             self._worker.tell(cloud_event(message))
+
+    def _take_remove(self, message: UInt16) -> None:
+        """What `remove_object` and `reset` do, as a topic: a recording of it can be replayed."""
+        if self._worker is not None:
+            self._worker.tell(from_remove(message))
 
     def _take_prompt(self, message: PromptMessage) -> None:
         self._give(from_prompt(message))
@@ -446,18 +454,18 @@ class _NextTurn:
         yield
 
 
-def main() -> int:
-    """Runs the node until SIGINT or SIGTERM; 1 where its parameters cannot be used."""
+def main() -> None:
+    """Runs the node until SIGINT or SIGTERM; exits with 1 where its parameters cannot be used."""
     try:
         rclpy.init()
         node = SapNode()
     except ValueError as error:
         print(f"sap_node: {error}", file=sys.stderr)  # noqa: T201
         rclpy.try_shutdown()
-        return 1
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         rclpy.try_shutdown()
-        return 0
+        return
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -466,4 +474,3 @@ def main() -> int:
         node.stop()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0

@@ -11,9 +11,8 @@ from geometry_msgs.msg import Point
 from hypothesis import given
 from hypothesis import strategies as st
 from sap_ros.msg import Prompt
-from std_msgs.msg import Header
-
 from scipy.spatial.transform import Rotation
+from std_msgs.msg import Header
 
 from sap_ros.node.transforms import bearing_quaternion
 

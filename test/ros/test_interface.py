@@ -270,8 +270,12 @@ def test_a_bad_prompt_is_rejected_and_the_next_good_one_answered(make_rig, panor
     answer = _call(rig, AddObject, "add_object", prompt=prompt)
     assert not answer.success
     assert named in answer.message
+    rig.until(lambda: rig.objects)
+    (told,) = rig.objects[-1].objects
+    assert told.state == Object.REJECTED
+    assert named in told.reason
     rig.click(300, 120)
-    assert [o.id for o in rig.answer(1)[1].objects] == [1]
+    rig.until(lambda: [o.id for o in rig.objects[-1].objects] == [1])
 
 
 def test_a_point_off_an_object_corrects_one_that_is_there(make_rig, panorama):

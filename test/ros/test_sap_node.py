@@ -171,8 +171,13 @@ def test_a_bad_click_is_no_object(make_rig, panorama, at):
     rig = make_rig().up()
     rig.publish(panorama, stamp=1)
     rig.click(*at)
+    rig.until(lambda: rig.objects)
+    (told,) = rig.objects[-1].objects
+    assert (told.id, told.state) == (0, State.REJECTED)
+    assert "finite" in told.reason or "outside" in told.reason
     rig.click(300, 120)
-    assert [thing.id for thing in rig.answer(1)[1].objects] == [1]
+    rig.until(lambda: len(rig.objects) > 1)
+    assert [thing.id for thing in rig.objects[-1].objects] == [1]
 
 
 def test_sixteen_bit_masks(make_rig, panorama):
