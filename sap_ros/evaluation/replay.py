@@ -22,7 +22,7 @@ import numpy as np
 
 from sap_ros.core.instances import Instances, State
 from sap_ros.core.overlay import draw_overlay
-from sap_ros.core.projection import check_panorama
+from sap_ros.core.panorama import check_panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, Recorded, header, make, nanoseconds

@@ -9,9 +9,9 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from sap_ros.core.following import Following
-from sap_ros.core.model import DEFAULT_MODEL, MODELS
-from sap_ros.core.strategies import STRATEGIES
+from sap_ros.core.checkpoints import DEFAULT_MODEL, MODELS
+from sap_ros.core.motion import Following
+from sap_ros.core.views import STRATEGIES
 
 _FOLLOWING = Following()
 

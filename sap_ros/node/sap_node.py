@@ -24,9 +24,9 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
+from sap_ros.core.framing import Framing
 from sap_ros.core.model import load_model
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.traversal import Framing
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
