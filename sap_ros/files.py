@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sap_ros.core.projection import check_panorama
+from sap_ros.core.panorama import check_panorama
 
 
 def read_panorama(path: Path) -> np.ndarray:

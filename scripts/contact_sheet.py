@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.camera import View, direction_to_view
 from sap_ros.core.model import load_model
-from sap_ros.core.projection import ViewRenderer
 from sap_ros.core.prompts import from_pixels
+from sap_ros.core.rendering import ViewRenderer
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.trajectory import View, direction_to_view
 
-_CELL, _COLUMNS, _FOV = 320, 5, 75.0
+_CELL, _COLUMNS, _FOV = 320, 5, math.radians(75)
 _COLOUR = np.array([40, 90, 255], np.float32)  # BGR
 
 

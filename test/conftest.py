@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sap_ros.core.model import Model, build_architecture
+from sap_ros.core.checkpoints import build_architecture
+from sap_ros.core.model import Model
 
 settings.register_profile("sap", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("sap")

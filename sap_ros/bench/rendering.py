@@ -11,9 +11,9 @@ import torch
 from sap_ros.bench.result import Goal, Result, Timing, timed
 from sap_ros.bench.scenes import DEMO
 from sap_ros.core import sphere
-from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.torch_rendering import TorchRenderer
-from sap_ros.core.trajectory import Trajectory, View, view_to_direction
+from sap_ros.core.camera import View, view_to_direction
+from sap_ros.core.rendering import TorchRenderer, ViewRenderer
+from sap_ros.core.scan import Scan
 from sap_ros.files import read_panorama
 
 _SIZE = 1024
@@ -25,7 +25,7 @@ def rendering(device: str = "cpu", repeats: int = 9) -> Result:
     On a GPU the panorama's upload is counted, and a row is added.
     """
     image = read_panorama(DEMO)
-    views = Trajectory().views
+    views = Scan().views
     tables = [_plain_table(view, image) for view in views]
 
     def bound() -> None:

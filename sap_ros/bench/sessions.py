@@ -15,13 +15,14 @@ from PIL import Image as Picture
 
 from sap_ros.bench.result import Goal, Result, Timing, stopwatch, timed, timing_of
 from sap_ros.bench.scenes import DEMO, clicks_on, labelled
-from sap_ros.core.following import Following
 from sap_ros.core.instances import Instances
+from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.model import Model
-from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.motion import Following
+from sap_ros.core.prompts import Prompt, ViewPrompt, from_pixels
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.strategies import Strategy
-from sap_ros.core.tracker import FramePrompt, ObjectMemory, follow, track
+from sap_ros.core.tracker import follow, track
+from sap_ros.core.views import Strategy
 from sap_ros.evaluation.benchmark import first_prompt
 from sap_ros.evaluation.cost import Cost, measured
 from sap_ros.evaluation.datasets import read_labels
@@ -125,7 +126,7 @@ def _one_view(model: Model) -> list[list[str]]:
     """What a view costs: encoded, decoded by a prompt, and by memories of various lengths."""
     view = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     features = model.encode(view)
-    prompts = {0: FramePrompt(np.array([[9.0, 9.0]], np.float32), np.array([1], np.int32))}
+    prompts = {0: ViewPrompt(np.array([[9.0, 9.0]], np.float32), np.array([1], np.int32))}
     encoded = timed(lambda: model.encode(view), 2, device=model.device)
     alone = timed(lambda: track(model, lambda _: features, [0], prompts), 2, device=model.device)
     rows = [["a view: encode", str(encoded)], ["a view: decode by a prompt", str(alone)]]

@@ -101,7 +101,7 @@ def ablations(
     """What each part of the method is worth: each model as given, and its scan without that part."""
     from dataclasses import replace
 
-    from sap_ros.core.model import model_info
+    from sap_ros.core.checkpoints import model_info
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 

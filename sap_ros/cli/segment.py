@@ -21,7 +21,7 @@ from sap_ros.cli.shared import (
 
 if TYPE_CHECKING:
     from sap_ros.core.session import FusionChoice
-    from sap_ros.core.strategies import Strategy
+    from sap_ros.core.views import Strategy
 
 
 def segment(
@@ -79,7 +79,7 @@ def segment(
             f"{prompt.object_id}: view {i}",
         )
         for prompt in prompts
-        for i, (view, mask) in session.frame_masks(prompt.object_id).items()
+        for i, (view, mask) in session.view_masks(prompt.object_id).items()
     ]
     write_image(out / "views.jpg", contact_sheet(views))
     write_objects(out / "objects.json", instances)
@@ -92,8 +92,8 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sap_ros.core.checkpoints import MODELS
     from sap_ros.core.download import cache_folder
-    from sap_ros.core.model import MODELS
 
     table = Table("model", "weights", "MB")
     for name, info in MODELS.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from sap_ros.core.strategies import Strategy
+    from sap_ros.core.views import Strategy
 
 
 def train(
@@ -47,7 +47,8 @@ def _validation(settings: Any) -> Any:
     """Tries weights on held-out panoramas, by strategy."""
     import tempfile
 
-    from sap_ros.core.model import Model, model_info
+    from sap_ros.core.checkpoints import model_info
+    from sap_ros.core.model import Model
     from sap_ros.evaluation.benchmark import Method, evaluate
     from sap_ros.evaluation.datasets import read_dataset
     from sap_ros.evaluation.summary import summarize

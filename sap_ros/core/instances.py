@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.projection import Region
+from sap_ros.core.panorama import Region
 
 
 class State(IntEnum):

@@ -1,7 +1,7 @@
-"""What a person points at, validated once, here.
+"""A prompt for one object, validated here and nowhere else, and what of it each view is given.
 
-Points are kept as directions: a click on the panorama, a gaze and a point of another camera are then
-the same thing, and neither the seam nor a pole is a special place.
+Points are kept as directions. A click on the panorama, a gaze and a point of another sensor are then
+the same, and seam and poles need no special treatment.
 """
 
 from __future__ import annotations
@@ -9,36 +9,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sap_ros.core import sphere
 
+if TYPE_CHECKING:  # it imports torch; a prompt is made without
+    from sap_ros.core.views import Views
+
 #: Label images hold ids; 0 is background, 255 (in 8 bit) and 65535 are reserved.
 MAX_OBJECT_ID = 65534
 
 POSITIVE, NEGATIVE = 1, 0
 
-#: More points than these are a mistake; each is a token of the mask decoder.
+#: SAM 2's labels of a box's upper left and lower right corner.
+BOX_CORNERS = 2, 3
+
+#: More points than these are taken for a mistake; each is a token of the mask decoder.
 MAX_POINTS = 100
+
+# Of a mask, about so many pixels stand for all.
+_MASK_SAMPLES = 300
+
+# A view that sees less of a mask than this share of what the best view sees is not given the mask.
+_LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is pointed at of one object: points on and off it, a box round it, or its mask.
+    """A prompt for one object: points on and off it, a box round it, or its mask.
 
     Args:
         object_id: 1 to 65534 without 255: the object's value in the label image.
-        directions: (P, 3) vectors in the body frame, of any length; unit vectors once made.
+        directions: (P, 3) vectors in the body frame, of any length; they are normalised.
         labels: (P,), ``POSITIVE`` on the object or ``NEGATIVE`` off it.
         box: (2, 3), directions to its upper left and lower right corner. It spans the elevations
-            between them, and the azimuths from the first to the right up to the second, across the
-            seam where that is the way.
+            between them and the azimuths from the first corner clockwise (to the right) to the
+            second, across the seam where necessary.
         mask: (H, W) bool on a panorama of any size.
 
     Raises:
-        ValueError: which value is wrong, and what would be right.
+        ValueError: names the value that is wrong and what would be right.
     """
 
     object_id: int
@@ -77,11 +90,11 @@ class Prompt:
 
     @property
     def complete(self) -> bool:
-        """Whether it points at something; points off the object alone correct one that is there."""
+        """Whether it can start an object: it has more than points off the object, which only correct."""
         return bool((self.labels == POSITIVE).any()) or not (self.box is None and self.mask is None)
 
     def check_complete(self) -> None:
-        """Raises ValueError unless it is complete."""
+        """Raises ValueError unless the prompt can start an object."""
         if not self.complete:
             raise ValueError(
                 f"object {self.object_id} has no positive point; it needs at least one, "
@@ -108,13 +121,13 @@ class Prompt:
         return np.asarray(_unit(centre[None], "the mask's centre")[0])
 
     @cached_property
-    def certain(self) -> np.ndarray:
-        """Directions (P, 3) on the object: its positive points, or all over its box or mask."""
+    def on_object(self) -> np.ndarray:
+        """Directions (P, 3) on the object: its positive points, or a sample of its mask or box."""
         if (self.labels == POSITIVE).any():
             return np.asarray(self.directions[self.labels == POSITIVE])
         if self.mask is not None:
             v, u = np.nonzero(self.mask)
-            some = slice(None, None, max(1, len(u) // 300))
+            some = slice(None, None, max(1, len(u) // _MASK_SAMPLES))
             size = self.mask.shape[1], self.mask.shape[0]
             return sphere.pixel_to_direction(np.stack([u, v], -1)[some] + 0.5, size)
         assert self.box is not None
@@ -203,6 +216,112 @@ def box_outline(box: np.ndarray, points: int = 16) -> np.ndarray:
             sphere.angles_to_direction(np.full(points, left - width), elevation),
         ]
     )
+
+
+@dataclass(frozen=True)
+class ViewPrompt:
+    """A prompt in one view, as SAM 2 takes it.
+
+    Attributes:
+        points: (P, 2) pixels as (u, v); a box comes first, as its two corners.
+        labels: (P,): 1 on the object, 0 off it, 2 and 3 the corners of a box.
+        mask: (S, S) bool, the object itself; together with points, the mask that they correct.
+    """
+
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    mask: np.ndarray | None = None
+
+
+class ViewPrompts:
+    """What of a prompt each view is given.
+
+    Args:
+        views: the views of the panorama.
+        prompt: the prompt on the panorama.
+    """
+
+    def __init__(self, views: Views, prompt: Prompt) -> None:
+        self.views, self.prompt = views, prompt
+
+    def extent(self) -> np.ndarray:
+        """Directions (P, 3) that span the prompt: the box's border, the mask's pixels, or the click."""
+        if self.prompt.box is not None:
+            return box_outline(self.prompt.box)
+        if self.prompt.mask is not None:
+            return self.prompt.on_object
+        return self.prompt.anchor[None]
+
+    def at(self, view: int, whole: bool = True) -> ViewPrompt | None:
+        """The prompt in one view; None where the view sees no part of the prompt that is on the object.
+
+        A box that the view does not see whole is left out or, with ``whole`` False, clipped.
+        """
+        return self._given(view, self._box(view, whole), self._mask(view))
+
+    def all(self, chosen: Sequence[int]) -> dict[int, ViewPrompt]:
+        """The prompt in several views, those left out that see nothing of it.
+
+        A box that no view sees whole is clipped to the view that sees most of it.
+        """
+        masks = {view: self._mask(view) for view in chosen}
+        most = max((int(m.sum()) for m in masks.values() if m is not None), default=0)
+        boxes = {view: self._box(view) for view in chosen}
+        if self.prompt.box is not None and all(box is None for box in boxes.values()):
+            nearest = max(chosen, key=self._seen_of_box)
+            boxes[nearest] = self._box(nearest, whole=False)
+        prompts = {}
+        for view in chosen:
+            mask = masks[view]
+            if mask is not None and mask.sum() < _LEAST_SHARE * most:
+                mask = None
+            prompt = self._given(view, boxes[view], mask)
+            if prompt is not None:
+                prompts[view] = prompt
+        return prompts
+
+    def _given(
+        self, view: int, box: np.ndarray | None, mask: np.ndarray | None
+    ) -> ViewPrompt | None:
+        pixels = self.views.locate(view, self.prompt.directions)
+        seen = np.isfinite(pixels).all(1)
+        points, labels = pixels[seen].astype(np.float32), self.prompt.labels[seen]
+        if box is None and mask is None and not (labels == POSITIVE).any():
+            return None
+        if box is not None:
+            points = np.concatenate([box, points])
+            labels = np.concatenate([np.array(BOX_CORNERS, np.int32), labels])
+        return ViewPrompt(points, labels, mask)
+
+    @cached_property
+    def _outline(self) -> np.ndarray:
+        assert self.prompt.box is not None
+        return box_outline(self.prompt.box)
+
+    def _seen_of_box(self, view: int) -> int:
+        return int(np.isfinite(self.views.locate(view, self._outline)).all(1).sum())
+
+    def _box(self, view: int, whole: bool = True) -> np.ndarray | None:
+        """Upper left and lower right pixel (2, 2) of the box in a view; None where it is left out."""
+        if self.prompt.box is None:
+            return None
+        pixels = self.views.locate(view, self._outline)
+        seen = np.isfinite(pixels).all(1)
+        if not seen.any() or (whole and not seen.all()):
+            return None
+        return np.stack([pixels[seen].min(0), pixels[seen].max(0)]).astype(np.float32)
+
+    @cached_property
+    def _masks(self) -> Views:
+        assert self.prompt.mask is not None
+        return self.views.of_labels(self.prompt.mask.astype(np.uint8))
+
+    def _mask(self, view: int) -> np.ndarray | None:
+        """The mask (S, S) bool in a view; None where it has no pixel there."""
+        if self.prompt.mask is None:
+            return None
+        mask = self._masks.render(view) > 0
+        return mask if mask.any() else None
 
 
 def _in_panorama(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

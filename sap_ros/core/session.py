@@ -20,32 +20,33 @@ from typing import Literal
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.following import Following, grown, smallest_rotation
+from sap_ros.core.camera import View
+from sap_ros.core.exploration import Frontier, ObjectViews
+from sap_ros.core.framing import Framing
+from sap_ros.core.fusion import NO_OBJECT, Fusion
 from sap_ros.core.instances import Instance, Instances, State, connected, measure
+from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Features, Model
-from sap_ros.core.pointing import Pointing
-from sap_ros.core.projection import NO_OBJECT, Fusion, Region, check_panorama
-from sap_ros.core.prompts import Prompt
-from sap_ros.core.sought import Sought
-from sap_ros.core.strategies import (
-    STRATEGIES,
-    Frames,
-    Fused,
-    Strategy,
-    ViewFrames,
-    cover,
-    make_frames,
-)
+from sap_ros.core.motion import Following, grown, smallest_rotation
+from sap_ros.core.panorama import Region, check_panorama
+from sap_ros.core.prompts import Prompt, ViewPrompt, ViewPrompts
+from sap_ros.core.scan import Scan
+from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import (
-    RECENT,
-    FrameMask,
-    FramePrompt,
+    ViewMask,
     explore,
     follow,
     track,
 )
-from sap_ros.core.trajectory import Trajectory, View
-from sap_ros.core.traversal import Framing, Frontier, Gimbal, runs_out
+from sap_ros.core.views import (
+    STRATEGIES,
+    Fused,
+    PerspectiveViews,
+    Strategy,
+    Views,
+    cover,
+    make_views,
+)
 
 FusionChoice = Literal["auto", "max", "weighted"]
 ClickFrames = Literal["all", "first"]
@@ -59,9 +60,9 @@ class PanoramaSession:
 
     Args:
         model: the model; several sessions may share one.
-        strategy: how the panorama is shown to it, see :mod:`sap_ros.core.strategies`.
-        trajectory: the scan's path; the default is the method's.
-        fusion: how views are fused, see :class:`sap_ros.core.projection.Canvas`; ``auto`` takes the
+        strategy: how the panorama is shown to it, see :mod:`sap_ros.core.views`.
+        scan: the scan's path; the default is the method's.
+        fusion: how views are fused, see :class:`sap_ros.core.fusion.Canvas`; ``auto`` takes the
             model's own: ``max`` (the method) but for sap-nano.
         click_frames: a click is given to ``all`` frames that see it (the method), or to the
             ``first`` of the object's order alone (an ablation, of scan and patches).
@@ -82,7 +83,7 @@ class PanoramaSession:
         self,
         model: Model,
         strategy: Strategy = "auto",
-        trajectory: Trajectory | None = None,
+        scan: Scan | None = None,
         fusion: FusionChoice = "auto",
         click_frames: ClickFrames = "all",
         following: Following | None = None,
@@ -100,7 +101,7 @@ class PanoramaSession:
         self.model, self.strategy = model, strategy
         self.fusion: Fusion = model.fusion if fusion == "auto" else fusion
         self.click_frames = click_frames
-        self.trajectory = trajectory or Trajectory()
+        self.scan = scan or Scan()
         self.following = following or Following()
         self.framing = framing or Framing()
         if not 0 <= recent <= RECENT:
@@ -109,14 +110,14 @@ class PanoramaSession:
         self._finder: PanoramaSession | None = None
         if coarse and strategy in ("auto", "gimbal", "frontier", "scan"):
             self._finder = PanoramaSession(
-                model.resized(coarse), "frontier", self.trajectory, fusion, framing=self.framing
+                model.resized(coarse), "frontier", self.scan, fusion, framing=self.framing
             )
-        self._frames: Frames | None = None
+        self._frames: Views | None = None
         self._features: dict[int, Features] = {}
         self._encodings = 0
-        self._objects: dict[int, Sought] = {}
+        self._objects: dict[int, TrackedObject] = {}
         # What an object was before prompts that have not been looked for; None: it was not there.
-        self._before: dict[int, Sought | None] = {}
+        self._before: dict[int, TrackedObject | None] = {}
         self._noted: set[int] = set()  # objects whose masks on this panorama are remembered
         self._size: tuple[int, int] | None = None
 
@@ -148,7 +149,7 @@ class PanoramaSession:
         self._take(image)
         self._before.clear()
         for object_id, thing in self._objects.items():
-            self._objects[object_id] = Sought(thing.prompt)
+            self._objects[object_id] = TrackedObject(thing.prompt)
 
     def next_image(self, image: np.ndarray) -> None:
         """Takes the next panorama of a stream, as :meth:`set_image` does.
@@ -168,8 +169,8 @@ class PanoramaSession:
     def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
         self._noted.clear()
-        self._frames = make_frames(
-            image, self.strategy, self.model.image_size, self.trajectory, self.model.device
+        self._frames = make_views(
+            image, self.strategy, self.model.image_size, self.scan, self.model.device
         )
         self._size = image.shape[1], image.shape[0]
         self._features.clear()
@@ -193,16 +194,16 @@ class PanoramaSession:
         self._before.setdefault(prompt.object_id, there)
         self._noted.discard(prompt.object_id)
         if there is None:
-            self._objects[prompt.object_id] = Sought(prompt)
+            self._objects[prompt.object_id] = TrackedObject(prompt)
         elif there.fresh:
             corrected = there.prompt.extended(prompt)
-            self._objects[prompt.object_id] = Sought(corrected, view=there.view)
+            self._objects[prompt.object_id] = TrackedObject(corrected, view=there.view)
         else:
             if not prompt.complete:
                 known = there.prompt.directions, there.prompt.labels
                 points, labels = (there.points, there.labels) if len(there.points) else known
                 prompt = Prompt(prompt.object_id, points, labels).extended(prompt)
-            self._objects[prompt.object_id] = Sought(prompt, memory=there.memory.copy())
+            self._objects[prompt.object_id] = TrackedObject(prompt, memory=there.memory.copy())
 
     def withdraw_prompt(self, object_id: int) -> None:
         """Takes back the prompts of an object that have not been looked for.
@@ -222,7 +223,7 @@ class PanoramaSession:
         other = PanoramaSession(
             self.model,
             strategy=self.strategy,
-            trajectory=self.trajectory,
+            scan=self.scan,
             fusion=self.fusion,
             click_frames=self.click_frames,
             following=self.following,
@@ -324,7 +325,7 @@ class PanoramaSession:
         self._forget_views()
         return Instances(labels, tuple(self._measured(labels, i) for i in self.object_ids))
 
-    def frame_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, FrameMask]]:
+    def view_masks(self, object_id: int) -> dict[int, tuple[np.ndarray, ViewMask]]:
         """The frames that an object was looked for in, in order: image (S, S, 3) and mask."""
         masks = self._objects[object_id].masks or {}
         assert self._frames is not None
@@ -349,7 +350,7 @@ class PanoramaSession:
             progress(len(done), max(len(done), len(frames)), object_id)
 
         if thing.fresh:
-            thing.certain = thing.prompt.certain
+            thing.certain = thing.prompt.on_object
             thing.masks = self._looked_for(frames, thing, visited, coarsely)
         else:
             thing.certain = None
@@ -372,15 +373,15 @@ class PanoramaSession:
 
     def _looked_for(
         self,
-        frames: Frames,
-        thing: Sought,
+        frames: Views,
+        thing: TrackedObject,
         visited: Callable[[int], None],
         coarsely: Progress,
-    ) -> dict[int, FrameMask]:
+    ) -> dict[int, ViewMask]:
         """The masks of an object that is pointed at in this panorama."""
-        pointing, weak = Pointing(frames, thing.prompt), self.model.weak_memory
+        pointing, weak = ViewPrompts(frames, thing.prompt), self.model.weak_memory
         found_in, first = self._glance(frames, thing, coarsely)
-        if not isinstance(frames, ViewFrames) or self.strategy == "scan" or found_in:
+        if not isinstance(frames, PerspectiveViews) or self.strategy == "scan" or found_in:
             loop = frames.order(thing.prompt.anchor)
             order = tuple(i for i in loop if not found_in or i in found_in)
             prompts = pointing.all(order if self.click_frames == "all" else order[:1])
@@ -389,15 +390,15 @@ class PanoramaSession:
             return track(
                 self.model, self._encoded, order, prompts, visited, thing.memory, self.recent
             )
-        traversal: Frontier | Gimbal
+        traversal: Frontier | ObjectViews
         if self.strategy == "frontier":
             traversal = Frontier(frames, pointing, self.framing, weak)
         else:
             if first is None and self.strategy == "auto" and len(pointing.extent()) == 1:
-                first = frames.trajectory.nearest(thing.prompt.anchor)
+                first = frames.scan.nearest(thing.prompt.anchor)
             if first is not None and pointing.at(first) is None:
                 first = None  # another box or mask than before
-            traversal = Gimbal(frames, pointing, self.framing, weak, first)
+            traversal = ObjectViews(frames, pointing, self.framing, weak, first)
         found = explore(self.model, self._encoded, traversal, visited, thing.memory, self.recent)
         kept = traversal.kept(found)
         own = [i for i in kept if i >= len(frames)]
@@ -405,7 +406,7 @@ class PanoramaSession:
         return kept
 
     def _glance(
-        self, frames: Frames, thing: Sought, coarsely: Progress
+        self, frames: Views, thing: TrackedObject, coarsely: Progress
     ) -> tuple[set[int], int | None]:
         """Where a new object is, by an earlier answer or coarsely.
 
@@ -413,11 +414,11 @@ class PanoramaSession:
             The frames of the scan to look for it in, none where they are not known; or, for strategies
             that turn to it, the frame that holds it.
         """
-        if not isinstance(frames, ViewFrames):
+        if not isinstance(frames, PerspectiveViews):
             return set(), None
         turns = self.strategy in ("auto", "gimbal")
         if turns and thing.view is not None:  # a correction is looked for where the object was
-            return set(), frames.turned(thing.view)
+            return set(), frames.add(thing.view)
         if self._finder is None or not len(thing.prompt.labels):
             return set(), None
         self._finder.reset()
@@ -427,19 +428,19 @@ class PanoramaSession:
         if coarse.where is None:
             return set(), None
         if turns:
-            around = np.concatenate([coarse.where, thing.prompt.certain])
+            around = np.concatenate([coarse.where, thing.prompt.on_object])
             view = self.framing.fitted(frames, around)
             if view is not None:
-                return set(), frames.turned(view)
+                return set(), frames.add(view)
         masks = coarse.masks or {}
         return {i for i, mask in masks.items() if (mask.logits > 0).any()}, None
 
     def _followed(
-        self, frames: Frames, thing: Sought, visited: Callable[[int], None]
-    ) -> dict[int, FrameMask]:
+        self, frames: Views, thing: TrackedObject, visited: Callable[[int], None]
+    ) -> dict[int, ViewMask]:
         """The masks of an object that was found in the panorama before this one."""
 
-        def look(order: tuple[int, ...]) -> dict[int, FrameMask]:
+        def look(order: tuple[int, ...]) -> dict[int, ViewMask]:
             return follow(
                 self.model,
                 self._encoded,
@@ -455,19 +456,19 @@ class PanoramaSession:
             )
 
         view = self._own_view(thing)
-        if view is None or not isinstance(frames, ViewFrames):
+        if view is None or not isinstance(frames, PerspectiveViews):
             return look(self._expected(frames, thing))
-        frame = frames.turned(view)
+        frame = frames.add(view)
         found = look((frame,))
-        wider = runs_out(frames, frame, found[frame], self.framing)
-        return found if wider is None else look((frames.turned(wider),))
+        wider = self.framing.widened(frames, frame, found[frame])
+        return found if wider is None else look((frames.add(wider),))
 
-    def _own_view(self, thing: Sought) -> View | None:
+    def _own_view(self, thing: TrackedObject) -> View | None:
         """The view in which a followed object is looked for, by strategies that turn to it."""
         frames = self._frames
         if self.strategy not in ("auto", "gimbal") or thing.where is None or thing.lost_for:
             return None
-        assert isinstance(frames, ViewFrames)
+        assert isinstance(frames, PerspectiveViews)
         turn = smallest_rotation(thing.where.mean(0), thing.where.mean(0) + thing.moved)
         return self.framing.following(
             frames, thing.where @ turn.T, math.radians(self.following.margin)
@@ -481,7 +482,7 @@ class PanoramaSession:
         for frame in [i for i in self._features if i >= len(frames) and i not in used]:
             del self._features[frame]
 
-    def _expected(self, frames: Frames, thing: Sought) -> tuple[int, ...]:
+    def _expected(self, frames: Views, thing: TrackedObject) -> tuple[int, ...]:
         """The frames in which an object may be now, after it was seen in the panorama before."""
         where = thing.where
         if where is None:
@@ -497,29 +498,27 @@ class PanoramaSession:
         return tuple(dict.fromkeys(near))
 
     def _carried(
-        self, frames: Frames, thing: Sought, order: tuple[int, ...]
-    ) -> dict[int, FramePrompt]:
+        self, frames: Views, thing: TrackedObject, order: tuple[int, ...]
+    ) -> dict[int, ViewPrompt]:
         """The clicks where the object is expected now, for models with a weak memory."""
         if not self.model.weak_memory or thing.where is None:
             return {}
         prompt = thing.clicks()
-        thing.certain = prompt.certain
-        return Pointing(frames, prompt).all(order)
+        thing.certain = prompt.on_object
+        return ViewPrompts(frames, prompt).all(order)
 
-    def _priors(self, thing: Sought, order: tuple[int, ...]) -> dict[int, np.ndarray]:
+    def _priors(self, thing: TrackedObject, order: tuple[int, ...]) -> dict[int, np.ndarray]:
         """The last mask in each frame, for models with a weak memory."""
         if not self.model.weak_memory or thing.last is None or thing.lost_for:
             return {}
         assert self._frames is not None
-        last = self._frames.over(thing.last)
+        last = self._frames.of_labels(thing.last)
         return {frame: last.render(frame)[2::4, 2::4] > 0 for frame in order}
 
     def _frame_solid_angle(self, frame: int) -> float:
         """About what a frame sees, in sr."""
-        if not isinstance(self._frames, ViewFrames):
-            return 4 * math.pi if self.strategy == "direct" else math.pi
-        half = math.tan(math.radians(self._frames.views[frame].fov) / 2)
-        return 4 * math.asin(half**2 / (1 + half**2))
+        assert self._frames is not None
+        return self._frames.solid_angle(frame)
 
     def _encoded(self, frame: int) -> Features:
         if frame not in self._features:

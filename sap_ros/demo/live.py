@@ -19,7 +19,7 @@ from rich.table import Table
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
-from sap_ros.core.trajectory import Trajectory
+from sap_ros.core.scan import Scan
 from sap_ros.demo.client import Answer, Client
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.evaluation.metrics import iou
@@ -89,7 +89,7 @@ def show_live(
     write_image(out / "live.jpg", _picture(images, shown, rate))
     followed = answers[1:]
     seconds = (frames - 1) / rate
-    views, full = client.views_encoded, len(Trajectory())
+    views, full = client.views_encoded, len(Scan())
     print(
         f"First masks after {first.latency:.1f} s. Then {len(followed)} of {frames - 1} images in "
         f"{seconds:.0f} s ({len(followed) / seconds:.1f} a second; the others were replaced by "

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from sap_ros.core.overlay import contact_sheet, draw_overlay
-from sap_ros.core.projection import ViewRenderer
 from sap_ros.core.prompts import from_pixels
-from sap_ros.core.trajectory import Trajectory
+from sap_ros.core.rendering import ViewRenderer
+from sap_ros.core.scan import Scan
 from sap_ros.demo.client import Click, Client
 from sap_ros.evaluation.metrics import iou
 from sap_ros.files import read_panorama, write_image
@@ -95,7 +95,7 @@ def _pixel(text: str) -> Click:
 
 def _views(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The views of the scan with the published masks on them."""
-    trajectory, side = Trajectory(), 256
+    trajectory, side = Scan(), 256
     of_image = ViewRenderer(image, side)
     of_labels = ViewRenderer(labels, side, labels=True)
     return contact_sheet(

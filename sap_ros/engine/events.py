@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from sap_ros.core.following import Following
+from sap_ros.core.motion import Following
 from sap_ros.engine.axes import ImageAxes
 
 #: Labels are free text of at most so many characters; longer ones are cut off.

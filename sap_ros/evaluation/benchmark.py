@@ -16,9 +16,9 @@ from sap_ros.core import sphere
 from sap_ros.core.instances import measure
 from sap_ros.core.model import Model
 from sap_ros.core.prompts import NEGATIVE, POSITIVE, Prompt
+from sap_ros.core.scan import Order, Scan
 from sap_ros.core.session import ClickFrames, FusionChoice, PanoramaSession
-from sap_ros.core.strategies import Strategy
-from sap_ros.core.trajectory import Order, Trajectory
+from sap_ros.core.views import Strategy
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
@@ -62,7 +62,7 @@ class Method:
         return PanoramaSession(
             model,
             self.strategy,
-            Trajectory(overlap=self.overlap, order=self.order),
+            Scan(overlap=self.overlap, order=self.order),
             self.fusion,
             first,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sap_ros.core.projection import check_panorama
+from sap_ros.core.panorama import check_panorama
 from sap_ros.evaluation.bags import BagWriter, Storage, header, make
 from sap_ros.evaluation.datasets import read_labels
 from sap_ros.files import read_panorama

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.camera import View
 from sap_ros.core.instances import measure
-from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.trajectory import View
+from sap_ros.core.rendering import ViewRenderer
 from sap_ros.evaluation.benchmark import Method, Record, mask_path
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.summary import Row
@@ -191,7 +191,7 @@ def _picture(image: np.ndarray, true: np.ndarray, found: np.ndarray) -> np.ndarr
     radius = math.degrees(math.sqrt(thing.solid_angle / math.pi))
     fov = min(110.0, max(40.0, 5 * radius))
     azimuth, elevation = sphere.direction_to_angles(thing.direction)
-    view = View(float(azimuth), float(elevation), fov)
+    view = View(float(azimuth), float(elevation), math.radians(fov))
     kinds = (true & found) + 2 * (true & ~found) + 3 * (found & ~true).astype(np.uint8)
     picture = ViewRenderer(image, _SIDE).render(view).astype(np.float32)
     shown = ViewRenderer(kinds.astype(np.uint8), _SIDE, labels=True).render(view)

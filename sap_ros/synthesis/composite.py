@@ -21,7 +21,7 @@ from numpy.random import Generator
 from pycocotools import mask as coco_mask
 
 from sap_ros.core import sphere
-from sap_ros.core.trajectory import View, direction_to_view
+from sap_ros.core.camera import View, direction_to_view
 from sap_ros.synthesis.dataset import DatasetWriter
 
 _PATCH = 256  # pixels of a patch's longer side
@@ -130,8 +130,8 @@ def paste(
     pixels = np.stack([u, v], -1)
     directions = sphere.pixel_to_direction(pixels, (width, height))
     # direction_to_view's focal length for this field of view, on a grid of side + 1 pixels.
-    fov = math.degrees(2 * half_extent)
-    offset = direction_to_view(directions, View(azimuth, elevation, fov), side + 1) - (side + 1) / 2
+    view = View(azimuth, elevation, 2 * half_extent)
+    offset = direction_to_view(directions, view, side + 1) - (side + 1) / 2
     cos, sin = math.cos(roll), math.sin(roll)
     h, w = patch.alpha.shape
     x = offset[..., 0] * cos - offset[..., 1] * sin + w / 2 - 0.5

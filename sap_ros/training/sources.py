@@ -19,15 +19,10 @@ from numpy.random import Generator
 from pycocotools import mask as coco_mask
 
 from sap_ros.core import sphere
-from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.strategies import PatchFrames
-from sap_ros.core.trajectory import (
-    Trajectory,
-    View,
-    direction_to_view,
-    sees,
-    view_to_direction,
-)
+from sap_ros.core.camera import View, direction_to_view, sees, view_to_direction
+from sap_ros.core.rendering import ViewRenderer
+from sap_ros.core.scan import Scan
+from sap_ros.core.views import Crops
 from sap_ros.training.config import Source
 from sap_ros.training.prompts import click_on
 
@@ -110,7 +105,7 @@ class Panoramas:
 
     def __init__(self, files: list[Path], scan: bool, overlap: float) -> None:
         self.files, self.scan = files, scan
-        self.trajectory = Trajectory(overlap=overlap)
+        self.trajectory = Scan(overlap=overlap)
 
     def view(self, size: int, rng: Generator) -> View_ | None:
         image, instances = _panorama(self.files[rng.integers(len(self.files))])
@@ -121,8 +116,8 @@ class Panoramas:
             labels = ViewRenderer(instances, size, labels=True).render(view)
         else:
             i = int(rng.integers(24))
-            picture = PatchFrames(image, size).render(i)
-            labels = PatchFrames(instances, size, labels=True).render(i)
+            picture = Crops(image, size).render(i)
+            labels = Crops(instances, size, labels=True).render(i)
         ids = np.unique(labels)
         return picture, labels == ids[ids > 0][:, None, None]
 
@@ -143,8 +138,8 @@ class Panoramas:
         middle = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, extent).mean(0)
         if self.scan:
             return self._scan_window(image, instances, middle, size, views, objects, rng)
-        frames = PatchFrames(image, size)
-        labels_of = PatchFrames(instances, size, labels=True)
+        frames = Crops(image, size)
+        labels_of = Crops(instances, size, labels=True)
         order = frames.order(middle)
         chosen = _run(len(order), views, rng)
         order = tuple(order[i] for i in chosen)

@@ -115,17 +115,21 @@ def window_loss(
         view = decode_view(sam, features, places, i, views, memory, points)
         target = _target(sample["masks"][i], view.masks)
         present = sample["masks"][i].flatten(1).any(1)
-        loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
+        loss, found = mask_loss(
+            view.masks, view.predicted_ious, view.object_scores, target, weights
+        )
         losses.append(loss)
-        best = found.gather(1, view.qualities.argmax(1, keepdim=True))[:, 0][present].tolist()
+        best = found.gather(1, view.predicted_ious.argmax(1, keepdim=True))[:, 0][present].tolist()
         of["click" if clicked[i] else "memory"] += best
         if not clicked[i]:
-            of["presence"] += ((view.presence[:, 0] > 0) == present).float().tolist()
+            of["presence"] += ((view.object_scores[:, 0] > 0) == present).float().tolist()
         if sample["corrected"][i]:
             shown = F.interpolate(view.best, size=sample["masks"].shape[-2:]) > 0
             points = _corrections(sample["masks"][i], shown[:, 0], rng)
             view = decode_view(sam, features, places, i, views, memory, points)
-            loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
+            loss, found = mask_loss(
+                view.masks, view.predicted_ious, view.object_scores, target, weights
+            )
             losses.append(loss)
             of["correction"] += found.max(1).values[present].tolist()
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"

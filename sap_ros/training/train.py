@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from sap_ros.core.model import build_architecture, checkpoint_path, read_weights
+from sap_ros.core.checkpoints import build_architecture, checkpoint_path, read_weights
 from sap_ros.training.card import model_card
 from sap_ros.training.config import TrainConfig, as_yaml
 from sap_ros.training.data import Numbers, Sample, TrainingSamples

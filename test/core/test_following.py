@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from sap_ros.core import sphere
-from sap_ros.core.following import Following
+from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
+from sap_ros.core.motion import Following
 from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.strategies import ViewFrames, cover
-from sap_ros.core.trajectory import Trajectory, sees
+from sap_ros.core.views import PerspectiveViews, cover
 from sap_ros.synthesis.moving import MovingScene
 
 SIZE = (1024, 512)
@@ -77,7 +78,7 @@ def test_a_lost_object_keeps_its_id_and_the_whole_sphere_is_searched(random_mode
         session.next_image(panorama)
         (thing,) = session.segment().objects
         assert (thing.object_id, thing.state) == (7, State.LOST)
-        visited |= set(session.frame_masks(7))
+        visited |= set(session.view_masks(7))
         assert session.encoded < 12
     assert visited == set(range(24))
 
@@ -143,7 +144,7 @@ def test_a_box_as_a_prompt(nano):
 
 
 def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
-    frames = ViewFrames(panorama, 64, Trajectory())
+    frames = PerspectiveViews(panorama, 64, Scan())
     rng = np.random.default_rng(0)
     for _ in range(50):
         centre = rng.normal(size=3)
@@ -151,7 +152,7 @@ def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
         directions = centre / np.linalg.norm(centre) + spread * rng.normal(size=(200, 3)) / 3
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         chosen = cover(frames, directions)
-        views = [Trajectory().views[i] for i in chosen]
+        views = [Scan().views[i] for i in chosen]
         seen = np.any([sees(view, directions) for view in views], axis=0)
         assert seen.mean() > 0.95
         assert len(chosen) == len(set(chosen)) <= 8

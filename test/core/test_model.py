@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sap_ros.core import model as model_module
-from sap_ros.core.model import MODELS, build_architecture, load_model, read_weights
+from sap_ros.core import checkpoints
+from sap_ros.core.checkpoints import MODELS, build_architecture, read_weights
+from sap_ros.core.model import load_model
 
 
 class _Code:
@@ -39,7 +40,7 @@ def test_every_named_architecture_is_built(name):
 
 
 def test_the_shipped_model_loads_and_is_small():
-    assert model_module.checkpoint_path("sap-nano").stat().st_size < 40e6
+    assert checkpoints.checkpoint_path("sap-nano").stat().st_size < 40e6
     assert load_model().name == "sap-nano"
 
 
@@ -66,7 +67,7 @@ def test_a_named_model_is_fetched_to_the_cache(monkeypatch, tmp_path, nano_file)
         asked.append((url.rsplit("/", 1)[1], path, sha256, size))
         return nano_file
 
-    monkeypatch.setattr(model_module, "download", fetch)
+    monkeypatch.setattr(checkpoints, "download", fetch)
     with pytest.raises(ValueError, match=r"does not fit sam2.1-tiny: \d+ missing"):
         load_model("sam2.1-tiny")
     info = MODELS["sam2.1-tiny"]

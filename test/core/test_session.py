@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
+from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.strategies import STRATEGIES
-from sap_ros.core.trajectory import Trajectory
+from sap_ros.core.views import STRATEGIES
 
 SIZE = (512, 256)
 
@@ -139,15 +139,15 @@ def test_the_scan_begins_at_the_view_nearest_the_click(random_model, panorama):
     prompt = from_pixels(1, [(130, 200)], SIZE)
     session.add_prompt(prompt)
     session.segment()
-    order = list(session.frame_masks(1))
-    assert order == list(Trajectory().window(Trajectory().nearest(prompt.anchor)))
+    order = list(session.view_masks(1))
+    assert order == list(Scan().window(Scan().nearest(prompt.anchor)))
 
 
 def test_all_views_that_see_the_click_are_conditioned_on_it_first(random_model, panorama):
     session = _session(random_model, panorama, strategy="scan")
     session.add_prompt(from_pixels(1, [(256, 128)], SIZE))
     session.segment()
-    order = list(session.frame_masks(1))
+    order = list(session.view_masks(1))
     assert {0, 1, 2} & set(order[:3])  # the views ahead
     assert len(order) == 24
 

@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.strategies import ViewFrames
-from sap_ros.core.torch_rendering import TorchRenderer
-from sap_ros.core.trajectory import Trajectory, View
+from sap_ros.core.camera import View
+from sap_ros.core.rendering import TorchRenderer, ViewRenderer
+from sap_ros.core.scan import Scan
+from sap_ros.core.views import PerspectiveViews
 
-OWN = (View(0.3, 1.5, 40.0), View(3.1, 0.0, 20.0), View(-3.14, -1.57, 90.0))
+OWN = (View(0.3, 1.5, np.radians(40)), View(3.1, 0.0, np.radians(20)), View(-3.14, -1.57))
 
 
 @pytest.mark.parametrize("side", [64, 120, 300])  # reduced, as it is, enlarged
 def test_views_are_those_of_the_other_renderer(panorama, side):
     plain, ours = ViewRenderer(panorama, side), TorchRenderer(panorama, side, torch.device("cpu"))
-    for view in (*Trajectory().views, *OWN):
+    for view in (*Scan().views, *OWN):
         shown = ours.render(view)
         assert shown.shape == (side, side, 3)
         assert np.abs(plain.render(view) - shown.numpy()).max() < 1.5
 
 
 def test_a_model_takes_views_from_a_device(random_model, panorama):
-    frames = ViewFrames(panorama, random_model.image_size, Trajectory())
+    frames = PerspectiveViews(panorama, random_model.image_size, Scan())
     remote = TorchRenderer(panorama, random_model.image_size, torch.device("cpu"))
     ours = random_model.encode(remote.render(frames.views[5]))
     plain = random_model.encode(frames.render(5))

@@ -6,10 +6,12 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from sap_ros.core.model import Model, build_architecture
-from sap_ros.core.projection import ViewRenderer
-from sap_ros.core.tracker import FramePrompt, track
-from sap_ros.core.trajectory import Trajectory
+from sap_ros.core.checkpoints import build_architecture
+from sap_ros.core.model import Model
+from sap_ros.core.prompts import ViewPrompt
+from sap_ros.core.rendering import ViewRenderer
+from sap_ros.core.scan import Scan
+from sap_ros.core.tracker import track
 
 SIZE, COUNT = 256, 6
 
@@ -25,7 +27,7 @@ def frames(panorama, tmp_path_factory):
     """Six views of a scan, and the folder of JPEGs that the predictor reads."""
     folder = tmp_path_factory.mktemp("frames")
     renderer = ViewRenderer(panorama, SIZE)
-    for i, view in enumerate(Trajectory().views[:COUNT]):
+    for i, view in enumerate(Scan().views[:COUNT]):
         Image.fromarray(renderer.render(view)).save(folder / f"{i:05d}.jpg", quality=95)
     return folder, [np.array(Image.open(folder / f"{i:05d}.jpg")) for i in range(COUNT)]
 
@@ -65,7 +67,7 @@ def test_masks_equal_those_of_sam2s_predictor(tiny, frames, clicks):
 
     features = {i: tiny.encode(view) for i, view in enumerate(views)}
     given = {
-        i: FramePrompt(np.array(p, np.float32)[:, :2], np.array(p)[:, 2].astype(np.int32))
+        i: ViewPrompt(np.array(p, np.float32)[:, :2], np.array(p)[:, 2].astype(np.int32))
         for i, p in clicks.items()
     }
     ours = track(tiny, features.__getitem__, range(COUNT), given)
@@ -74,12 +76,12 @@ def test_masks_equal_those_of_sam2s_predictor(tiny, frames, clicks):
         expected = low[i]["pred_masks"][0, 0].numpy()
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(ours[i].logits, expected, atol=1e-5, rtol=1e-5)
-        assert ours[i].presence == pytest.approx(low[i]["object_score_logits"].item(), abs=1e-5)
+        assert ours[i].object_score == pytest.approx(low[i]["object_score_logits"].item(), abs=1e-5)
 
 
 def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panorama):
     renderer = ViewRenderer(panorama, 64)
-    views = Trajectory().views
+    views = Scan().views
     encoded = []
 
     def features(i):
@@ -87,11 +89,11 @@ def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panor
         return random_model.encode(renderer.render(views[i]))
 
     order, done = (7, 3, 20, 11), []
-    click = FramePrompt(np.array([[30.0, 30.0]], np.float32), np.array([1], np.int32))
+    click = ViewPrompt(np.array([[30.0, 30.0]], np.float32), np.array([1], np.int32))
     found = track(random_model, features, order, {7: click}, done.append)
     assert encoded == done == [7, 3, 20, 11]
     assert set(found) == set(order)
-    assert all(0 <= mask.quality <= 1 for mask in found.values())
+    assert all(0 <= mask.predicted_iou <= 1 for mask in found.values())
 
 
 def test_without_a_click_there_is_nothing_to_track(random_model):

@@ -1,17 +1,12 @@
-"""How a panorama is cut into square images for SAM 2: views, the whole of it, or crops.
+"""Sets of views: a panorama as square images for SAM 2, by perspective, as a whole or in crops.
 
-All have the same methods, so the tracker, the fusion and everything after are shared:
-
-- ``scan``: perspective views, all of the trajectory's, in its order: the method.
-- ``frontier``: of these, only those into which the object's mask runs.
-- ``gimbal``: views that are turned towards the object and zoomed to its extent.
-- ``auto``: a view of the scan first, then as ``gimbal``.
-- ``direct``: the panorama itself, resized to the model's input (the paper's SAM 2 baseline).
-- ``patches``: overlapping square crops of the panorama, in the scan's order (its ablation).
+All sets have the same methods (:class:`Views`), so that the tracker, the fusion and everything after
+are shared. A *view* is one of these images, given by its index in the set.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,103 +18,126 @@ import torch
 from torch import Tensor
 
 from sap_ros.core import sphere
-from sap_ros.core.projection import Canvas, Fusion, Region, ViewRenderer, reached
-from sap_ros.core.torch_rendering import TorchRenderer
-from sap_ros.core.trajectory import Trajectory, View, direction_to_view, sees
+from sap_ros.core.camera import View, direction_to_view, sees
+from sap_ros.core.fusion import Canvas, Fusion, reached
+from sap_ros.core.panorama import NOWHERE, Region
+from sap_ros.core.rendering import TorchRenderer, ViewRenderer
+from sap_ros.core.scan import Scan
 
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-# Nearer the border than this share of a frame's half side, an object is better seen by another frame.
+# Nearer the border than this share of half a view's side, a direction is better seen by another view.
 _RIM = 0.04
 
-#: Indices of images with their mask logits, (n, n) float32 each.
+# A further view must see this share of the directions that no view so far sees well.
+_LEAST_GAIN = 0.02
+
+# Seeing a direction inside the rim at all counts as much as twice the greatest nearness.
+_SEEN_WEIGHT = 2
+
+# Directions on a border between two views are still seen, whatever the rounding.
+_BORDER_SLACK = 1e-9
+
+#: Indices of views with their mask logits, (n, n) float32 each.
 Masks = Iterable[tuple[int, np.ndarray]]
-
-
-class Frames(Protocol):
-    """A panorama cut into square images; a *frame* is one of them, by index."""
-
-    #: Side of a frame, in pixels.
-    size: int
-
-    def __len__(self) -> int: ...
-
-    def render(self, index: int) -> np.ndarray:
-        """The frame, (S, S, 3) uint8 RGB."""
-
-    def upload(self, index: int) -> np.ndarray | Tensor:
-        """The frame for a model: as it is rendered, or on the model's device."""
-
-    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
-        """Where directions (P, 3) fall in the frame, (P, 2) pixels; NaN where it sees them not."""
-
-    def order(self, direction: np.ndarray) -> tuple[int, ...]:
-        """The order of frames for an object, its first positive point being at a direction (3,)."""
-
-    def over(self, labels: np.ndarray) -> Frames:
-        """The same frames of a panorama of labels (H, 2H): they are picked, not mixed."""
-
-    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
-        """The panorama's logits, from those of frames."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """An object's logits on the panorama: in a region, (rows, columns) float32; below 0 elsewhere."""
+    """An object's logits on the panorama.
+
+    Attributes:
+        region: the part of the panorama that they are of; they are below 0 elsewhere.
+        logits: (rows, columns) float32.
+    """
 
     region: Region
     logits: np.ndarray
 
 
-def make_frames(
+class Views(Protocol):
+    """A panorama as a set of square images."""
+
+    #: Side of a view, in pixels.
+    size: int
+    #: The panorama's (width, height).
+    panorama_size: tuple[int, int]
+
+    def __len__(self) -> int: ...
+
+    def render(self, index: int) -> np.ndarray:
+        """The view, (S, S, 3) uint8 RGB; of labels (S, S)."""
+
+    def upload(self, index: int) -> np.ndarray | Tensor:
+        """The view for a model: as :meth:`render` gives it, or on the model's device."""
+
+    def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
+        """View pixels (P, 2) of directions (P, 3); NaN for a direction outside of the view."""
+
+    def order(self, direction: np.ndarray) -> tuple[int, ...]:
+        """All views, in the order to visit them for an object whose anchor is a direction (3,)."""
+
+    def solid_angle(self, index: int) -> float:
+        """About how much of the sphere a view covers, in sr."""
+
+    def of_labels(self, labels: np.ndarray) -> Views:
+        """The same views of a label image (H, 2H); each pixel takes the nearest label."""
+
+    def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
+        """An object's logits on the panorama, from its mask logits in views."""
+
+
+def make_views(
     image: np.ndarray,
     strategy: Strategy,
     size: int,
-    trajectory: Trajectory,
+    scan: Scan,
     device: torch.device | None = None,
-) -> Frames:
-    """A panorama as frames.
+) -> Views:
+    """A panorama as views.
 
     Args:
         image: (H, 2H, 3) uint8.
         strategy: how it is cut.
-        size: side of a frame, in pixels.
-        trajectory: of the scan.
-        device: of the model; on a GPU, views are rendered there.
+        size: side of a view, in pixels.
+        scan: the path of perspective views.
+        device: of the model; on a GPU, perspective views are rendered there.
     """
     if strategy == "direct":
-        return DirectFrames(image, size)
-    return (
-        PatchFrames(image, size)
-        if strategy == "patches"
-        else ViewFrames(image, size, trajectory, device=device)
-    )
+        return WholePanorama(image, size)
+    if strategy == "patches":
+        return Crops(image, size)
+    return PerspectiveViews(image, size, scan, device=device)
 
 
-def nearness(frames: Frames, directions: np.ndarray) -> np.ndarray:
-    """How near each frame's centre it sees directions (P, 3): (F, P), 1 there, 0 at its border."""
-    near = np.zeros((len(frames), len(directions)))
-    for i in range(len(frames)):
-        off_centre = np.abs(frames.locate(i, directions) / (frames.size / 2) - 1).max(1)
+def nearness(views: Views, directions: np.ndarray) -> np.ndarray:
+    """How near its centre each view sees directions (P, 3).
+
+    Returns:
+        (V, P): 1 at a view's centre, 0 at its border and outside of it.
+    """
+    near = np.zeros((len(views), len(directions)))
+    for i in range(len(views)):
+        off_centre = np.abs(views.locate(i, directions) / (views.size / 2) - 1).max(1)
         near[i] = np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
     return near
 
 
-def cover(frames: Frames, directions: np.ndarray) -> list[int]:
-    """A few frames that together see directions (P, 3), the one that sees most of them first.
+def cover(views: Views, directions: np.ndarray) -> list[int]:
+    """A few views that together see directions (P, 3), the one that sees most of them first.
 
-    Greedy, as the best first: each frame counts for a direction the more, the nearer its centre it
-    is seen there. What lies at the rim of all frames is left out.
+    Greedy: at each step the view is taken that sees most of what is left, and that near its centre.
+    Directions that every view sees at its rim alone may be left out.
     """
-    near = nearness(frames, directions)
+    near = nearness(views, directions)
     chosen: list[int] = []
     left = np.ones(len(directions), bool)
     while left.any():
-        worth = near[:, left].sum(1) + 2 * (near[:, left] > _RIM).sum(1)
+        worth = near[:, left].sum(1) + _SEEN_WEIGHT * (near[:, left] > _RIM).sum(1)
         best = int(worth.argmax())
         fresh = left & (near[best] > _RIM)
-        if fresh.sum() <= 0.02 * len(directions) and chosen:
+        if fresh.sum() <= _LEAST_GAIN * len(directions) and chosen:
             break
         chosen.append(best)
         if not fresh.any():
@@ -128,34 +146,42 @@ def cover(frames: Frames, directions: np.ndarray) -> list[int]:
     return chosen
 
 
-class ViewFrames:
-    """Perspective views: those of a trajectory, and others that are asked for."""
+class PerspectiveViews:
+    """Perspective views: those of a scan, and further ones of any direction and field of view.
+
+    Args:
+        image: (H, 2H, 3) uint8, or labels (H, 2H).
+        size: side of a view, in pixels.
+        scan: its views have the indices 0 to ``len(scan) - 1``; see :meth:`add` for further ones.
+        labels: the image holds labels.
+        device: of the model; on a GPU, views are rendered there.
+    """
 
     def __init__(
         self,
         image: np.ndarray,
         size: int,
-        trajectory: Trajectory,
+        scan: Scan,
         labels: bool = False,
         device: torch.device | None = None,
     ) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
-        self.size, self.trajectory = size, trajectory
-        there = device is not None and device.type != "cpu"
-        self._remote = TorchRenderer(image, size, device) if there and device else None
-        self.views = list(trajectory.views)
+        self.size, self.scan = size, scan
+        on_device = device is not None and device.type != "cpu"
+        self._remote = TorchRenderer(image, size, device) if on_device and device else None
+        self.views = list(scan.views)
         self._renderer = ViewRenderer(image, size, labels)
 
     def __len__(self) -> int:
-        return len(self.trajectory)
+        return len(self.scan)
 
-    def turned(self, view: View) -> int:
-        """The frame, beside those of the trajectory, that is a view."""
-        own = self.views[len(self) :]
-        if view not in own:
+    def add(self, view: View) -> int:
+        """The index of a view beside those of the scan; the same view has the same index."""
+        added = self.views[len(self) :]
+        if view not in added:
             self.views.append(view)
             return len(self.views) - 1
-        return len(self) + own.index(view)
+        return len(self) + added.index(view)
 
     def render(self, index: int) -> np.ndarray:
         return self._renderer.render(self.views[index], keep=index < len(self))
@@ -167,27 +193,34 @@ class ViewFrames:
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         view = self.views[index]
         pixels = direction_to_view(directions, view, self.size)
-        return np.where(sees(view, directions, slack=1e-9)[:, None], pixels, np.nan)
+        inside = sees(view, directions, slack=_BORDER_SLACK)[:, None]
+        return np.where(inside, pixels, np.nan)
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
-        return self.trajectory.window(self.trajectory.nearest(direction))
+        return self.scan.window(self.scan.nearest(direction))
 
-    def over(self, labels: np.ndarray) -> Frames:
-        other = ViewFrames(labels, self.size, self.trajectory, labels=True)
+    def solid_angle(self, index: int) -> float:
+        return self.views[index].solid_angle
+
+    def of_labels(self, labels: np.ndarray) -> Views:
+        other = PerspectiveViews(labels, self.size, self.scan, labels=True)
         other.views = self.views
         return other
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         seen = [(self.views[index], mask) for index, mask in masks]
-        region = reached(seen, self.size, self.panorama_size) or Region(0, 0, 1, 1)
+        region = reached(seen, self.size, self.panorama_size) or NOWHERE
         canvas = Canvas(self.panorama_size, fusion, region)
         for view, mask in seen:
             canvas.add_view(view, mask, self.size)
         return Fused(region, canvas.logits())
 
 
-class DirectFrames:
-    """One frame: the whole panorama, resized to a square as SAM 2 does with any image."""
+class WholePanorama:
+    """One view: the whole panorama, resized to a square as SAM 2 does with any image.
+
+    The paper's baseline of SAM 2 without a scan.
+    """
 
     def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
         self.panorama_size = image.shape[1], image.shape[0]
@@ -210,8 +243,11 @@ class DirectFrames:
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return (0,)
 
-    def over(self, labels: np.ndarray) -> Frames:
-        return DirectFrames(labels, self.size, labels=True)
+    def solid_angle(self, index: int) -> float:
+        return 4 * math.pi
+
+    def of_labels(self, labels: np.ndarray) -> Views:
+        return WholePanorama(labels, self.size, labels=True)
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         ((_, mask),) = masks
@@ -219,11 +255,11 @@ class DirectFrames:
         return Fused(Region(0, 0, *logits.shape), logits)
 
 
-class PatchFrames:
-    """Square crops of the panorama, a quarter of its width, half of it shared with the next one.
+class Crops:
+    """Square crops of the panorama, a quarter of its width; each shares half with the next one.
 
-    They stand in eight columns and three rows and are taken in the scan's column-first zigzag; a
-    crop may lie across the seam, none reaches over a pole.
+    They are in eight columns and three rows and are visited in the scan's column-first zigzag. A crop
+    may lie across the seam, none reaches over a pole. The paper's ablation of the perspective views.
     """
 
     _COLUMNS, _ROWS = 8, 3
@@ -236,7 +272,7 @@ class PatchFrames:
         if labels:
             self._interpolation = cv2.INTER_NEAREST
         self._twice = np.concatenate([image, image[:, : self._crop]], axis=1)
-        rows = range(self._ROWS - 1, -1, -1)  # as the scan: up the first column, down the second
+        rows = range(self._ROWS - 1, -1, -1)  # as the scan: up the first column, down the next
         self._corners = [
             (row * image.shape[0] // 4, column * image.shape[1] // self._COLUMNS)
             for column in range(self._COLUMNS)
@@ -271,14 +307,17 @@ class PatchFrames:
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         middle = np.array(self._corners)[:, ::-1] + self._crop / 2
-        away = sphere.direction_to_pixel(direction, self.panorama_size) - middle
+        offset = sphere.direction_to_pixel(direction, self.panorama_size) - middle
         width = self.panorama_size[0]
-        away[:, 0] = np.mod(away[:, 0] + width / 2, width) - width / 2
-        start = int(np.abs(away).max(1).argmin())
+        offset[:, 0] = np.mod(offset[:, 0] + width / 2, width) - width / 2
+        start = int(np.abs(offset).max(1).argmin())
         return tuple((start + i) % len(self) for i in range(len(self)))
 
-    def over(self, labels: np.ndarray) -> Frames:
-        return PatchFrames(labels, self.size, labels=True)
+    def solid_angle(self, index: int) -> float:
+        return math.pi
+
+    def of_labels(self, labels: np.ndarray) -> Views:
+        return Crops(labels, self.size, labels=True)
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         canvas = Canvas(self.panorama_size, fusion)

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.pointing import Pointing
-from sap_ros.core.prompts import Prompt
-from sap_ros.core.strategies import ViewFrames, nearness
-from sap_ros.core.tracker import FrameMask
-from sap_ros.core.trajectory import Trajectory, View, carried, direction_to_view
-from sap_ros.core.traversal import Framing, Frontier, Gimbal, finest_fov, framed, middle, spread
+from sap_ros.core.camera import View, direction_to_view, warp_mask
+from sap_ros.core.exploration import Frontier, ObjectViews
+from sap_ros.core.framing import Framing, deepest_pixel, finest_fov, framed, spread
+from sap_ros.core.prompts import Prompt, ViewPrompts
+from sap_ros.core.scan import Scan
+from sap_ros.core.tracker import ViewMask
+from sap_ros.core.views import PerspectiveViews, nearness
 
 SIDE = 64
 directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2)).map(
@@ -20,24 +21,24 @@ directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2
 
 
 def _frames():
-    return ViewFrames(np.zeros((512, 1024, 3), np.uint8), SIDE, Trajectory())
+    return PerspectiveViews(np.zeros((512, 1024, 3), np.uint8), SIDE, Scan())
 
 
 def _disk(frames, frame, centre, radius):
     """What a perfect model finds of a disk on the sphere in a frame."""
     v, u = np.mgrid[:SIDE, :SIDE] + 0.5
     view = frames.views[frame]
-    offset = (np.stack([u, v], -1) - SIDE / 2) * (2 * np.tan(np.radians(view.fov) / 2) / (SIDE - 1))
+    offset = (np.stack([u, v], -1) - SIDE / 2) * (2 * np.tan(view.fov / 2) / (SIDE - 1))
     rays = np.concatenate([offset, np.ones((SIDE, SIDE, 1))], -1) @ view.rotation.T
     inside = sphere.angle_between(rays, np.broadcast_to(centre, rays.shape)) < radius
-    return FrameMask(np.where(inside, 5.0, -5.0).astype(np.float32), 0.9, 5.0)
+    return ViewMask(np.where(inside, 5.0, -5.0).astype(np.float32), 0.9, 5.0)
 
 
 def _walk(traversal, frames, centre, radius):
     found = {}
     while (step := traversal.next(found)) is not None:
-        assert step.frame not in found, "a view was visited twice"
-        found[step.frame] = _disk(frames, step.frame, centre, radius)
+        assert step.view not in found, "a view was visited twice"
+        found[step.view] = _disk(frames, step.view, centre, radius)
         assert len(found) <= 40
     return found
 
@@ -50,7 +51,7 @@ def _click(direction):
 @settings(max_examples=25)
 def test_the_frontier_sees_all_of_an_object_well_and_stops(direction, radius):
     frames = _frames()
-    walk = Frontier(frames, Pointing(frames, _click(direction)), Framing(), carry=True)
+    walk = Frontier(frames, ViewPrompts(frames, _click(direction)), Framing(), carry=True)
     found = _walk(walk, frames, direction, radius)
     assert set(walk.kept(found)) == set(found)
     assert len(found) <= 14  # at a pole all eight views of its row see the object alike
@@ -64,7 +65,7 @@ def test_the_frontier_sees_all_of_an_object_well_and_stops(direction, radius):
 def test_a_small_object_takes_one_view_and_one_all_over_the_sphere_takes_enough_to_cover_it():
     frames = _frames()
     ahead = np.array([1.0, 0, 0])
-    pointing = Pointing(frames, _click(ahead))
+    pointing = ViewPrompts(frames, _click(ahead))
     assert len(_walk(Frontier(frames, pointing, Framing(), True), frames, ahead, 0.05)) == 1
     everywhere = _walk(Frontier(frames, pointing, Framing(settled=1.0), True), frames, ahead, 4.0)
     assert len(everywhere) == 24
@@ -78,7 +79,7 @@ def test_a_small_object_takes_one_view_and_one_all_over_the_sphere_takes_enough_
 def test_further_views_are_visited_beyond_the_frontier():
     frames = _frames()
     ahead = np.array([1.0, 0, 0])
-    walk = Frontier(frames, Pointing(frames, _click(ahead)), Framing(further=3), True)
+    walk = Frontier(frames, ViewPrompts(frames, _click(ahead)), Framing(further=3), True)
     assert len(_walk(walk, frames, ahead, 0.05)) == 4
 
 
@@ -91,22 +92,22 @@ def test_a_view_of_its_own_holds_an_object_whole(direction, radius, off, turn):
     side /= np.linalg.norm(side)
     side = np.cos(turn) * side + np.sin(turn) * np.cross(direction, side)
     click = np.cos(off * radius) * direction + np.sin(off * radius) * side
-    walk = Gimbal(frames, Pointing(frames, _click(click)), Framing(zoom=16), carry=True)
+    walk = ObjectViews(frames, ViewPrompts(frames, _click(click)), Framing(zoom=16), carry=True)
     found = _walk(walk, frames, direction, radius)
-    assert len(found) <= Gimbal.MOST
+    assert len(found) <= ObjectViews.MOST
     ((frame, mask),) = walk.kept(found).items()
     positive = mask.logits > 0
     assert positive.any()
     assert not positive[[0, -1]].any()
     assert not positive[:, [0, -1]].any()
     view = frames.views[frame]
-    assert sphere.angle_between(view.rotation[:, 2], direction) < np.radians(view.fov) / 3
+    assert sphere.angle_between(view.rotation[:, 2], direction) < view.fov / 3
 
 
 def test_an_object_too_wide_for_a_view_goes_on_over_the_scan():
     frames = _frames()
     ahead = np.array([1.0, 0, 0])
-    walk = Gimbal(frames, Pointing(frames, _click(ahead)), Framing(), carry=True)
+    walk = ObjectViews(frames, ViewPrompts(frames, _click(ahead)), Framing(), carry=True)
     found = _walk(walk, frames, ahead, 1.2)
     kept = walk.kept(found)
     assert len(kept) > 4
@@ -133,10 +134,10 @@ def test_what_lies_all_round_has_no_view():
 
 def test_zoom_ends_at_the_panoramas_resolution():
     fov = finest_fov(256, 4096, 1.0)
-    assert 4096 / (2 * np.pi) == pytest.approx(255 / 2 / np.tan(np.radians(fov) / 2))
+    assert 4096 / (2 * np.pi) == pytest.approx(255 / 2 / np.tan(fov / 2))
     frames = _frames()
     ahead = np.array([1.0, 0, 0])
-    walk = Gimbal(frames, Pointing(frames, _click(ahead)), Framing(zoom=1), carry=True)
+    walk = ObjectViews(frames, ViewPrompts(frames, _click(ahead)), Framing(zoom=1), carry=True)
     found = _walk(walk, frames, ahead, 0.02)
     assert min(frames.views[i].fov for i in found) >= finest_fov(SIDE, 1024, 1.0) - 1e-6
 
@@ -145,10 +146,10 @@ def test_zoom_ends_at_the_panoramas_resolution():
 @settings(max_examples=25)
 def test_a_mask_is_carried_to_another_view_by_rotation_alone(yaw, pitch, fov, direction):
     frames = _frames()
-    one, other = View(0.2, 0.1, 90.0), View(yaw, pitch, fov)
-    a, b = frames.turned(one), frames.turned(other)
+    one, other = View(0.2, 0.1), View(yaw, pitch, np.radians(fov))
+    a, b = frames.add(one), frames.add(other)
     mask = _disk(frames, a, direction, 0.5).logits
-    there = carried(mask, one, other, SIDE)
+    there = warp_mask(mask, one, other, SIDE)
     true = _disk(frames, b, direction, 0.5).logits
     known = np.isfinite(there)
     border = np.abs(there) < 4.99  # where the mask's edge is mixed
@@ -158,13 +159,13 @@ def test_a_mask_is_carried_to_another_view_by_rotation_alone(yaw, pitch, fov, di
 def test_the_middle_of_a_mask_is_its_deepest_pixel():
     mask = np.zeros((40, 40), bool)
     mask[10:31, 4:35] = True
-    u, v = middle(mask)
+    u, v = deepest_pixel(mask)
     assert mask[int(v), int(u)]
     assert v == pytest.approx(20.5, abs=1)
-    assert middle(np.zeros((4, 4), bool)) is None
+    assert deepest_pixel(np.zeros((4, 4), bool)) is None
     mask[:] = False
     mask[:, :20] = True  # it enters from a side
-    u, v = middle(mask)
+    u, v = deepest_pixel(mask)
     assert 8 < u < 12
     assert 8 < v < 32
 
@@ -174,7 +175,7 @@ def test_a_thin_mask_is_spread_over(thick):
     frames = _frames()
     logits = np.full((SIDE, SIDE), -9.0, np.float32)
     logits[:, 9 : 9 + thick] = 9
-    where = spread(frames, 0, FrameMask(logits, 1.0, 1.0), np.zeros((0, 3)))
+    where = spread(frames, 0, ViewMask(logits, 1.0, 1.0), np.zeros((0, 3)))
     at = frames.locate(0, where)
     assert np.ptp(at[:, 1]) > 0.8 * SIDE
     assert (abs(at[:, 0] - 9 - thick / 2) <= thick).all()
@@ -186,15 +187,17 @@ def test_all_that_is_clicked_is_looked_at():
     prompt = Prompt(1, far, np.array([1, 1]))
     for begin in (
         lambda p: Frontier(frames, p, Framing(), carry=True),
-        lambda p: Gimbal(frames, p, Framing(), carry=False),
+        lambda p: ObjectViews(frames, p, Framing(), carry=False),
     ):
-        walk = begin(Pointing(frames, prompt))
+        walk = begin(ViewPrompts(frames, prompt))
         found = _walk(walk, frames, far[0], 0.05)
         near = nearness(frames, far)[list(walk.kept(found))]
         assert (near.max(0) > 0).all()
 
 
-@pytest.mark.parametrize("bad", [{"settled": 2}, {"margin": 0.5}, {"widest": 150}, {"further": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"settled": 2}, {"padding": 0.5}, {"widest_degrees": 150}, {"further": -1}]
+)
 def test_bad_framings_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Framing(**bad)

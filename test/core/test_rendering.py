@@ -6,12 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.projection import NO_OBJECT, Canvas, ViewRenderer, check_panorama
-from sap_ros.core.trajectory import Trajectory, View, sees, view_to_direction
+from sap_ros.core.camera import View, sees, view_to_direction
+from sap_ros.core.fusion import NO_OBJECT, Canvas
+from sap_ros.core.panorama import check_panorama
+from sap_ros.core.rendering import ViewRenderer
+from sap_ros.core.scan import Scan
 
-TRAJECTORY = Trajectory()
+SCAN = Scan()
 sizes = st.sampled_from([(512, 256), (1000, 500), (1002, 501), (1024, 512)])
-views = st.sampled_from(TRAJECTORY.views)
+views = st.sampled_from(SCAN.views)
 
 
 def _position_panorama(size):
@@ -54,7 +57,7 @@ def test_a_fused_mask_lies_where_the_view_saw_it(size, view, grid):
 @given(sizes)
 def test_all_views_together_leave_no_gap(size):
     canvas = Canvas(size)
-    for view in TRAJECTORY.views:
+    for view in SCAN.views:
         canvas.add_view(view, np.zeros((16, 16), np.float32), 64)
     assert (canvas.logits() == 0).all()
 

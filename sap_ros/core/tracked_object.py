@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.following import Following, main_part, smallest_rotation
+from sap_ros.core.camera import View
 from sap_ros.core.instances import measure
-from sap_ros.core.projection import Region
+from sap_ros.core.memory import ObjectMemory
+from sap_ros.core.motion import Following, main_part, smallest_rotation
+from sap_ros.core.panorama import Region
 from sap_ros.core.prompts import POSITIVE, Prompt
-from sap_ros.core.strategies import Fused
-from sap_ros.core.tracker import FrameMask, ObjectMemory
-from sap_ros.core.trajectory import View
+from sap_ros.core.tracker import ViewMask
+from sap_ros.core.views import Fused
 
 _LAST_WIDTH = 1024  # of the panorama of an object's last mask, which is kept
 
 
 @dataclass
-class Sought:
+class TrackedObject:
     """An object that is looked for, and what is known of it."""
 
     prompt: Prompt
     fresh: bool = True  # the prompt is on this panorama, and not on an earlier one
-    masks: dict[int, FrameMask] | None = None  # by frame; None until looked for
+    masks: dict[int, ViewMask] | None = None  # by frame; None until looked for
     fused: Fused | None = None  # of these
     view: View | None = None  # its own view of this panorama
     memory: ObjectMemory = field(default_factory=ObjectMemory)
@@ -43,11 +44,13 @@ class Sought:
 
     @property
     def predicted(self) -> float:
-        """Predicted quality of its masks, weighted by their area."""
+        """Predicted predicted_iou of its masks, weighted by their area."""
         masks = self.masks or {}
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
-        return sum(area[i] * mask.quality for i, mask in masks.items()) / total if total else 0.0
+        return (
+            sum(area[i] * mask.predicted_iou for i, mask in masks.items()) / total if total else 0.0
+        )
 
     def clicks(self) -> Prompt:
         """Its clicks, where it is expected now."""
@@ -56,12 +59,12 @@ class Sought:
         points = self.points @ smallest_rotation(self.centre, self.centre + moved).T
         return Prompt(1, points, self.labels)
 
-    def credible(self, mask: FrameMask, seen: float, limits: Following) -> bool:
+    def credible(self, mask: ViewMask, seen: float, limits: Following) -> bool:
         """Whether a mask may be the object's, in a frame that sees so many sr."""
         # A mask that was poor when a person pointed at it is taken at his word later, too.
-        if mask.quality < min(limits.min_score, self.score / 2):
+        if mask.predicted_iou < min(limits.min_score, self.score / 2):
             return False
-        if mask.quality > limits.sure_score or not self.solid_angle:
+        if mask.predicted_iou > limits.sure_score or not self.solid_angle:
             return True
         solid_angle = float((mask.logits > 0).mean()) * seen
         return solid_angle <= limits.max_growth * self.solid_angle
@@ -79,7 +82,7 @@ class Sought:
         if math.acos(min(1.0, max(-1.0, cosine))) > math.radians(limits.margin) + radius:
             return False
         masks = (self.masks or {}).values()
-        if max((mask.quality for mask in masks), default=0.0) > limits.sure_score:
+        if max((mask.predicted_iou for mask in masks), default=0.0) > limits.sure_score:
             return True
         return now.solid_angle <= limits.max_growth * self.solid_angle
 

@@ -1,0 +1,181 @@
+"""Which view holds an object: how far it is turned and zoomed, from what was found of the object so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.camera import RIGHT_ANGLE, View, view_to_direction
+from sap_ros.core.motion import check_ranges, grown
+from sap_ros.core.tracker import ViewMask
+from sap_ros.core.views import PerspectiveViews
+
+#: How much wider than the region of its possible motion a followed object's view is, by the tangent.
+_MOTION_PADDING = 1.1
+
+#: A mask with more of its border's pixels than this, as a share of a side, is cut off by the border.
+_CUT_SHARE = 0.02
+
+#: A view that cuts an object off is made wider by this factor.
+WIDEN = 1.5
+
+# Cells along a side of a mask that are sampled; and how many directions a sample has at least.
+_CELLS = 32
+_LEAST_SAMPLES = 4
+
+# Directions less than this far in front of the camera (cosine) do not fit a view.
+_LEAST_COSINE = 0.15
+
+# Each step centres the view on what it holds; the centre moves by less each time.
+_CENTRING_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How views are chosen for an object.
+
+    Attributes:
+        settled: how far from a view's border, as a share of half its side, a part of the mask must
+            lie for no further view to be asked about it; 1 always asks the view that sees it best.
+        further: how many views of the scan are visited beyond those that the mask runs into, for
+            objects that are split by what is in front of them.
+        padding: how much wider than the object its own view is, by the tangent.
+        widest_degrees: field of view beyond which an object is not looked at in a view of its own.
+        zoom: how much finer than the panorama a view may be, at most.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    settled: float = 0.6
+    further: int = 0
+    padding: float = 1.8
+    widest_degrees: float = 90.0
+    zoom: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            settled=(0, 1),
+            further=(0, 1000),
+            padding=(1, 10),
+            widest_degrees=(30, 120),
+            zoom=(0.1, 16),
+        )
+
+    @property
+    def widest(self) -> float:
+        """``widest_degrees`` in rad."""
+        return math.radians(self.widest_degrees)
+
+    def fitted(self, views: PerspectiveViews, directions: np.ndarray) -> View | None:
+        """The view that holds directions (P, 3) with the padding; None where it would be too wide."""
+        view = framed(directions, self.padding)
+        if view is None or view.fov > self.widest:
+            return None
+        finest = finest_fov(views.size, views.panorama_size[0], self.zoom)
+        return View(view.yaw, view.pitch, max(view.fov, min(finest, RIGHT_ANGLE)))
+
+    def following(
+        self, views: PerspectiveViews, directions: np.ndarray, motion: float
+    ) -> View | None:
+        """The same for an object that may have moved by an angle in rad from directions (P, 3)."""
+        view = self.fitted(views, directions)
+        around = framed(grown(directions, motion), _MOTION_PADDING)
+        if view is None or around is None or around.fov > self.widest:
+            return None
+        return View(view.yaw, view.pitch, max(view.fov, around.fov))
+
+    def widened(self, views: PerspectiveViews, index: int, mask: ViewMask) -> View | None:
+        """A wider view that holds a mask which its view cuts off; None: it is whole, or too wide."""
+        if not cut_off(mask):
+            return None
+        view = self.fitted(views, spread(views, index, mask, np.zeros((0, 3))))
+        if view is None:
+            return None
+        wider = min(self.widest, WIDEN * views.views[index].fov)
+        return View(view.yaw, view.pitch, max(view.fov, wider))
+
+
+def framed(directions: np.ndarray, padding: float) -> View | None:
+    """The view that holds directions (P, 3) with a padding; None where no view holds them.
+
+    It is centred on the rectangle that they occupy in it.
+    """
+    axis = directions.mean(0)
+    for _ in range(_CENTRING_STEPS):
+        length = float(np.linalg.norm(axis))
+        if length < 1e-6:
+            return None
+        axis = axis / length
+        azimuth, elevation = (float(a) for a in sphere.direction_to_angles(axis))
+        view = View(azimuth, elevation)
+        rays = directions @ view.rotation
+        if rays[:, 2].min() < _LEAST_COSINE:
+            return None
+        x, y = rays[:, 0] / rays[:, 2], rays[:, 1] / rays[:, 2]
+        offset = np.array([x.max() + x.min(), y.max() + y.min(), 2.0]) / 2
+        half = max(x.max() - x.min(), y.max() - y.min()) / 2
+        axis = view.rotation @ offset
+    return View(azimuth, elevation, 2 * math.atan(half * padding + 1e-6))
+
+
+def finest_fov(size: int, width: int, zoom: float) -> float:
+    """Field of view in rad of a view of ``size`` pixels that, in its middle, is ``zoom`` times as fine
+    as a panorama of ``width``."""
+    focal = zoom * width / (2 * math.pi)
+    return 2 * math.atan((size - 1) / 2 / focal)
+
+
+def cut_off(mask: ViewMask) -> bool:
+    """Whether a mask runs into the border of its view."""
+    positive = mask.logits > 0
+    border = np.concatenate([positive[0], positive[-1], positive[:, 0], positive[:, -1]])
+    return int(border.sum()) > _CUT_SHARE * len(positive)
+
+
+def spread(
+    views: PerspectiveViews, index: int, mask: ViewMask, on_object: np.ndarray
+) -> np.ndarray:
+    """Directions (P, 3) that sample a mask in a view.
+
+    Args:
+        views: the views.
+        index: the view that the mask was found in.
+        mask: what was found.
+        on_object: directions (Q, 3) that are known to be on the object. Where any of them lies on the
+            mask, only the connected parts of the mask that contain one are sampled.
+    """
+    positive = (mask.logits > 0).astype(np.uint8)
+    count, parts = cv2.connectedComponents(positive, connectivity=8)
+    if count > 2 and len(on_object):
+        grid = len(positive)
+        pixels = views.locate(index, on_object) * (grid / views.size)
+        pixels = pixels[np.isfinite(pixels).all(1)].astype(int).clip(0, grid - 1)
+        kept = np.unique(parts[pixels[:, 1], pixels[:, 0]])
+        if (kept > 0).any():
+            positive = np.isin(parts, kept[kept > 0]).astype(np.uint8)
+    step = max(1, len(positive) // _CELLS)
+    v, u = np.nonzero(positive[step // 2 :: step, step // 2 :: step])
+    pixels = np.stack([u, v], -1) * step + step // 2 + 0.5
+    # Where the mask is small, or lies between the sampled cells, every pixel is taken.
+    if len(u) < max(_LEAST_SAMPLES, positive.sum() / (2 * step * step)):
+        v, u = np.nonzero(positive)
+        pixels = np.stack([u, v], -1) + 0.5
+    if not len(u):
+        return np.zeros((0, 3))
+    scale = views.size / len(positive)
+    return view_to_direction(pixels * scale, views.views[index], views.size)
+
+
+def deepest_pixel(mask: np.ndarray) -> tuple[float, float] | None:
+    """The pixel (u, v) of a mask (n, n) that is farthest from its outline; None where it is empty."""
+    if not mask.any():
+        return None
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)
+    v, u = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(u) - 0.5, float(v) - 0.5

@@ -1,0 +1,212 @@
+"""Fuses mask logits that were found in views, or in crops, onto the panorama.
+
+Only the part of the panorama in which a view found something is worked on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.camera import View, column_span, focal_length, row_span, view_to_direction
+from sap_ros.core.panorama import Region, wrapped_columns
+
+Fusion = Literal["max", "weighted"]
+
+#: Mask logit where no view looked, and of an object that is absent from a view (SAM 2's value).
+NO_OBJECT = -1024.0
+
+# Pixels of the panorama that are worked on at a time: temporary arrays are some times as large.
+_BLOCK = 1 << 20
+
+# Logits are clipped to this for the weighted mean: one value of -1024 would outweigh all others.
+_CERTAIN = 10.0
+
+# Weight of a view at its border, in the weighted mean; at its centre it is 1.
+_LEAST_WEIGHT = 1e-3
+
+
+class Canvas:
+    """Collects one object's mask logits from many views, or crops, on the panorama.
+
+    Args:
+        size: the panorama's (width, height).
+        fusion: ``max`` (the method: arXiv 2603.12759, maximum over the views) or ``weighted``: the
+            mean, weighted by nearness to the centre of each view, so that an error of one view near
+            its border does not decide.
+        region: the part of the panorama that is collected; None: all of it.
+
+    Raises:
+        ValueError: an unknown ``fusion``.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], fusion: Fusion = "max", region: Region | None = None
+    ) -> None:
+        if fusion not in ("max", "weighted"):
+            raise ValueError(f"fusion is {fusion!r}; it must be 'max' or 'weighted'")
+        self.size = size
+        self.region = region or Region(0, 0, size[1], size[0])
+        shape = self.region.rows, self.region.columns
+        self._sum = np.full(shape, 0 if fusion == "weighted" else NO_OBJECT, np.float32)
+        self._weights = np.zeros(shape, np.float32) if fusion == "weighted" else None
+
+    def add(
+        self, logits: np.ndarray, top: int, left: int, nearness: Callable[[], np.ndarray]
+    ) -> None:
+        """Adds a rectangle of logits.
+
+        Args:
+            logits: (rows, columns) float32.
+            top: its first row, relative to the region.
+            left: its first column, relative to the region; where the region has the full width, any
+                integer, taken modulo the width.
+            nearness: returns weights (rows, columns), 0 outside of the view, up to 1 at its centre;
+                called only where the fusion is weighted.
+        """
+        rows = slice(top, top + len(logits))
+        for source, columns in wrapped_columns(left, logits.shape[1], self.region.columns):
+            target, values = self._sum[rows, columns], logits[:, source]
+            if self._weights is None:
+                np.maximum(target, values, out=target)
+            else:
+                near = nearness()[:, source]
+                target += near * np.clip(values, -_CERTAIN, _CERTAIN)
+                self._weights[rows, columns] += near
+
+    def add_view(self, view: View, mask: np.ndarray, view_size: int) -> None:
+        """Adds a view's mask logits.
+
+        Args:
+            view: where the camera looked.
+            mask: (n, n) float32, n the view's size or a coarser grid over the same square (SAM 2's
+                low-resolution masks have a quarter of its size).
+            view_size: side of the view, in pixels.
+        """
+        if self._weights is None and mask.max() <= NO_OBJECT:
+            return
+        width, height = self.size
+        first, last = row_span(view, view_size, height)
+        top, bottom = (
+            min(max(row - self.region.top, 0), self.region.rows) for row in (first, last)
+        )
+        left, right = 0, self.region.columns
+        if self.region.columns == width:
+            left, right = column_span(view, view_size, width)
+            left, right = left - self.region.left, right - self.region.left
+        block = max(1, _BLOCK // (right - left))
+        mask = cv2.resize(mask, (view_size, view_size))
+        mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        for first in range(top, bottom, block):
+            self._add_rows(view, mask, (first, min(first + block, bottom)), left, right)
+
+    def _add_rows(
+        self,
+        view: View,
+        mask: np.ndarray,
+        rows: tuple[int, int],
+        left: int,
+        right: int,
+    ) -> None:
+        """Adds a view's logits, padded by one pixel, on some rows and columns of the region."""
+        size = len(mask) - 2
+        above, beside = self.region.top, self.region.left
+        x, y, z = sphere.grid_dot(
+            (rows[0] + above, rows[1] + above),
+            (left + beside, right + beside),
+            self.size,
+            view.rotation.T,
+        )
+        behind = z < 1e-6
+        z[behind] = 1
+        # Offsets from the view's centre, as a share of half its side.
+        np.divide(focal_length(size, view.fov) / (size / 2), z, out=z)
+        x *= z
+        y *= z
+        off_centre = np.maximum(np.abs(x), np.abs(y))
+        # The outermost pixels reach half a pixel beyond their centres.
+        outside = behind | (off_centre > 1)
+        for offset in (x, y):  # to the index in the mask
+            offset += 1
+            offset *= size / 2
+            offset += 0.5
+        x[outside] = -1000.0  # far from the image: the border's value
+        inside = cv2.remap(
+            mask,
+            x,
+            y,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=NO_OBJECT,
+        )
+
+        def nearness() -> np.ndarray:
+            near = np.maximum(1 - off_centre, np.float32(_LEAST_WEIGHT))
+            near[outside] = 0
+            return near
+
+        self.add(inside, rows[0], left, nearness)
+
+    def logits(self) -> np.ndarray:
+        """(rows, columns) of the region, float32; ``NO_OBJECT`` where no view looked."""
+        if self._weights is None:
+            return self._sum
+        mean = np.full_like(self._sum, NO_OBJECT)
+        return np.divide(self._sum, self._weights, out=mean, where=self._weights > 0)
+
+
+def reached(
+    masks: Sequence[tuple[View, np.ndarray]], view_size: int, size: tuple[int, int]
+) -> Region | None:
+    """The part of a panorama in which masks are positive.
+
+    Args:
+        masks: views with their mask logits (n, n).
+        view_size: side of a view, in pixels.
+        size: the panorama's (width, height).
+
+    Returns:
+        A rectangle that contains all of it, with a margin of a mask cell; None: nothing is positive.
+    """
+    width, height = size
+    first, last = height, 0
+    hit = np.zeros(width, bool)
+    for view, mask in masks:
+        grid = len(mask)
+        v, u = np.nonzero(cv2.dilate((mask > 0).astype(np.uint8), np.ones((3, 3), np.uint8)))
+        if not len(v):
+            continue
+        pixels = (np.stack([u, v], -1) + 0.5) * (view_size / grid)
+        directions = view_to_direction(pixels, view, view_size)
+        cell = view.fov / grid * 2  # twice the mean width of a mask cell, in rad
+        pixels = sphere.direction_to_pixel(directions, size)
+        beside = cell / (2 * np.pi) * width
+        above = math.ceil(cell / np.pi * height) + 1
+        first = min(first, int(pixels[:, 1].min()) - above)
+        last = max(last, int(pixels[:, 1].max()) + above + 1)
+        level = np.hypot(directions[:, 0], directions[:, 1])
+        if level.min() < 3 * cell:  # a pole is near: all columns
+            hit[:] = True
+            continue
+        reach = (beside / level + 1).astype(int)
+        columns = pixels[:, 0].astype(int)
+        # A run about each cell: +1 where it begins, -1 behind its end, summed up.
+        steps = np.zeros(3 * width + 1, np.int64)
+        np.add.at(steps, columns - reach + width, 1)
+        np.add.at(steps, columns + reach + 1 + width, -1)
+        hit |= steps.cumsum()[:-1].reshape(3, width).any(0)
+    if not hit.any():
+        return None
+    top, bottom = max(first, 0), min(last, height)
+    columns = np.flatnonzero(hit)
+    gaps = np.diff(columns, append=columns[0] + width)
+    widest = int(gaps.argmax())
+    if gaps[widest] <= width // 8:
+        return Region(top, 0, bottom - top, width)
+    left = int(columns[(widest + 1) % len(columns)])
+    return Region(top, left, bottom - top, width - int(gaps[widest]) + 1)

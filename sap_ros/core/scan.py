@@ -1,0 +1,123 @@
+"""The method's scan: which views cover the sphere, and in which order they are visited.
+
+The path is a column-first zigzag: up one column of views, down the next. Consecutive views then differ
+in yaw alone or in pitch alone, and with an even number of columns the path closes into a loop ("Segment
+Any 4K Panorama", arXiv 2603.12759, section on the scan).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sap_ros.core import sphere
+from sap_ros.core.camera import View, sees
+
+Order = Literal["column_first", "row_first"]
+
+# Points of a meridian that are looked at to tell whether the rows leave a gap: every half degree.
+_MERIDIAN_POINTS = 361
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The views that a scan visits.
+
+    Args:
+        fov_degrees: field of view of a view, horizontal and vertical, in degrees, 30 to 120.
+        overlap: share of a view that the next one sees again, 0 to 0.9.
+        order: ``column_first`` (the method: a zigzag up one column and down the next, closed) or
+            ``row_first`` (ablation: row by row from the bottom; this path cannot close).
+
+    The yaw step is ``fov * (1 - overlap)``, made smaller where needed so that the number of columns
+    is whole and even. Rows span the pitches at which a view's edge touches a pole; their step is no
+    larger than the yaw step, and there are as many as it takes to leave no direction unseen. The
+    defaults give 8 columns and 3 rows at -45, 0, +45 degrees, a 30 degree step gives 12 and 4 (both
+    published), no overlap gives 4 and 3.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+
+    fov_degrees: float = 90.0
+    overlap: float = 0.5
+    order: Order = "column_first"
+
+    def __post_init__(self) -> None:
+        if not 30 <= self.fov_degrees <= 120:
+            raise ValueError(
+                f"fov_degrees is {self.fov_degrees}; it must lie between 30 and 120 degrees"
+            )
+        if not 0 <= self.overlap <= 0.9:
+            raise ValueError(f"overlap is {self.overlap}; it must lie between 0 and 0.9")
+        if self.order not in ("column_first", "row_first"):
+            raise ValueError(f"order is {self.order!r}; it must be 'column_first' or 'row_first'")
+
+    @property
+    def fov(self) -> float:
+        """Field of view of a view, in rad."""
+        return math.radians(self.fov_degrees)
+
+    @cached_property
+    def yaws(self) -> tuple[float, ...]:
+        """Yaw of each column, in rad, from straight ahead to the right."""
+        step = self.fov_degrees * (1 - self.overlap)
+        columns = 2 * math.ceil(180 / step - 1e-9)
+        return tuple(-2 * math.pi * i / columns for i in range(columns))
+
+    @cached_property
+    def pitches(self) -> tuple[float, ...]:
+        """Pitch of each row, in rad, from the lowest to the highest."""
+        step = self.fov_degrees * (1 - self.overlap)
+        rows = math.ceil((180 - self.fov_degrees) / step - 1e-9) + 1
+        top = math.radians(180 - self.fov_degrees) / 2
+        while not self._covers(np.linspace(-top, top, rows)):
+            rows += 1
+        return tuple(np.linspace(-top, top, rows).tolist())
+
+    def _covers(self, pitches: np.ndarray) -> bool:
+        """Whether columns with these pitches leave no gap: it would open half-way between columns."""
+        half_step = math.pi / len(self.yaws)
+        elevations = np.linspace(-np.pi / 2, np.pi / 2, _MERIDIAN_POINTS)
+        meridian = sphere.angles_to_direction(half_step, elevations)
+        seen = np.zeros(len(meridian), bool)
+        for pitch in pitches:
+            seen |= sees(View(0.0, float(pitch), self.fov), meridian, slack=1e-9)
+        return bool(seen.all())
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """All views, in order."""
+        if self.order == "column_first":
+            return tuple(
+                View(yaw, pitch, self.fov)
+                for i, yaw in enumerate(self.yaws)
+                for pitch in (self.pitches if i % 2 == 0 else self.pitches[::-1])
+            )
+        return tuple(
+            View(yaw, pitch, self.fov)
+            for j, pitch in enumerate(self.pitches)
+            for yaw in (self.yaws if j % 2 == 0 else self.yaws[::-1])
+        )
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def nearest(self, direction: ArrayLike) -> int:
+        """Index of the view whose centre is nearest a direction (3,)."""
+        axes = np.stack([view.axis for view in self.views])
+        return int(np.argmax(axes @ np.asarray(direction, np.float64)))
+
+    def window(self, start: int, length: int | None = None) -> tuple[int, ...]:
+        """Indices of ``length`` consecutive views (default: all) from ``start``, round the loop.
+
+        This is a window of the path written twice, which is how training draws one: with the full
+        length, every window sees the whole sphere.
+        """
+        n = len(self)
+        return tuple((start + i) % n for i in range(n if length is None else length))
