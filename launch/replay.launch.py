@@ -1,6 +1,6 @@
 """Plays a bag to the node: `ros2 launch sap_ros replay.launch.py bag:=drive image:=/camera/image`.
 
-The bag starts when the node is active, in simulated time; all ends with the bag.
+The bag starts when the node is active, with its own time as /clock; the launch ends with the bag.
 """
 
 from launch.actions import (
@@ -24,7 +24,13 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("bag", description="bag to play: its folder or .mcap file"),
         DeclareLaunchArgument(
-            "rate", default_value="1.0", description="speed of the bag, against its own"
+            "rate", default_value="1.0", description="playback speed, relative to the recording"
+        ),
+        # Before that of sap.launch.py, which it replaces.
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="true",
+            description="take the time from /clock, which the bag publishes; overrides params_file",
         ),
     ]
     play = ExecuteProcess(
@@ -34,16 +40,18 @@ def generate_launch_description() -> LaunchDescription:
         ],
         output="screen",
     )
-    # Only one lifecycle node is launched here.
-    active = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[play]))
+    # Only one lifecycle node is launched here. Once: a bag does not start over when the node is
+    # activated again.
+    active = RegisterEventHandler(
+        OnStateTransition(goal_state="active", entities=[play], handle_once=True)
+    )
     ended = RegisterEventHandler(
         OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="bag ended"))])
     )
-    # All arguments of sap.launch.py are arguments of this file, too.
+    # All arguments of sap.launch.py are arguments of this file, too, and reach it as they are.
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([FindPackageShare("sap_ros"), "launch", "sap.launch.py"])
-        ),
-        launch_arguments={"use_sim_time": "true"}.items(),
+        )
     )
     return LaunchDescription([*arguments, active, ended, node])

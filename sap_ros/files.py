@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import threading
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sap_ros.core.panorama import check_panorama
+
+#: Width and height of the largest image that is decoded: the largest panorama.
+LARGEST_IMAGE = (8192, 4096)
+
+_PIL_LIMIT = threading.Lock()
+
+
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height of a compressed image, read from its header: nothing is decoded.
+
+    Args:
+        source: a file, or the bytes of one, in a format that PIL knows (JPEG, PNG, WebP, ...).
+
+    Raises:
+        ValueError: no such file, no image, or one larger than :data:`LARGEST_IMAGE`, which is not to
+            be decoded: a few hundred kB may hold gigabytes of pixels.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and not source.is_file():
+        raise ValueError(f"{source} is no file")
+    with _PIL_LIMIT:
+        # PIL refuses large images when it opens them, and does not say their size.
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+                width, height = image.size
+        except (OSError, SyntaxError, ValueError) as error:
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "its format is not known" if unknown else error
+            raise ValueError(f"{name} cannot be read as an image: {reason}") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    if width > LARGEST_IMAGE[0] or height > LARGEST_IMAGE[1]:
+        raise ValueError(
+            f"{name} is {width}x{height}; {LARGEST_IMAGE[0]}x{LARGEST_IMAGE[1]} is the largest that "
+            "can be used"
+        )
+    return width, height
 
 
 def read_panorama(path: Path) -> np.ndarray:
@@ -18,10 +58,10 @@ def read_panorama(path: Path) -> np.ndarray:
         (H, 2H, 3) uint8 RGB.
 
     Raises:
-        ValueError: no such file, no image, truncated, not 8 bit, or not twice as wide as high.
+        ValueError: no such file, no image, truncated, too large, not 8 bit, or not twice as wide as
+            high.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is no file")
+    image_size(path)
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):

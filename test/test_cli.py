@@ -62,6 +62,7 @@ def test_segment_prints_a_table(segmented):
     ("arguments", "named"),
     [
         (["none.jpg", "--point", "1,1"], "none.jpg is no file"),
+        (["HUGE", "--point", "1,1"], "huge.png is 32768x16384; 8192x4096 is the largest"),
         (["PICTURE", "--point", "900,10"], "(900.0, 10.0) lies outside the panorama of 512x256"),
         (["PICTURE", "--point", "9"], "'9' is no point"),
         (["PICTURE", "--point", "9,9:0"], "object id is 0"),
@@ -73,7 +74,10 @@ def test_segment_prints_a_table(segmented):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(picture, tmp_path, arguments, named):
-    arguments = [picture if a == "PICTURE" else a for a in arguments]
+    files = {"PICTURE": picture, "HUGE": picture.with_name("huge.png")}
+    if "HUGE" in arguments:
+        Image.new("1", (32768, 16384)).save(files["HUGE"])
+    arguments = [files.get(a, a) for a in arguments]
     done = sap("segment", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -1,10 +1,15 @@
 """files: what is read, and what is said of files that are no panorama."""
 
+import struct
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from sap_ros.files import read_panorama, write_image
+from sap_ros.core.projection import check_panorama
+from sap_ros.files import LARGEST_IMAGE, image_size, read_panorama, write_image
 
 
 def _save(path, array, **options):
@@ -78,3 +83,55 @@ def test_labels_of_sixteen_bits_survive(tmp_path):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(OSError, match="could not be written"):
         write_image(tmp_path / "none" / "out.png", np.zeros((4, 4), np.uint8))
+
+
+def _png_of(width, height):
+    """A PNG that says it has this size; its pixels are left out."""
+
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_the_size_is_read_from_files_and_bytes(tmp_path, panorama, suffix):
+    path = _save(tmp_path / f"p.{suffix}", panorama)
+    assert image_size(path) == (512, 256)
+    assert image_size(path.read_bytes()) == (512, 256)
+
+
+@pytest.mark.parametrize("size", [(32768, 16384), (20000, 10000), (8194, 4097), (4096, 8192)])
+def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(tmp_path, size):
+    """At sizes beyond PIL's error for decompression bombs, its warning, and below both."""
+    path = tmp_path / "huge.png"
+    path.write_bytes(_png_of(*size))
+    limit = Image.MAX_IMAGE_PIXELS
+    said = f"{size[0]}x{size[1]}; 8192x4096 is the largest"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"huge\.png is {said}"):
+            read_panorama(path)
+        with pytest.raises(ValueError, match=f"the image is {said}"):
+            image_size(path.read_bytes())
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_largest_image_is_the_largest_panorama():
+    width, height = LARGEST_IMAGE
+    assert image_size(_png_of(width, height)) == LARGEST_IMAGE
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    check_panorama(np.broadcast_to(pixel, (height, width, 3)))
+    with pytest.raises(ValueError, match="can be used"):
+        check_panorama(np.broadcast_to(pixel, (height + 1, width + 2, 3)))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_bytes_that_are_no_image_are_said(data):
+    with pytest.raises(ValueError, match=r"^the image cannot be read as an image: [\w ]+$"):
+        image_size(data)

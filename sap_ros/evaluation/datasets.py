@@ -28,6 +28,10 @@ import numpy as np
 from PIL import Image
 
 from sap_ros.core.instances import measure, size_class
+from sap_ros.files import image_size
+
+# Colours that are not in the palette are numbered from here, above all ids of 16 bits.
+_FIRST_COLOUR = 1 << 16
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -61,6 +65,7 @@ class Sample:
 
     def image(self) -> np.ndarray:
         """(H, 2H, 3) uint8 RGB."""
+        image_size(self.picture)
         try:
             with Image.open(self.picture) as file:
                 pixels = np.array(file.convert("RGB"))
@@ -69,7 +74,7 @@ class Sample:
         return _two_to_one(pixels, cv2.INTER_AREA)
 
     def labels(self) -> np.ndarray:
-        """(H, 2H) ids, uint16, 0 background; of the image's size."""
+        """(H, 2H) ids, int32, 0 background; of the image's size."""
         labels = _two_to_one(read_labels(self.ids), cv2.INTER_NEAREST)
         with Image.open(self.picture) as file:
             width = file.width - file.width % 2
@@ -109,37 +114,33 @@ def _two_to_one(pixels: np.ndarray, interpolation: int) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Instance ids (H, W) uint16 of an image of ids, of a palette, or of a colour an instance.
+    """Instance ids (H, W) int32 of an image of ids, of a palette, or of one colour per instance.
 
-    The colours of DAVIS' (and VOC's) palette get their number in it; any other colour a number above
-    255 that is always the same.
+    The colours of DAVIS' (and VOC's) palette get their index in it; any other colour gets a number
+    from 65536 on, of its own and the same in all files.
 
     Raises:
         ValueError: the file cannot be read as such an image.
     """
     try:
+        image_size(path)
         with Image.open(path) as file:
             image = file.convert("RGB") if file.mode in ("RGBA", "CMYK", "YCbCr") else file.copy()
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an instance image: {error}") from error
     pixels = np.array(image)
-    if pixels.ndim == 2:
-        return pixels.astype(np.uint16)
+    if pixels.ndim == 2 and pixels.dtype.kind != "f":
+        return pixels.astype(np.int32)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
-            f"{path} has pixels of type {image.mode}; ids in grey or in a palette, or a colour an "
-            "instance, can be read"
+            f"{path} has pixels of type {image.mode}; ids in grey or in a palette, or one colour "
+            "per instance, can be read"
         )
-    code = (pixels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(-1)
+    code = (pixels.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
     colours, places = np.unique(code, return_inverse=True)
-    numbers = np.array([_number(int(colour)) for colour in colours], np.uint16)
+    palette = _palette()
+    numbers = np.array([palette.get(int(c), _FIRST_COLOUR + int(c)) for c in colours], np.int32)
     return numbers[places].reshape(code.shape)
-
-
-def _number(colour: int) -> int:
-    red, green, blue = colour >> 16, colour >> 8 & 255, colour & 255
-    coarse = 256 + (red >> 3 << 10 | green >> 3 << 5 | blue >> 3)
-    return _palette().get(colour, coarse)
 
 
 @cache

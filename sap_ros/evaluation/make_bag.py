@@ -14,6 +14,8 @@ from sap_ros.evaluation.bags import BagWriter, Storage, header, make
 from sap_ros.evaluation.datasets import read_labels
 from sap_ros.files import read_panorama
 
+_LARGEST_ID = np.iinfo(np.uint16).max
+
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -51,7 +53,7 @@ def write_bag(
     """
     if rate <= 0:
         raise ValueError(f"the rate is {rate:g} images a second; it must be above 0")
-    count = 0
+    count, numbers = 0, _Numbers()
     with BagWriter(out, storage) as writer:
         for name, image in _images(source):
             if limit is not None and count >= limit:
@@ -64,13 +66,38 @@ def write_bag(
             else:
                 writer.write(topic, time, _raw(image, "rgb8", head))
             if truth is not None and (truth / f"{name}.png").exists():
-                labels = read_labels(truth / f"{name}.png").astype("<u2")
+                labels = numbers.of_sixteen_bits(read_labels(truth / f"{name}.png"))
                 writer.write("/truth", time, _raw(labels, "mono16", head))
             count += 1
             progress()
         if not count:
             raise ValueError(f"{source} holds no panorama ({', '.join(_PICTURES)}, or a video)")
     return count
+
+
+class _Numbers:
+    """Ids that fit into 16 bits, the same for all label images of a bag."""
+
+    def __init__(self) -> None:
+        self._kept: set[int] = {0}
+        self._replaced: dict[int, int] = {}
+
+    def of_sixteen_bits(self, labels: np.ndarray) -> np.ndarray:
+        """The label image (H, W) with ids of 16 bits as they are, and free numbers for larger ones.
+
+        Raises:
+            ValueError: there are more ids than numbers, or an id is a number that was given away.
+        """
+        ids, places = np.unique(labels, return_inverse=True)
+        self._kept |= {int(i) for i in ids if i <= _LARGEST_ID}
+        for i in ids[ids > _LARGEST_ID]:
+            self._replaced.setdefault(int(i), _LARGEST_ID - len(self._replaced))
+        if self._kept & set(self._replaced.values()):
+            raise ValueError(
+                "the instance images have more ids, or larger ones, than fit into mono16"
+            )
+        numbers = [self._replaced.get(int(i), int(i)) for i in ids]
+        return np.array(numbers, "<u2")[places].reshape(labels.shape)
 
 
 def _images(source: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -91,6 +91,24 @@ def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, com
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
 
 
+def test_colours_of_the_true_masks_stay_apart_in_a_bag(pictures, tmp_path):
+    """The same colour has the same number in all images, whatever else is in them."""
+    images, ids = pictures
+    colours = [(10, 20, 30), (12, 20, 30), (200, 1, 1)]
+    for k, path in enumerate(sorted(ids.iterdir())):
+        painted = np.zeros((256, 512, 3), np.uint8)
+        for i in range(k % 2, 3):
+            painted[10 * i : 10 * i + 10] = colours[i]
+        Image.fromarray(painted).save(path)
+    write_bag(images, tmp_path / "bag", truth=ids)
+    rows = []
+    for message in read(tmp_path / "bag", "/truth"):
+        labels = message.data.view("<u2").reshape(256, 512)
+        rows.append(labels[5:30:10, 0].tolist())
+    assert len({0, *rows[0]}) == 4
+    assert rows == [rows[0], [0, *rows[0][1:]]] * 2
+
+
 @pytest.mark.parametrize(
     ("storage", "mode"),
     [("SQLITE3", "FILE"), ("SQLITE3", "MESSAGE"), ("MCAP", "STORAGE"), ("MCAP", "MESSAGE")],

@@ -156,6 +156,32 @@ def test_any_colour_is_an_instance_and_always_the_same(tmp_path):
     assert len(np.unique(first)) == 4
     assert first[1, 0] == 5  # the palette's fifth colour
     assert first[0, 0] > 255
+    assert first[2, 0] > 255
     (tmp_path / "c.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"c\.png cannot be read"):
         read_labels(tmp_path / "c.png")
+
+
+def test_similar_colours_are_different_instances(tmp_path):
+    """Also through the panorama's own size, and colours that are numbers of an id of 16 bits."""
+    colours = [(10, 20, 30), (12, 20, 30), (10, 21, 30), (10, 20, 31), (0, 0, 9), (0, 1, 0)]
+    image = np.zeros((256, 512, 3), np.uint8)
+    for i, colour in enumerate(colours):
+        image[10 * i : 10 * i + 10] = colour
+    Image.fromarray(image).resize((1024, 512), Image.Resampling.NEAREST).save(tmp_path / "a.jpg")
+    Image.fromarray(image).save(tmp_path / "a_instances.png")
+    ids = read_labels(tmp_path / "a_instances.png")[5 : 10 * len(colours) : 10, 0]
+    assert len(set(ids.tolist())) == len(colours)
+    (sample,) = read_dataset(tmp_path)
+    assert set(np.unique(sample.labels())) == {0, *ids.tolist()}
+    assert [truth.instance_id for truth in sample.instances] == sorted(ids.tolist())
+
+
+def test_pictures_that_are_too_large_are_not_decoded(tmp_path):
+    Image.new("L", (20000, 10000)).save(tmp_path / "a.png")
+    Image.new("L", (64, 32)).save(tmp_path / "a_instances.png")
+    (sample,) = read_dataset(tmp_path)
+    with pytest.raises(ValueError, match=r"a\.png is 20000x10000"):
+        sample.image()
+    with pytest.raises(ValueError, match=r"a\.png is 20000x10000"):
+        read_labels(tmp_path / "a.png")

@@ -4,17 +4,26 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("launch.actions", reason="launch is not installed")
 pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed")
 
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter, parameter_value_to_python
+
+from launch import LaunchContext
+from sap_ros.node.parameters import PARAMETERS
 
 LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "sap.launch.py"
 REPLAY_FILE = LAUNCH_FILE.with_name("replay.launch.py")
@@ -32,13 +41,68 @@ sys.exit(service.run())
 """
 
 
-def _state(node, namespace):
-    client = node.create_client(GetState, f"/{namespace}/sap/get_state")
-    if not client.wait_for_service(0.5):
-        return None
-    answer = client.call_async(GetState.Request())
-    rclpy.spin_until_future_complete(node, answer, timeout_sec=5)
-    return answer.result().current_state.id if answer.done() else None
+@contextmanager
+def _launched(*arguments, file=LAUNCH_FILE):
+    """The launch file, run as `ros2 launch` runs it; and a node to talk to what it has started."""
+    with tempfile.NamedTemporaryFile("a") as log:
+        launch = subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(file), *arguments],
+            env=os.environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        rclpy.init()
+        node = rclpy.create_node("watcher")
+        node.log = Path(log.name)
+        try:
+            yield node
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+            launch.send_signal(signal.SIGINT)
+            launch.wait(20)
+            sys.stderr.write(node.log.read_text())
+
+
+def _call(node, kind, name, request, seconds=30):
+    client = node.create_client(kind, f"/front/sap/{name}")
+    try:
+        assert client.wait_for_service(seconds), f"no service {name}"
+        answer = client.call_async(request)
+        rclpy.spin_until_future_complete(node, answer, timeout_sec=seconds)
+        assert answer.done(), f"no answer from {name}"
+        return answer.result()
+    finally:
+        node.destroy_client(client)
+
+
+def _state(node):
+    return _call(node, GetState, "get_state", GetState.Request()).current_state.id
+
+
+def _until_state(node, state):
+    end = time.monotonic() + 60
+    while (seen := _state(node)) != state:
+        assert time.monotonic() < end, f"state {seen}, not {state}"
+        time.sleep(0.2)
+
+
+def _until_refused(node):
+    """Waits until the node has refused to be configured, as the launch file asked it to be."""
+    end = time.monotonic() + 60
+    while "'sam9'" not in node.log.read_text():
+        assert time.monotonic() < end, "the launch file did not try to configure the node"
+        time.sleep(0.2)
+
+
+def _change(node, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    assert _call(node, ChangeState, "change_state", request).success
+
+
+def _parameters(node, *names):
+    answer = _call(node, GetParameters, "get_parameters", GetParameters.Request(names=list(names)))
+    return [parameter_value_to_python(value) for value in answer.values]
 
 
 @pytest.mark.parametrize(
@@ -51,26 +115,85 @@ def _state(node, namespace):
     ids=["brought up", "left alone", "a bad parameter"],
 )
 def test_the_launch_file_brings_the_node_up(arguments, state):
-    arguments = ["namespace:=front", "image:=/camera/image", *arguments]
-    launch = subprocess.Popen(
-        [sys.executable, "-c", _RUN, str(LAUNCH_FILE), *arguments], env=os.environ
-    )
-    rclpy.init()
-    node = rclpy.create_node("watcher")
-    try:
-        end, seen = time.monotonic() + 60, None
-        while time.monotonic() < end and seen != state:
-            seen = _state(node, "front")
-        assert seen == state
+    with _launched("namespace:=front", "image:=/camera/image", *arguments) as node:
+        if "model:=sam9" in arguments:
+            _until_refused(node)
+        _until_state(node, state)
         time.sleep(2)
-        assert _state(node, "front") == state
+        assert _state(node) == state
         if state == State.PRIMARY_STATE_ACTIVE:
             assert node.count_subscribers("/camera/image") == 1
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        launch.send_signal(signal.SIGINT)
-        launch.wait(20)
+
+
+_NAMES = ("model", "device", "image_transport", "target_frame", "use_sim_time", "max_objects")
+
+
+@pytest.fixture
+def params_file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters:\n    model: sam2.1-tiny\n    device: cuda:1\n"
+        "    image_transport: compressed\n    target_frame: odom\n    use_sim_time: true\n"
+        "    max_objects: 7\n"
+    )
+    return path
+
+
+def test_the_parameter_file_is_not_overridden_by_arguments_that_were_not_given(params_file):
+    with _launched("namespace:=front", f"params_file:={params_file}", "autostart:=false") as node:
+        values = _parameters(node, *_NAMES)
+    assert values == ["sam2.1-tiny", "cuda:1", "compressed", "odom", True, 7]
+
+
+def test_arguments_that_were_given_override_the_parameter_file(params_file):
+    given = ("device:=cpu", "image_transport:=raw", "target_frame:=", "use_sim_time:=false")
+    with _launched(
+        "namespace:=front", f"params_file:={params_file}", "autostart:=false", *given
+    ) as node:
+        values = _parameters(node, *_NAMES)
+    assert values == ["sam2.1-tiny", "cpu", "raw", "", False, 7]
+
+
+@pytest.mark.parametrize("first", ["configured", "refused"])
+def test_a_node_that_is_configured_by_hand_is_not_activated_by_the_launch_file(first):
+    """Autostart is for the first configuration, also when that one fails."""
+    bad = [] if first == "configured" else ["model:=sam9"]
+    with _launched("namespace:=front", *bad) as node:
+        if first == "configured":
+            _until_state(node, State.PRIMARY_STATE_ACTIVE)
+            _change(node, Transition.TRANSITION_DEACTIVATE)
+            _change(node, Transition.TRANSITION_CLEANUP)
+        else:
+            _until_refused(node)
+            good = Parameter("model", value="sap-nano").to_parameter_msg()
+            request = SetParameters.Request(parameters=[good])
+            assert _call(node, SetParameters, "set_parameters", request).results[0].successful
+        _change(node, Transition.TRANSITION_CONFIGURE)
+        time.sleep(3)
+        assert _state(node) == State.PRIMARY_STATE_INACTIVE
+
+
+def _declared(file):
+    description = PythonLaunchDescriptionSource(str(file)).get_launch_description(LaunchContext())
+    return {argument.name: argument for argument in description.get_launch_arguments()}
+
+
+def test_what_show_args_says_of_the_parameters_holds():
+    """Their descriptions name the node's own defaults, which hold where nothing else is said."""
+    shown = _declared(LAUNCH_FILE)
+    defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+    for name in ("model", "device", "image_transport"):
+        assert f"{defaults[name]} when params_file does not say" in shown[name].description
+    assert defaults["target_frame"] == ""
+    shipped = yaml.safe_load((LAUNCH_FILE.parents[1] / "config" / "sap.yaml").read_text())
+    assert not set(shipped["/**"]["ros__parameters"]) & {"use_sim_time", *_NAMES}
+
+
+def test_replay_has_all_arguments_and_takes_the_time_of_the_bag():
+    shown = _declared(REPLAY_FILE)
+    assert set(shown) == {"bag", "rate", *_declared(LAUNCH_FILE)}
+    (default,) = shown["use_sim_time"].default_value
+    assert default.perform(LaunchContext()) == "true"
 
 
 def test_a_bag_is_played_once_the_node_is_active_and_all_ends_with_it(tmp_path):
@@ -81,7 +204,7 @@ def test_a_bag_is_played_once_the_node_is_active_and_all_ends_with_it(tmp_path):
         f"#!{sys.executable}\n"
         "import sys, rclpy\n"
         "from lifecycle_msgs.srv import GetState\n"
-        "rclpy.init()\n"
+        "rclpy.init(args=[])\n"
         "node = rclpy.create_node('ros2')\n"
         "client = node.create_client(GetState, '/sap/sap/get_state')\n"
         "client.wait_for_service(20)\n"
