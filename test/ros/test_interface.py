@@ -324,9 +324,11 @@ def test_a_prompt_on_an_image_that_is_gone_is_rejected(make_rig, panorama):
     rig.publish(panorama, stamp=5)
     rig.click(100, 100)
     rig.answer(5)
-    _call(rig, AddObject, "add_object", prompt=_stamped(_point(300, 120), 1))
+    answer = _call(rig, AddObject, "add_object", prompt=_stamped(_point(300, 120), 1))
+    assert not answer.success
+    assert "no longer kept" in answer.message
     rig.until(lambda: len(rig.objects[-1].objects) == 2)
-    assert {o.id: o.state for o in rig.objects[-1].objects}[2] == Object.REJECTED
+    assert {o.id: o.state for o in rig.objects[-1].objects}[0] == Object.REJECTED
     rig.publish(panorama, stamp=6)
     assert [o.id for o in rig.answer(6)[1].objects] == [1]
 
