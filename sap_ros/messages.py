@@ -6,17 +6,15 @@ and breaks with numpy 2; here it is a view of the message's bytes.
 
 from __future__ import annotations
 
-import io
-import warnings
 from concurrent.futures import Future
 from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from sap_ros.engine.answers import ObjectReport
 from sap_ros.engine.events import Image, PromptGiven, Remove, Reset, Space
+from sap_ros.files import image_size
 
 # Channels, and cv2's conversion to RGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -28,9 +26,6 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
 }
 
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
-
-#: Compressed images with more pixels than this are not decoded: 8192x4096 is the largest panorama.
-_MOST_PIXELS = 8192 * 4096
 
 
 def nanoseconds(stamp: Any) -> int:
@@ -104,24 +99,12 @@ def _compressed_size(message: Any) -> tuple[int, int]:
             "decoded; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(io.BytesIO(bytes(message.data))) as image:
-                width, height = image.size
-    except PIL.Image.DecompressionBombError:
-        raise ValueError(
-            "the compressed image has more pixels than 8192x4096, the largest panorama"
-        ) from None
-    except (OSError, SyntaxError) as error:
+        return image_size(bytes(message.data))
+    except ValueError as error:
         raise ValueError(
             f"the compressed image ({message.format!r}, {len(message.data)} bytes) cannot be "
-            "decoded; it must be jpeg or png"
+            f"decoded: {error}"
         ) from error
-    if width * height > _MOST_PIXELS:
-        raise ValueError(
-            f"the compressed image is {width}x{height}; the largest panorama is 8192x4096"
-        )
-    return width, height
 
 
 def _decoded(message: Any) -> np.ndarray:
