@@ -1,4 +1,10 @@
-"""`pip install .`: the core and the `sap` command, without ROS. colcon builds with CMakeLists.txt."""
+"""`pip install .`: the core and the `sap` command, without ROS. colcon builds with CMakeLists.txt.
+
+sam2 is needed and not among the requirements: it requires torchvision, whose newest release requires one
+exact torch, and it builds from source beside a torch of its own. pip would replace a CPU build of torch,
+or one for an older CUDA, by the newest CUDA build. It is installed without its requirements instead
+(README.md, "Without ROS"); those that are needed are listed here. `.[sam2]` leaves it to pip.
+"""
 
 from setuptools import find_packages, setup
 
@@ -27,17 +33,19 @@ setup(
     },
     install_requires=[
         "torch>=2.5.1",
-        "sam2>=1.1,<2",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",
-        "hydra-core>=1.3.2",
+        "hydra-core>=1.3.2",  # this and iopath, tqdm: sam2's
+        "iopath>=0.1.10",
+        "tqdm>=4.66",
         "pillow>=10",
         "typer>=0.12",
         "rich>=13",
         "efficientnet-lite-pytorch==0.1.0",
     ],
     extras_require={
+        "sam2": ["sam2>=1.1,<2"],
         # Peers that `sap bench render` measures against.
         "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5", "scipy"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],

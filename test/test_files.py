@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sap_ros.core.projection import check_panorama
+from sap_ros.core.panorama import check_panorama
 from sap_ros.files import LARGEST_IMAGE, image_size, read_panorama, write_image
 
 

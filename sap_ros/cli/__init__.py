@@ -12,6 +12,7 @@ from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, models, segment
 from sap_ros.cli.synth import synth
 from sap_ros.cli.train import train
+from sap_ros.missing import how_to_install
 
 app = typer.Typer(
     help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
@@ -26,9 +27,12 @@ app.add_typer(synth, name="synth")
 
 
 def main() -> None:
-    """Runs the command; bad input is one line and exit code 2."""
+    """Runs the command; bad input, or a package that is missing, is one line and exit code 2."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        typer.echo(f"sap: {how_to_install(error)}", err=True)
+        sys.exit(2)
     except (ValueError, OSError) as error:
         typer.echo(f"sap: {error}", err=True)
         sys.exit(2)

@@ -33,7 +33,7 @@ def _library() -> None:
     from importlib.util import find_spec
 
     if missing := [name for name in ("rosbags", "mcap") if find_spec(name) is None]:
-        raise ValueError(f'bags need {" and ".join(missing)}: pip install "sap_ros[evaluation]"')
+        raise ValueError(f"bags need {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def replay(

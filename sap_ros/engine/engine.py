@@ -277,7 +277,9 @@ class Engine:
         newest = self._newest
         if newest is None:
             return False
-        return given.stamp <= newest.stamp or not newest.stamp or now - came > self._settings.patience
+        return (
+            given.stamp <= newest.stamp or not newest.stamp or now - came > self._settings.patience
+        )
 
     def _accept(self, given: PromptGiven, image: Image) -> int:
         """Validates a prompt on its image, and gives its object an id; 0 where it adds nothing.

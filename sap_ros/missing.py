@@ -1,0 +1,25 @@
+"""What to install when a Python package is missing. Imports nothing: it runs when imports fail."""
+
+from __future__ import annotations
+
+_COMMANDS = {
+    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a CUDA build: "
+    "pytorch.org/get-started)",
+    # Without its requirements and with the torch that is there: see setup.py.
+    "sam2": "pip install setuptools wheel && SAM2_BUILD_CUDA=0 pip install --no-deps "
+    "--no-build-isolation sam2==1.1.0",
+    "cv2": "pip install opencv-python-headless",
+    "PIL": "pip install pillow",
+    "rclpy": "source ROS 2 (source /opt/ros/jazzy/setup.bash), or run `make build` and source "
+    "scripts/env.bash in the checkout of sap_ros",
+    "sap_ros.msg": "build the package with colcon and source install/local_setup.bash",
+}
+
+
+def how_to_install(error: ModuleNotFoundError) -> str:
+    """One line that names the missing package and the command that installs it."""
+    module = error.name or str(error)
+    names = (module, ".".join(module.split(".")[:2]), module.split(".")[0])
+    known = next((name for name in names if name in _COMMANDS), "")
+    command = _COMMANDS.get(known) or f"pip install {names[-1].replace('_', '-')}"
+    return f"the Python package {known or names[-1]} is missing; install it: {command}"
