@@ -24,7 +24,7 @@ class Space(IntEnum):
     POSITIONS = 2  # in m, in the prompt's frame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """A panorama.
 

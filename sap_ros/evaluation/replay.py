@@ -8,10 +8,9 @@ that each one took.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sap_ros.core.instances import Instances, State
-from sap_ros.core.overlay import draw_overlay
+from sap_ros.core.instances import Instances
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
@@ -30,6 +28,7 @@ from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset, Sett
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
+from sap_ros.evaluation.replay_files import ReplayFiles
 from sap_ros.files import write_text
 from sap_ros.messages import (
     from_gaze,
@@ -74,10 +73,10 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
         ValueError: a topic is not there, or of another type, or there is more than one choice.
     """
     if not images:
-        there = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if t != truth]
-        found = [t for t in there if "mask" not in t and "truth" not in t]
+        images_there = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if t != truth]
+        found = [t for t in images_there if "mask" not in t and "truth" not in t]
         if len(found) != 1:
-            names = ", ".join(there) or "none"
+            names = ", ".join(images_there) or "none"
             raise ValueError(f"{bag.path}: name the topic of the images; there are {names}")
         images = found[0]
     bag.need(images, [IMAGE, COMPRESSED])
@@ -192,7 +191,7 @@ def replay(
     engine = Engine(session, settings)
     source = _Messages(bag, topics, told, limit)
     truths = _Truths(bag, topics.truth, told)
-    with BagWriter(out / "bag", storage) as writer, _Outputs(out, video_rate) as outputs:
+    with BagWriter(out / "bag", storage) as writer, ReplayFiles(out, video_rate) as outputs:
         shot: _Shot | None = None
 
         def finish() -> None:
@@ -381,83 +380,11 @@ def _scores(
 ) -> dict[int, tuple[float, float, float, float] | None]:
     """J and F of each object, on the panorama and on the sphere; None where there is no truth."""
     found: dict[int, tuple[float, float, float, float] | None] = {}
-    for thing in instances.objects:
-        i = thing.object_id
+    for instance in instances.objects:
+        i = instance.object_id
         if truth is None:
             found[i] = None
             continue
         pair = instances.labels == i, truth == i
         found[i] = (iou(*pair), boundary_f(*pair), sphere_iou(*pair), sphere_boundary_f(*pair))
     return found
-
-
-class _Outputs:
-    """``frames.csv`` and ``overlay.mp4``, written as the frames come."""
-
-    _WIDTH = 1280  # of the video, at most
-
-    def __init__(self, out: Path, rate: float) -> None:
-        self.out, self.rate = out, rate
-        self._video: Any = None
-        self._first: tuple[int, np.ndarray] | None = None
-
-    def __enter__(self) -> _Outputs:
-        self._file = (self.out / "frames.csv").open("w", newline="")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(
-            ["stamp_ns", "object", "state", "azimuth_deg", "elevation_deg", "solid_angle_sr",
-             "score", "J", "F", "sphere_J", "sphere_F", "seconds"]
-        )  # fmt: skip
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._first is not None:
-            self._open(self._first[1], 10.0)
-        if self._video is not None:
-            self._video.release()
-
-    def write(
-        self,
-        time: int,
-        answer: Answer,
-        scores: Mapping[int, tuple[float, float, float, float] | None],
-        seconds: float,
-    ) -> None:
-        for thing in answer.instances.objects:
-            score = scores[thing.object_id]
-            self._rows.writerow(
-                [
-                    answer.stamp,
-                    thing.object_id,
-                    State(thing.state).name,
-                    *(round(math.degrees(a), 3) for a in (thing.azimuth, thing.elevation)),
-                    round(thing.solid_angle, 6),
-                    round(thing.score, 4),
-                    *(("", "", "", "") if score is None else (round(v, 5) for v in score)),
-                    round(seconds, 4),
-                ]
-            )
-        width = min(self._WIDTH, answer.image.shape[1])
-        size = (width, width // 2)
-        drawn = draw_overlay(answer.image, answer.instances)
-        overlay = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
-        picture = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
-        if self._video is not None:
-            self._video.write(picture)
-        elif self.rate:
-            self._open(picture, self.rate)
-        elif self._first is None:
-            self._first = time, picture
-        else:  # the second image tells the rate
-            between = (time - self._first[0]) / 1e9
-            rate = min(60.0, max(1.0, 1 / between)) if between > 0 else 10.0
-            self._open(self._first[1], rate).write(picture)
-
-    def _open(self, picture: np.ndarray, rate: float) -> Any:
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        path = str(self.out / "overlay.mp4")
-        self._video = cv2.VideoWriter(path, code, rate, picture.shape[1::-1])
-        self._video.write(picture)
-        self._first = None
-        return self._video

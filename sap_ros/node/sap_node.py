@@ -19,11 +19,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
@@ -47,6 +44,7 @@ from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.clouds import cloud_event
 from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
+from sap_ros.node.image_input import ImageInput, newest_only
 from sap_ros.node.outputs import Outputs
 from sap_ros.node.parameters import (
     check_changes,
@@ -64,14 +62,6 @@ _PATIENCE = 5.0
 _TURN = 0.005
 
 
-def _newest(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
-    """The newest message only.
-
-    A new one each time: overriding parameters are written into the profile.
-    """
-    return QoSProfile(depth=1, reliability=reliability)
-
-
 class SapNode(LifecycleNode):
     """Lifecycle: configure reads the parameters, activate loads the model, deactivate frees it."""
 
@@ -86,8 +76,7 @@ class SapNode(LifecycleNode):
         self._inputs: list[Any] = []
         self._health = Health()
         self._warned = "", 0.0
-        self._reliability = ReliabilityPolicy.BEST_EFFORT  # of the images' subscription
-        self._former: Any = None  # the one before it
+        self._images: ImageInput | None = None
         self._transforms = TfTransforms(self)
         self._size: tuple[int, int] | None = None  # of the newest image
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -147,7 +136,7 @@ class SapNode(LifecycleNode):
         self._subscribe()
         self.get_logger().info(
             f"{model.name} is loaded on {model.device}; waiting for "
-            f"{self._inputs[0].topic_name} and {self.resolve_topic_name('prompt/point')}"
+            f"{self._images.topic if self._images else ''} and {self.resolve_topic_name('prompt/point')}"
         )
         return done
 
@@ -175,11 +164,12 @@ class SapNode(LifecycleNode):
 
     def stop(self) -> None:
         """Ends the worker, at the next view, and frees the model."""
-        for subscription in (*self._inputs, self._former):
-            if subscription is not None:
-                self.destroy_subscription(subscription)
-        self._inputs, self._former = [], None
-        self._reliability = ReliabilityPolicy.BEST_EFFORT
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        if self._images is not None:
+            self._images.destroy()
+        self._images = None
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
@@ -195,55 +185,17 @@ class SapNode(LifecycleNode):
         self._outputs = None
 
     def _subscribe(self) -> None:
+        compressed = self._values["image_transport"] == "compressed"
+        self._images = ImageInput(self, compressed, self._take_image, self._warn)
         self._inputs = [
-            self._subscribe_to_images(_newest(), QoSOverridingOptions.with_default_policies()),
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
             self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
             self.create_subscription(Point, "prompt/pixel", self._take_pixel, 10),
             self.create_subscription(PointStamped, "prompt/position", self._take_position, 10),
             self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
             self.create_subscription(UInt16, "remove", self._take_remove, 10),
-            self.create_subscription(PointCloud2, "points", self._take_cloud, _newest()),
+            self.create_subscription(PointCloud2, "points", self._take_cloud, newest_only()),
         ]
-
-    def _subscribe_to_images(
-        self, quality: QoSProfile, overriding: QoSOverridingOptions | None = None
-    ) -> Any:
-        raw = self._values["image_transport"] == "raw"
-        kind, topic = (Image, "image") if raw else (CompressedImage, "image/compressed")
-        return self.create_subscription(
-            kind,
-            topic,
-            self._take_image,
-            quality,
-            qos_overriding_options=overriding,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
-        )
-
-    def _follow_drivers(self) -> None:
-        """Takes images reliably where all who publish them offer that; a parameter overrides it.
-
-        Best effort is heard by all drivers, and loses pieces of large images.
-        """
-        if not self._inputs:
-            return
-        images = self._inputs[0]
-        of_images = f"qos_overrides.{images.topic_name}.subscription"
-        if any(name.startswith(of_images) for name in self._parameter_overrides):
-            return
-        offers = [
-            info.qos_profile.reliability
-            for info in self.get_publishers_info_by_topic(images.topic_name)
-        ]
-        reliable = bool(offers) and all(o == ReliabilityPolicy.RELIABLE for o in offers)
-        wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        if self._former is not None:
-            self.destroy_subscription(self._former)
-            self._former = None
-        elif wanted != self._reliability and offers:
-            # The former one is kept until the new one is known: a stamp is taken once anyway.
-            self._reliability, self._former = wanted, images
-            self._inputs[0] = self._subscribe_to_images(_newest(wanted))
 
     def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
@@ -310,13 +262,6 @@ class SapNode(LifecycleNode):
     def _give(self, given: PromptGiven) -> None:
         if self._worker is not None:
             self._worker.tell(given)
-
-    def _incompatible(self, event: Any) -> None:
-        self._warn(
-            f"a publisher of {self._inputs[0].topic_name if self._inputs else 'the image'} offers a "
-            "quality of service that this node does not take; set the parameters qos_overrides.* "
-            "(see the README)"
-        )
 
     # Services
 
@@ -421,7 +366,8 @@ class SapNode(LifecycleNode):
             self.get_logger().warning(text)
 
     def _report(self) -> None:
-        self._follow_drivers()
+        if self._images is not None:
+            self._images.follow_drivers()
         worker = self._worker
         objects = len(worker.engine.labels) if worker else 0
         state = "active" if worker else "not active"
@@ -436,7 +382,7 @@ class SapNode(LifecycleNode):
         }
         report = self._health.report(
             self.get_fully_qualified_name(),
-            self._inputs[0].topic_name if self._inputs else self.resolve_topic_name("image"),
+            self._images.topic if self._images else self.resolve_topic_name("image"),
             self.get_clock().now(),
             state,
             self._values.get("device", ""),

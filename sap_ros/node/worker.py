@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from sap_ros.engine.answers import Answer
-from sap_ros.engine.engine import Engine, fail
+from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset
+from sap_ros.engine.inbox import fail
 
 #: How often it is looked whether somebody has begun to listen, in s.
 _POLL = 0.2

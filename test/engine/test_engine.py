@@ -12,13 +12,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.axes import ImageAxes
-from sap_ros.engine.engine import (
-    MAX_WAITING,
-    OBJECTS_AN_ANSWER,
-    PROMPTS_AN_ANSWER,
-    Engine,
-    run,
-)
+from sap_ros.engine.engine import OBJECTS_AN_ANSWER, Engine, run
 from sap_ros.engine.events import (
     MAX_LABEL,
     Change,
@@ -30,6 +24,7 @@ from sap_ros.engine.events import (
     Settings,
     Space,
 )
+from sap_ros.engine.inbox import MAX_WAITING, PROMPTS_AN_ANSWER
 from sap_ros.engine.transforms import Stamped, Transform
 
 SIZE = (512, 256)

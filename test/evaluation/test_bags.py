@@ -154,6 +154,37 @@ def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_p
     assert "no longer kept" in told.notes[1]
 
 
+def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):
+    """A position is in metres, a gaze that rests adds one object, and ids go on as in the node."""
+    spot = sphere.angles_to_direction(0.5, 0.1)
+    image, _ = disks([spot, sphere.angles_to_direction(-1.0, 0.1)])
+    second = 10**9
+    x, y, z = (float(v) for v in spot * 6)
+    far = make("geometry_msgs/msg/Point", x=x, y=y, z=z)
+    look = make(
+        "geometry_msgs/msg/Vector3",
+        **dict(zip("xyz", map(float, sphere.angles_to_direction(-1.0, 0.1)), strict=True)),
+    )
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/image", second, raw(second, image))
+        place = make("geometry_msgs/msg/PointStamped", header=header(0, "camera"), point=far)
+        writer.write("/sap/prompt/position", second + 1, place)
+        for k in range(5):
+            gaze = make("geometry_msgs/msg/Vector3Stamped", header=header(0, ""), vector=look)
+            writer.write("/sap/prompt/gaze", second + 2 + k, gaze)
+        writer.write("/sap/prompt/point", second + 8, point(0, 20, 30))
+    with Bag(tmp_path / "bag") as bag:
+        session = PanoramaSession(load_model("sap-nano"), "direct")
+        replay(bag, find_topics(bag), session, tmp_path / "out", [
+            from_pixels(7, [(300, 200)], (512, 256))
+        ])  # fmt: skip
+    said = read(tmp_path / "out" / "bag", "/sap/objects")
+    assert [o.id for o in said[-1].objects] == [1, 2, 3, 7]
+    u, v = sphere.direction_to_pixel(spot, (512, 256)).astype(int)
+    masks = read(tmp_path / "out" / "bag", "/sap/masks")[-1]
+    assert np.array(masks.data).reshape(256, 512)[v, u] == 1
+
+
 def test_what_cannot_be_played_is_said_and_the_rest_is_played(random_model, disks, tmp_path):
     image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
     second = 10**9
