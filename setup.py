@@ -31,6 +31,7 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",
+        "scipy>=1.8",
         "hydra-core>=1.3.2",
         "pillow>=10",
         "typer>=0.12",
@@ -39,7 +40,7 @@ setup(
     ],
     extras_require={
         # Peers that `sap bench render` measures against.
-        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5", "scipy"],
+        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from sap_ros.core.checkpoints import DEFAULT_MODEL, MODELS
 from sap_ros.core.motion import Following
-from sap_ros.core.views import STRATEGIES
+from sap_ros.core.search import STRATEGIES
 
 _FOLLOWING = Following()
 
