@@ -36,6 +36,7 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",
+        "scipy>=1.8",
         "hydra-core>=1.3.2",  # this and iopath, tqdm: sam2's
         "iopath>=0.1.10",
         "tqdm>=4.66",
@@ -47,7 +48,7 @@ setup(
     extras_require={
         "sam2": ["sam2>=1.1,<2"],
         # Peers that `sap bench render` measures against.
-        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5", "scipy"],
+        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

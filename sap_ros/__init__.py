@@ -1,7 +1,21 @@
-"""SAP: point at anything in a 360° panorama and keep it (Segment Any 4K Panorama, for ROS 2)."""
+"""SAP: point at anything in a 360° panorama and keep it (Segment Any 4K Panorama, for ROS 2).
+
+    from sap_ros import PanoramaSession, Prompt, load_model
+
+The names in ``__all__`` are the public face. They are imported when first used: ``import sap_ros`` and
+everything that describes prompts and results need no torch; a session or a model does.
+"""
 
 import os
+from importlib import import_module
 from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sap_ros.core.instances import Instance, Instances, State
+    from sap_ros.core.model import load_model
+    from sap_ros.core.prompts import Prompt, from_pixels
+    from sap_ros.core.session import PanoramaSession
 
 # The source tree and the generated sap_ros.msg, sap_ros.srv may lie in two folders of one path.
 __path__ = extend_path(__path__, __name__)
@@ -10,3 +24,35 @@ __version__ = "0.1.0"
 # OpenMP's threads wait by spinning unless told otherwise before torch is imported. Two processes on two
 # cores, as on any robot, then take 25 times as long for a view; alone, 15 images a second become 18.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__all__ = [
+    "Instance",
+    "Instances",
+    "PanoramaSession",
+    "Prompt",
+    "State",
+    "from_pixels",
+    "load_model",
+]
+
+_MODULES = {
+    "Instance": "instances",
+    "Instances": "instances",
+    "PanoramaSession": "session",
+    "Prompt": "prompts",
+    "State": "instances",
+    "from_pixels": "prompts",
+    "load_model": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.core.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,9 +20,9 @@ from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following
 from sap_ros.core.prompts import Prompt, ViewPrompt, from_pixels
+from sap_ros.core.search import Strategy
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracker import follow, track
-from sap_ros.core.views import Strategy
 from sap_ros.evaluation.benchmark import first_prompt
 from sap_ros.evaluation.cost import Cost, measured
 from sap_ros.evaluation.datasets import read_labels

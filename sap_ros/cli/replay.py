@@ -18,7 +18,7 @@ from sap_ros.cli.shared import (
 
 if TYPE_CHECKING:
     from sap_ros.core.prompts import Prompt
-    from sap_ros.core.views import Strategy
+    from sap_ros.core.search import Strategy
 
 _STORAGE = Annotated[str, typer.Option(help="Storage of the bag that is written: mcap or sqlite3.")]
 

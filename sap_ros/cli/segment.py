@@ -20,8 +20,8 @@ from sap_ros.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from sap_ros.core.search import Strategy
     from sap_ros.core.session import FusionChoice
-    from sap_ros.core.views import Strategy
 
 
 def segment(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from sap_ros.core.views import Strategy
+    from sap_ros.core.search import Strategy
 
 
 def train(

@@ -11,6 +11,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, column_span, focal_length, row_span, view_to_direction
@@ -210,3 +212,34 @@ def reached(
         return Region(top, 0, bottom - top, width)
     left = int(columns[(widest + 1) % len(columns)])
     return Region(top, left, bottom - top, width - int(gaps[widest]) + 1)
+
+
+def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.ndarray:
+    """The connected parts of a mask, on the sphere, that contain one of some pixels.
+
+    Args:
+        mask: (H, W) bool, of a panorama or of a region of it.
+        pixels: (P, 2) as (u, v). Those outside of a region are on no part; with ``closed`` they are
+            clipped to the panorama.
+        closed: the mask has the panorama's full width: parts are connected across the seam, and over
+            a pole where they reach the first or the last row.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = mask.shape
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    group = np.arange(count)  # of each part; parts of one group are connected on the sphere
+    if closed:
+        last = parts[:, -1]
+        pairs = [(parts[:, 0], np.roll(last, rows)) for rows in (-1, 0, 1)]
+        pairs += [(parts[row], np.full(width, parts[row].max())) for row in (0, -1)]
+        one, other = np.concatenate(pairs, axis=1)
+        both = (one > 0) & (other > 0)
+        links = coo_array((np.ones(both.sum()), (one[both], other[both])), shape=(count, count))
+        _, group = connected_components(links, directed=False)
+        pixels = np.minimum(np.maximum(pixels, 0), np.array([width, height]) - 0.5)
+    u, v = np.floor(pixels).astype(int).T
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    hit = parts[v[inside], u[inside]]
+    return np.isin(group, group[hit[hit > 0]])[parts] & (parts > 0)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
-import cv2
 import numpy as np
 
 from sap_ros.core import sphere
@@ -80,39 +79,6 @@ def size_class(solid_angle: float) -> str:
     if solid_angle < 0.03:
         return "small"
     return "medium" if solid_angle < 0.25 else "large"
-
-
-def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.ndarray:
-    """The parts of a mask that hang together with pixels, on the sphere.
-
-    Args:
-        mask: (H, W) bool.
-        pixels: (P, 2) as (u, v); those outside it are on no part, unless it is closed.
-        closed: it goes all round the panorama.
-
-    Returns:
-        (H, W) bool: the parts with one of the pixels in it, across the seam and over the poles.
-    """
-    height, width = mask.shape
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    same = np.arange(count)  # the part that each one hangs together with, by its smallest number
-    pairs = []
-    if closed:
-        last = parts[:, -1]
-        pairs = [(parts[:, 0], np.roll(last, turn)) for turn in (-1, 0, 1)]
-        pairs += [(parts[row], np.full(width, parts[row].max())) for row in (0, -1)]
-    for one, other in pairs:
-        for a, b in np.unique(np.stack([one, other], -1)[(one > 0) & (other > 0)], axis=0):
-            low, high = sorted((same[a], same[b]))
-            same[same == high] = low
-    if closed:
-        pixels = np.minimum(np.maximum(pixels, 0), np.array([width, height]) - 0.5)
-    u, v = np.floor(pixels).astype(int).T
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    u, v = u[inside], v[inside]
-    kept = np.unique(same[parts[v, u]])
-    kept = kept[kept > 0]
-    return np.isin(same, kept)[parts]
 
 
 def measure(

@@ -1,50 +1,119 @@
-"""An object that is looked for, and what is known of it from panorama to panorama."""
+"""One object's state: its prompt, what was found of it on this panorama, and where it was before."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View
+from sap_ros.core.fusion import NO_OBJECT
 from sap_ros.core.instances import measure
 from sap_ros.core.memory import ObjectMemory
-from sap_ros.core.motion import Following, main_part, smallest_rotation
-from sap_ros.core.panorama import Region
+from sap_ros.core.motion import (
+    AT_REST,
+    Following,
+    angular_radius,
+    disk_radius,
+    main_part,
+    rotation_between,
+)
+from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import POSITIVE, Prompt
 from sap_ros.core.tracker import ViewMask
 from sap_ros.core.views import Fused
 
-_LAST_WIDTH = 1024  # of the panorama of an object's last mask, which is kept
+# Width of the reduced panorama on which an object's last mask is kept, about.
+_LAST_MASK_WIDTH = 1024
+
+# About so many directions sample a mask.
+_SAMPLES = 300
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """An object's clicks, moved along with it.
+
+    Attributes:
+        directions: (P, 3) unit vectors.
+        labels: (P,), positive or negative.
+        centre: (3,) the mean of the mask's directions to which the clicks belong.
+    """
+
+    directions: np.ndarray
+    labels: np.ndarray
+    centre: np.ndarray
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where an object was on the last panorama on which it was found.
+
+    Attributes:
+        directions: (P, 3) unit vectors that sample its mask evenly, strays left out.
+        motion: (3,) difference of the means of the directions of its last two masks.
+        solid_angle: of the mask, in sr.
+        mask: (h, w) uint8, the mask on a reduced panorama.
+        clicks: its clicks, as far as the mask agrees with them.
+        prompted_iou: predicted IoU of the mask that was found where a person prompted it.
+    """
+
+    directions: np.ndarray
+    motion: np.ndarray
+    solid_angle: float
+    mask: np.ndarray
+    clicks: Clicks
+    prompted_iou: float
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Where the mean of its directions (3,) is on the next panorama, if it moves on as before."""
+        return self.directions.mean(0) + self.motion
+
+    @property
+    def radius(self) -> float:
+        """About its angular radius in rad, in its longer direction."""
+        return max(disk_radius(self.solid_angle), angular_radius(self.directions))
 
 
 @dataclass
 class TrackedObject:
-    """An object that is looked for, and what is known of it."""
+    """An object that is looked for.
+
+    Attributes:
+        prompt: what was prompted last.
+        memory: SAM 2's memory of it.
+        prompted_here: the prompt is on the current panorama, and not on an earlier one.
+        masks: what was found on the current panorama, by view; None: not looked for yet.
+        fused: the same on the panorama.
+        own_view: the view of the current panorama that was fitted to it.
+        track: where it was on the panoramas before, or is on this one after :meth:`note`.
+        lost_for: on how many panoramas it has not been found since it was seen last.
+        noted: what was found on this panorama is in ``track``.
+        feedback: logits (S / 4, S / 4) by view that a correction of the prompt corrects.
+    """
 
     prompt: Prompt
-    fresh: bool = True  # the prompt is on this panorama, and not on an earlier one
-    masks: dict[int, ViewMask] | None = None  # by frame; None until looked for
-    fused: Fused | None = None  # of these
-    view: View | None = None  # its own view of this panorama
     memory: ObjectMemory = field(default_factory=ObjectMemory)
-    where: np.ndarray | None = None  # directions (P, 3) all over its last mask
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(3))  # between its last two masks
-    solid_angle: float = 0.0  # of its last mask
-    last: np.ndarray | None = None  # that mask, small
-    score: float = 1.0  # of the mask that was found where a person pointed
-    # Its clicks, carried along with it: those that its masks agree with.
-    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    centre: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of its mask, by those
-    certain: np.ndarray | None = None  # directions (P, 3) that are the object's, or may be
-    lost_for: int = 0  # panoramas since it was last seen
+    prompted_here: bool = True
+    masks: dict[int, ViewMask] | None = None
+    fused: Fused | None = None
+    own_view: View | None = None
+    track: Track | None = None
+    lost_for: int = 0
+    noted: bool = False
+    feedback: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
-    def predicted(self) -> float:
-        """Predicted predicted_iou of its masks, weighted by their area."""
+    def looked_for(self) -> bool:
+        """Whether it has been looked for on the current panorama."""
+        return self.fused is not None
+
+    @property
+    def predicted_iou(self) -> float:
+        """Predicted IoU of its masks, weighted by their area; 0 where nothing was found."""
         masks = self.masks or {}
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
@@ -52,85 +121,156 @@ class TrackedObject:
             sum(area[i] * mask.predicted_iou for i, mask in masks.items()) / total if total else 0.0
         )
 
-    def clicks(self) -> Prompt:
-        """Its clicks, where it is expected now."""
-        still = np.linalg.norm(self.moved) < 0.2 * math.sqrt(self.solid_angle / math.pi)
-        moved = np.zeros(3) if still else self.moved
-        points = self.points @ smallest_rotation(self.centre, self.centre + moved).T
-        return Prompt(1, points, self.labels)
+    def corrected(self, prompt: Prompt) -> TrackedObject:
+        """The object with a further prompt, to be looked for on the current panorama.
 
-    def credible(self, mask: ViewMask, seen: float, limits: Following) -> bool:
-        """Whether a mask may be the object's, in a frame that sees so many sr."""
-        # A mask that was poor when a person pointed at it is taken at his word later, too.
-        if mask.predicted_iou < min(limits.min_score, self.score / 2):
+        On the panorama on which it was prompted, the prompts are taken together. On a later one, the
+        new prompt says where the object is; points off the object alone are taken together with the
+        object's clicks, which have moved along with it.
+        """
+        if self.prompted_here:
+            feedback = self.feedback
+            if self.masks is not None:
+                feedback = {view: mask.logits for view, mask in self.masks.items()}
+            if prompt.box is not None or prompt.mask is not None:  # it is drawn anew
+                feedback = {}
+            return TrackedObject(
+                self.prompt.extended(prompt), own_view=self.own_view, feedback=feedback
+            )
+        if not prompt.complete:
+            clicks = self.track.clicks if self.track is not None else self.prompt
+            known = Prompt(prompt.object_id, clicks.directions, clicks.labels)
+            prompt = known.extended(prompt)
+        return TrackedObject(prompt, memory=self.memory.copy())
+
+    def advance(self) -> None:
+        """The next panorama is there. A prompt that was not looked for holds for it unchanged."""
+        if self.masks is not None:
+            self.prompted_here, self.noted = False, False
+            self.masks = self.fused = None
+
+    def give_up(self) -> None:
+        """Takes it to be lost on this panorama."""
+        self.masks = {}
+        self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
+
+    def expected_clicks(self) -> Prompt | None:
+        """Its clicks where it is expected on this panorama; None where it was never seen."""
+        if self.track is None:
+            return None
+        track, clicks = self.track, self.track.clicks
+        resting = np.linalg.norm(track.motion) < AT_REST * disk_radius(track.solid_angle)
+        motion = np.zeros(3) if resting else track.motion
+        rotation = rotation_between(clicks.centre, clicks.centre + motion)
+        return Prompt(self.prompt.object_id, rotation.apply(clicks.directions), clicks.labels)
+
+    def credible(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
+        """Whether a mask in a view of that solid angle may be the object, by predicted IoU and size."""
+        track = self.track
+        # A mask that was poor where a person prompted it may be poor later, too.
+        first = track.prompted_iou if track is not None else 1.0
+        if mask.predicted_iou < min(limits.min_score, first / 2):
             return False
-        if mask.predicted_iou > limits.sure_score or not self.solid_angle:
+        if mask.predicted_iou > limits.sure_score or track is None:
             return True
-        solid_angle = float((mask.logits > 0).mean()) * seen
-        return solid_angle <= limits.max_growth * self.solid_angle
+        solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
+        return solid_angle <= limits.max_growth * track.solid_angle
 
     def plausible(
         self, region: Region, mask: np.ndarray, size: tuple[int, int], limits: Following
     ) -> bool:
-        """Whether it may have got from its last mask to this one, (rows, columns) of a region."""
-        if self.where is None or self.lost_for or not mask.any():
+        """Whether it may have moved from its last mask to this one.
+
+        Args:
+            region: the part of the panorama that the mask is of.
+            mask: (rows, columns) bool.
+            size: the panorama's (width, height).
+            limits: how far it may move, and by how much it may grow.
+        """
+        track = self.track
+        if track is None or self.lost_for or not mask.any():
             return True
-        now = measure(mask, 1, 1.0, region, size)
-        expected = self.where.mean(0) + self.moved
-        cosine = float(now.direction @ expected) / max(float(np.linalg.norm(expected)), 1e-9)
-        radius = math.sqrt(max(now.solid_angle, self.solid_angle) / math.pi)
-        if math.acos(min(1.0, max(-1.0, cosine))) > math.radians(limits.margin) + radius:
+        now = measure(mask, self.prompt.object_id, 1.0, region, size)
+        radius = max(disk_radius(now.solid_angle), track.radius)
+        if sphere.angle_between(now.direction, track.expected) > limits.reach + radius:
             return False
         masks = (self.masks or {}).values()
         if max((mask.predicted_iou for mask in masks), default=0.0) > limits.sure_score:
             return True
-        return now.solid_angle <= limits.max_growth * self.solid_angle
+        return now.solid_angle <= limits.max_growth * track.solid_angle
 
     def note(self, region: Region, mask: np.ndarray, size: tuple[int, int]) -> None:
-        """Keeps where it is, by its mask (rows, columns) in a region, for the next panorama."""
-        rows = mask.sum(1)
-        if not rows.any():
+        """Keeps where it is for the next panorama; see :meth:`plausible` for the arguments."""
+        self.noted = True
+        if not mask.any():
             self.lost_for += 1
             return
         self.lost_for = 0
-        width = size[0]
         weights = sphere.row_solid_angles(size)[region.top : region.top + region.rows]
-        self.solid_angle = float(weights @ rows)
-        step = max(1, math.isqrt(int(rows.sum()) // 300))
-        v, u = np.nonzero(mask[::step, ::step])
-        if not len(v):  # it is thin
-            step = 1
-            v, u = (index[:: max(1, len(index) // 300)] for index in np.nonzero(mask))
-        pixels = np.stack([u * step + region.left, v * step + region.top], -1) + 0.5
-        where = main_part(sphere.pixel_to_direction(pixels, size), self.solid_angle)
-        self.last = _small(region, mask, size)
-        centre = where.mean(0)
-        if self.where is None or self.fresh:
-            points, labels, self.centre = self.prompt.directions, self.prompt.labels, centre
-            self.score = self.predicted
+        solid_angle = float(weights @ mask.sum(1))
+        directions = main_part(sample_mask(region, mask, size), solid_angle)
+        centre = directions.mean(0)
+        before = self.track
+        if before is None or self.prompted_here:
+            clicks = Clicks(self.prompt.directions, self.prompt.labels, centre)
+            motion, prompted_iou = np.zeros(3), self.predicted_iou
         else:
-            self.moved = centre - self.where.mean(0)
-            points, labels = self.points, self.labels
-            # The centres of two masks of a thing at rest differ, too: clicks are not to drift.
-            if np.linalg.norm(centre - self.centre) > 0.2 * math.sqrt(self.solid_angle / math.pi):
-                points = points @ smallest_rotation(self.centre, centre).T
-                self.centre = centre
-        self.where = where
-        u, v = sphere.direction_to_pixel(points, size).astype(int).T
-        u, v = np.mod(u - region.left, width), v - region.top
-        inside = (u < region.columns) & (v >= 0) & (v < region.rows)
-        on = mask[v.clip(0, region.rows - 1), u.clip(0, region.columns - 1)] & inside
-        kept = on == (labels == POSITIVE)
-        if not (kept & (labels == POSITIVE)).any():
-            points = where[(where @ where.mean(0)).argmax()][None]
-            labels, kept = np.array([POSITIVE]), np.array([True])
-        self.points, self.labels = points[kept], labels[kept]
+            clicks, prompted_iou = before.clicks, before.prompted_iou
+            motion = centre - before.directions.mean(0)
+            # Not where it rests: the clicks would drift.
+            if np.linalg.norm(centre - clicks.centre) > AT_REST * disk_radius(solid_angle):
+                moved = rotation_between(clicks.centre, centre).apply(clicks.directions)
+                clicks = replace(clicks, directions=moved, centre=centre)
+        clicks = _agreeing(clicks, region, mask, size, directions)
+        small = _reduced(region, mask, size)
+        self.track = Track(directions, motion, solid_angle, small, clicks, prompted_iou)
 
 
-def _small(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An object's mask on a panorama reduced to 1024x512 or a little more, as uint8."""
+def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """About 300 directions (P, 3) that sample a mask evenly by solid angle, near the poles, too.
+
+    Args:
+        region: the part of the panorama that the mask is of.
+        mask: (rows, columns) bool, with at least one pixel.
+        size: the panorama's (width, height).
+    """
+    step = max(1, math.isqrt(int(mask.sum()) // _SAMPLES))
+    v, u = np.nonzero(mask[::step])
+    v *= step
+    # Every step-th pixel of a row at the horizon; where rows are shorter, fewer.
+    elevation = (0.5 - (v + region.top + 0.5) / size[1]) * np.pi
+    taken = np.floor(np.cumsum(np.cos(elevation) / step)).astype(int)
+    chosen = np.flatnonzero(np.diff(taken, prepend=0) > 0)
+    if not len(chosen):  # it is small, or lies between the sampled rows
+        v, u = np.nonzero(mask)
+        chosen = np.arange(0, len(v), max(1, len(v) // _SAMPLES))
+    pixels = np.stack([u[chosen] + region.left, v[chosen] + region.top], -1) + 0.5
+    return sphere.pixel_to_direction(pixels, size)
+
+
+def _agreeing(
+    clicks: Clicks,
+    region: Region,
+    mask: np.ndarray,
+    size: tuple[int, int],
+    directions: np.ndarray,
+) -> Clicks:
+    """The clicks with which a mask agrees; where no positive one is left, one in its middle."""
+    pixels = sphere.direction_to_pixel(clicks.directions, size).astype(int)
+    u, v = region.locate(pixels, size[0]).T
+    inside = (u < region.columns) & (v >= 0) & (v < region.rows)
+    on_mask = mask[v.clip(0, region.rows - 1), u.clip(0, region.columns - 1)] & inside
+    kept = on_mask == (clicks.labels == POSITIVE)
+    if not (kept & (clicks.labels == POSITIVE)).any():
+        middle = directions[(directions @ directions.mean(0)).argmax()]
+        return replace(clicks, directions=middle[None], labels=np.array([POSITIVE]))
+    return replace(clicks, directions=clicks.directions[kept], labels=clicks.labels[kept])
+
+
+def _reduced(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask on a panorama reduced to a width of 1024 to 2047 (or its own, if less), as uint8."""
     width, height = size
-    step = max(1, width // _LAST_WIDTH)
+    step = max(1, width // _LAST_MASK_WIDTH)
     small = np.zeros((height // step, width // step), np.uint8)
     rows = (np.arange(len(small)) + 0.5) * step - region.top
     columns = np.mod((np.arange(small.shape[1]) + 0.5) * step - region.left, width)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,9 +23,6 @@ from sap_ros.core.fusion import Canvas, Fusion, reached
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
-
-Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 # Nearer the border than this share of half a view's side, a direction is better seen by another view.
 _RIM = 0.04
@@ -86,29 +83,6 @@ class Views(Protocol):
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         """An object's logits on the panorama, from its mask logits in views."""
-
-
-def make_views(
-    image: np.ndarray,
-    strategy: Strategy,
-    size: int,
-    scan: Scan,
-    device: torch.device | None = None,
-) -> Views:
-    """A panorama as views.
-
-    Args:
-        image: (H, 2H, 3) uint8.
-        strategy: how it is cut.
-        size: side of a view, in pixels.
-        scan: the path of perspective views.
-        device: of the model; on a GPU, perspective views are rendered there.
-    """
-    if strategy == "direct":
-        return WholePanorama(image, size)
-    if strategy == "patches":
-        return Crops(image, size)
-    return PerspectiveViews(image, size, scan, device=device)
 
 
 def nearness(views: Views, directions: np.ndarray) -> np.ndarray:

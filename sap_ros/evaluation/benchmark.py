@@ -17,8 +17,8 @@ from sap_ros.core.instances import measure
 from sap_ros.core.model import Model
 from sap_ros.core.prompts import NEGATIVE, POSITIVE, Prompt
 from sap_ros.core.scan import Order, Scan
-from sap_ros.core.session import ClickFrames, FusionChoice, PanoramaSession
-from sap_ros.core.views import Strategy
+from sap_ros.core.search import PromptedViews, Strategy, search_by
+from sap_ros.core.session import FusionChoice, PanoramaSession
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
@@ -50,7 +50,7 @@ class Method:
     overlap: float = 0.5
     order: Order = "column_first"
     fusion: FusionChoice = "auto"
-    click_frames: ClickFrames = "all"
+    click_frames: PromptedViews = "all"
 
     def __post_init__(self) -> None:
         if self.prompt not in ("clicks", "box", "mask"):
@@ -58,13 +58,10 @@ class Method:
 
     def session(self, model: Model) -> PanoramaSession:
         """A session that works so."""
-        first = "first" if self.prompt == "mask" else self.click_frames
+        first: PromptedViews = "first" if self.prompt == "mask" else self.click_frames
+        scan = Scan(overlap=self.overlap, order=self.order)
         return PanoramaSession(
-            model,
-            self.strategy,
-            Scan(overlap=self.overlap, order=self.order),
-            self.fusion,
-            first,
+            model, search_by(self.strategy, model, scan=scan, prompted=first), fusion=self.fusion
         )
 
 

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from sap_ros.core.checkpoints import DEFAULT_MODEL, MODELS
 from sap_ros.core.motion import Following
 from sap_ros.core.prompts import MAX_OBJECT_ID
-from sap_ros.core.views import STRATEGIES
+from sap_ros.core.search import STRATEGIES
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.events import Settings
 

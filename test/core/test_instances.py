@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.instances import State, connected, measure
+from sap_ros.core.instances import State, measure
 
 WIDTH, HEIGHT = 2048, 1024
 V, U = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -65,28 +65,3 @@ def test_all_of_the_sphere_has_a_finite_bearing():
     found = measure(np.ones((256, 512), bool), 4, 0.9)
     assert found.solid_angle == pytest.approx(4 * np.pi, rel=1e-5)
     assert np.linalg.norm(found.direction) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("turn", [0, 100, 256, 500])
-def test_what_hangs_together_across_the_seam_is_one_part(turn):
-    mask = np.zeros((256, 512), bool)
-    mask[100:120, 490:], mask[100:120, :10] = True, True  # across the seam
-    mask[100:120, 200:220] = True
-    mask, start = np.roll(mask, turn, axis=1), (500 + turn) % 512
-    part = connected(mask, np.array([[start + 0.5, 110.0]]))
-    assert part.sum() == 20 * 32
-    assert part[110, (5 + turn) % 512]
-    assert not part[110, (210 + turn) % 512]
-
-
-def test_what_hangs_together_over_a_pole_is_one_part():
-    mask = np.zeros((256, 512), bool)
-    mask[:20, 10:30] = mask[:20, 266:286] = True  # opposite meridians
-    mask[200:210, 10:30] = True
-    assert connected(mask, np.array([[20.0, 5.0]])).sum() == 2 * 20 * 20
-
-
-def test_where_no_part_is_pointed_at_none_is_kept():
-    mask = np.zeros((256, 512), bool)
-    mask[100:120, 200:220] = True
-    assert not connected(mask, np.array([[5.0, 5.0]])).any()

@@ -1,20 +1,21 @@
-"""projection: views rendered from a panorama, masks fused back onto it."""
+"""rendering: views of a panorama, by cv2.remap and on a torch device."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, sees, view_to_direction
-from sap_ros.core.fusion import NO_OBJECT, Canvas
-from sap_ros.core.panorama import check_panorama
-from sap_ros.core.rendering import ViewRenderer
+from sap_ros.core.camera import View, view_to_direction
+from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
+from sap_ros.core.views import PerspectiveViews
 
 SCAN = Scan()
 sizes = st.sampled_from([(512, 256), (1000, 500), (1002, 501), (1024, 512)])
 views = st.sampled_from(SCAN.views)
+OWN = (View(0.3, 1.5, np.radians(40)), View(3.1, 0.0, np.radians(20)), View(-3.14, -1.57))
 
 
 def _position_panorama(size):
@@ -33,47 +34,6 @@ def test_a_view_shows_each_direction_where_it_is(size, view, side):
     assert sphere.angle_between(shown, true).max() < 0.05 * pixel
 
 
-@given(sizes, views, st.sampled_from([16, 64, 128]))
-@settings(max_examples=30)
-def test_a_fused_mask_lies_where_the_view_saw_it(size, view, grid):
-    """A ramp across the view's grid comes back at every panorama pixel with the ramp's value there."""
-    side = 128
-    ramp = (np.arange(grid) + 0.5) * (side / grid)  # the view pixel of each grid cell
-    for axis in (0, 1):
-        mask = np.repeat(ramp[None] if axis == 0 else ramp[:, None], grid, axis=axis)
-        canvas = Canvas(size)
-        canvas.add_view(view, mask.astype(np.float32), side)
-        fused = canvas.logits()
-        v, u = np.mgrid[: size[1], : size[0]] + 0.5
-        directions = sphere.pixel_to_direction(np.stack([u, v], -1), size)
-        x, y, z = np.moveaxis(directions @ view.rotation, -1, 0)
-        focal = (side - 1) / 2
-        true = (x if axis == 0 else y) / np.where(z > 0, z, np.nan) * focal + side / 2
-        inner = sees(view, directions, slack=-side / grid / side)
-        assert inner.any()
-        assert np.abs(fused - true)[inner].max() < 0.05
-
-
-@given(sizes)
-def test_all_views_together_leave_no_gap(size):
-    canvas = Canvas(size)
-    for view in SCAN.views:
-        canvas.add_view(view, np.zeros((16, 16), np.float32), 64)
-    assert (canvas.logits() == 0).all()
-
-
-@given(sizes, views)
-@settings(max_examples=20)
-def test_one_view_covers_what_it_sees_and_nothing_else(size, view):
-    canvas = Canvas(size)
-    canvas.add_view(view, np.zeros((16, 16), np.float32), 256)
-    v, u = np.mgrid[: size[1], : size[0]] + 0.5
-    directions = sphere.pixel_to_direction(np.stack([u, v], -1), size)
-    covered = canvas.logits() == 0
-    assert covered[sees(view, directions)].all()
-    assert not covered[~sees(view, directions, slack=0.01)].any()
-
-
 @given(st.integers(0, 7), views)
 def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     rng = np.random.default_rng(0)
@@ -83,27 +43,6 @@ def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     a = ViewRenderer(image, 64).render(view)
     b = ViewRenderer(turned, 64).render(other)
     np.testing.assert_array_equal(a, b)
-
-
-def test_the_maximum_wins_and_the_mean_prefers_the_centre():
-    size, a, b = (512, 256), View(0, 0), View(np.pi / 4, 0)
-    canvas, mean = Canvas(size), Canvas(size, "weighted")
-    for target in (canvas, mean):
-        target.add_view(a, np.full((16, 16), 4, np.float32), 64)
-        target.add_view(b, np.full((16, 16), -4, np.float32), 64)
-    # A quarter to the left of forward: at a's border, at b's centre.
-    at = (127, 256 - 62)
-    assert canvas.logits()[at] == 4
-    assert mean.logits()[at] < -3
-    assert mean.logits()[127, 256] > 3
-
-
-def test_where_no_view_looked_there_is_no_object():
-    for fusion in ("max", "weighted"):
-        canvas = Canvas((512, 256), fusion)
-        canvas.add_view(View(0, 0), np.ones((8, 8), np.float32), 64)
-        assert canvas.logits()[128, 0] == NO_OBJECT
-        assert canvas.logits()[128, 256] == pytest.approx(1)
 
 
 def test_labels_are_picked_not_mixed():
@@ -119,21 +58,30 @@ def test_a_fine_panorama_does_not_alias():
     assert abs(shown.astype(int) - 127).max() < 20
 
 
-@pytest.mark.parametrize(
-    ("image", "named"),
-    [
-        (np.zeros((256, 500, 3), np.uint8), "500x256"),
-        (np.zeros((1, 1, 3), np.uint8), "1x1"),
-        (np.zeros((128, 256, 3), np.uint8), "512x256 to 8192x4096"),
-        (np.zeros((256, 512), np.uint8), r"\(256, 512\)"),
-        (np.zeros((256, 512, 3), np.float32), "float32"),
-    ],
-)
-def test_what_is_no_panorama_is_named(image, named):
-    with pytest.raises(ValueError, match=named):
-        check_panorama(image)
+@pytest.mark.parametrize("side", [64, 120, 300])  # reduced, as it is, enlarged
+def test_views_are_those_of_the_other_renderer(panorama, side):
+    plain, ours = ViewRenderer(panorama, side), TorchRenderer(panorama, side, torch.device("cpu"))
+    for view in (*Scan().views, *OWN):
+        shown = ours.render(view)
+        assert shown.shape == (side, side, 3)
+        assert np.abs(plain.render(view) - shown.numpy()).max() < 1.5
 
 
-def test_unknown_fusion_is_named():
-    with pytest.raises(ValueError, match="mean"):
-        Canvas((512, 256), "mean")
+def test_a_model_takes_views_from_a_device(random_model, panorama):
+    frames = PerspectiveViews(panorama, random_model.image_size, Scan())
+    remote = TorchRenderer(panorama, random_model.image_size, torch.device("cpu"))
+    ours = random_model.encode(remote.render(frames.views[5]))
+    plain = random_model.encode(frames.render(5))
+    for one, other in zip(ours.maps, plain.maps, strict=True):
+        assert (one - other).abs().max() < 0.05 * other.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_model_encodes_the_same(panorama):
+    from sap_ros.core.model import load_model
+
+    plain, compiled = load_model(image_size=64), load_model(image_size=64, compiled=True)
+    view = ViewRenderer(panorama, 64).render(View(0.0, 0.0))
+    for one, other in zip(compiled.encode(view).maps, plain.encode(view).maps, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)

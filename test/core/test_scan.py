@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, direction_to_view, focal_length, sees, view_to_direction
+from sap_ros.core.camera import sees
 from sap_ros.core.scan import Scan
 
 directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-1, 1)).map(
@@ -31,10 +31,6 @@ def test_published_counts(overlap, columns, rows):
 
 def test_default_pitches():
     np.testing.assert_allclose(np.degrees(Scan().pitches), [-45, 0, 45], atol=1e-12)
-
-
-def test_focal_length_is_the_papers():
-    assert focal_length(1024, np.pi / 2) == pytest.approx(511.5)
 
 
 @given(scans, directions)
@@ -82,21 +78,6 @@ def test_the_nearest_view_has_no_nearer_one(direction):
     scan = Scan()
     angles = [sphere.angle_between(v.rotation[:, 2], direction) for v in scan.views]
     assert angles[scan.nearest(direction)] == pytest.approx(min(angles))
-
-
-@given(directions, st.floats(-np.pi, np.pi), st.floats(-1.5, 1.5))
-def test_view_pixel_to_direction_and_back(direction, yaw, pitch):
-    view = View(yaw, pitch)
-    pixel = direction_to_view(direction, view, 1024)
-    if sees(view, direction):
-        assert (pixel >= 0.5 - 1e-6).all()
-        assert (pixel <= 1023.5 + 1e-6).all()
-        back = view_to_direction(pixel, view, 1024)
-        assert sphere.angle_between(back, direction) < 1e-9
-
-
-def test_behind_the_camera_there_is_no_pixel():
-    assert np.isnan(direction_to_view((-1, 0, 0), View(0, 0), 1024)).all()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan
+from sap_ros.core.search import STRATEGIES, search_by
 from sap_ros.core.session import PanoramaSession
-from sap_ros.core.views import STRATEGIES
 
 SIZE = (512, 256)
 
@@ -135,7 +135,8 @@ def test_what_was_found_is_kept_when_another_object_fails(random_model, panorama
 
 
 def test_the_scan_begins_at_the_view_nearest_the_click(random_model, panorama):
-    session = _session(random_model, panorama, strategy="scan", click_frames="first")
+    by_first = search_by("scan", random_model, prompted="first")
+    session = _session(random_model, panorama, strategy=by_first)
     prompt = from_pixels(1, [(130, 200)], SIZE)
     session.add_prompt(prompt)
     session.segment()
@@ -181,12 +182,13 @@ def test_what_is_not_there_is_said(random_model, panorama):
             "'spiral'; it must be one of auto, gimbal, frontier, scan, direct, patches",
         ),
         ({"fusion": "mean"}, "'mean'"),
-        ({"click_frames": "last"}, "'last'"),
     ],
 )
 def test_bad_options_are_named(random_model, bad, named):
     with pytest.raises(ValueError, match=named):
         PanoramaSession(random_model, **bad)
+    with pytest.raises(ValueError, match="prompted is 'last'; it must be one of all, first"):
+        search_by("scan", random_model, prompted="last")
 
 
 @pytest.mark.parametrize("size", [(8192, 4096), (1000, 500), (3840, 1920)])
@@ -242,3 +244,10 @@ def test_an_object_that_is_given_up_is_lost_on_this_panorama_alone(random_model,
     assert session.segment().objects[0].state == State.LOST
     session.next_image(panorama)
     assert session.pending == (1,)
+
+
+def test_a_stream_may_begin_with_next_image(random_model, panorama):
+    session = PanoramaSession(random_model)
+    session.next_image(panorama)
+    session.add_prompt(from_pixels(1, [(100, 100)], SIZE))
+    assert len(session.segment().objects) == 1

@@ -157,7 +157,9 @@ def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_p
 def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):
     """A position is in metres, a gaze that rests adds one object, and ids go on as in the node."""
     spot = sphere.angles_to_direction(0.5, 0.1)
-    image, _ = disks([spot, sphere.angles_to_direction(-1.0, 0.1)])
+    places = [spot, *(sphere.angles_to_direction(a, 0.1) for a in (-1.0, 2.0, -2.0))]
+    image, _ = disks(places)
+    clicks = sphere.direction_to_pixel(np.stack(places), (512, 256))
     second = 10**9
     x, y, z = (float(v) for v in spot * 6)
     far = make("geometry_msgs/msg/Point", x=x, y=y, z=z)
@@ -172,11 +174,11 @@ def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):
         for k in range(5):
             gaze = make("geometry_msgs/msg/Vector3Stamped", header=header(0, ""), vector=look)
             writer.write("/sap/prompt/gaze", second + 2 + k, gaze)
-        writer.write("/sap/prompt/point", second + 8, point(0, 20, 30))
+        writer.write("/sap/prompt/point", second + 8, point(0, *clicks[2]))
     with Bag(tmp_path / "bag") as bag:
         session = PanoramaSession(load_model("sap-nano"), "direct")
         replay(bag, find_topics(bag), session, tmp_path / "out", [
-            from_pixels(7, [(300, 200)], (512, 256))
+            from_pixels(7, [clicks[3]], (512, 256))
         ])  # fmt: skip
     said = read(tmp_path / "out" / "bag", "/sap/objects")
     assert [o.id for o in said[-1].objects] == [1, 2, 3, 7]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sap_ros.core.model import load_model
+from sap_ros.core.scan import Scan
 from sap_ros.evaluation.benchmark import Method, evaluate, mask_path, read_records
 from sap_ros.evaluation.summary import interval, summarize
 
@@ -40,7 +41,7 @@ def test_objects_are_clicked_and_scored_and_a_killed_run_goes_on(model, samples,
 def test_a_method_is_evaluated_as_it_says(model, samples, tmp_path):
     results = tmp_path / "scores.jsonl"
     scan = evaluate(model, Method("nano", overlap=0.0), [1], samples[:1], results)
-    assert scan[0].views == len(Method("nano", overlap=0.0).session(model).scan) == 12
+    assert scan[0].views == len(Scan(overlap=0.0)) == 12
     box = evaluate(model, Method("nano", prompt="box"), [1], samples[:1], results)
     assert {s.clicks for s in box[0].scores} == {0}
     mask = evaluate(model, Method("nano", prompt="mask"), [1], samples[:1], results)
