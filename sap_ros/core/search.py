@@ -343,7 +343,9 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
-    return ViewPrompts(encoded.views, tracked.prompt)
+    """The prompt in views; with the masks that it corrects, for a model that was trained so."""
+    previous = tracked.feedback if encoded.model.mask_feedback else None
+    return ViewPrompts(encoded.views, tracked.prompt, previous)
 
 
 def _hinted(loop: tuple[int, ...], hint: Hint | None) -> tuple[int, ...]:
