@@ -21,9 +21,13 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 @pytest.fixture(scope="session")
 def random_model() -> Model:
-    """sap-nano's architecture with random weights, 64 pixels a view; it masks something always."""
+    """sap-nano's architecture with random weights, 64 pixels a view; it always masks something."""
     torch.manual_seed(1)
-    return Model(build_architecture("sap-nano", 64), "random")
+    sam = build_architecture("sap-nano", 64)
+    # Else the object is absent from every view, and a test compares nothing with nothing.
+    with torch.no_grad():
+        sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    return Model(sam, "random")
 
 
 @pytest.fixture(scope="session")

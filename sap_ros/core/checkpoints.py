@@ -32,9 +32,11 @@ class ModelInfo:
         file: file name of the weights, in the package or on the release server.
         sha256, size: hash and bytes of a file to download; empty where the package ships it.
         fusion: how its views are best fused, see :class:`sap_ros.core.fusion.Canvas`.
-        weak_memory: memory is not to be relied on: of a mask, only what hangs together with what was
-            pointed at is kept, and a click in the middle of where an object is expected carries it
-            to the next panorama.
+        weak_memory: the model's memory is not to be relied on: of a mask, only the connected parts
+            are kept that contain a prompted direction, and clicks that are moved along with an object
+            carry it to the next panorama.
+        mask_feedback: a further click is decoded together with the mask logits before it, as SAM 2
+            does; False for a model that was not trained so.
     """
 
     config: str
@@ -43,12 +45,17 @@ class ModelInfo:
     size: int = 0
     fusion: Fusion = "max"
     weak_memory: bool = False
+    mask_feedback: bool = True
 
 
 MODELS: dict[str, ModelInfo] = {
     # Its memory errs in some views; their mean is right where their maximum is not.
     "sap-nano": ModelInfo(
-        "sap_nano.yaml", "sap_nano.safetensors", fusion="weighted", weak_memory=True
+        "sap_nano.yaml",
+        "sap_nano.safetensors",
+        fusion="weighted",
+        weak_memory=True,
+        mask_feedback=False,
     ),
     "sam2.1-tiny": ModelInfo(
         "sam2.1_hiera_t.yaml",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Generic, TypeVar
 
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.fusion import NO_OBJECT, Fusion, connected
 from sap_ros.core.model import Features, Model
-from sap_ros.core.views import Views
+from sap_ros.core.tracker import ViewMask
+from sap_ros.core.views import Fused, Views
 
 V = TypeVar("V", bound=Views, covariant=True)
 
@@ -36,3 +41,31 @@ class EncodedViews(Generic[V]):
         """Frees the features of views of single objects, but for those in use; a scan's are kept."""
         for view in [i for i in self._features if i >= len(self.views) and i not in used]:
             del self._features[view]
+
+    def fuse(
+        self,
+        masks: Mapping[int, ViewMask],
+        on_object: np.ndarray | None,
+        fusion: Fusion,
+        prompted_here: bool,
+    ) -> Fused:
+        """An object's logits on the panorama, from its masks in views.
+
+        Args:
+            masks: by view.
+            on_object: directions (P, 3) known to be on the object. Where the model's memory is weak,
+                only the connected parts are kept that contain one of them; None: all parts.
+            fusion: how views are fused.
+            prompted_here: if no part contains one of the directions, all are kept: where a person
+                prompts, a mask beside the click is better than none.
+        """
+        size = self.views.panorama_size
+        fused = self.views.fuse([(i, mask.logits) for i, mask in masks.items()], fusion)
+        if self.model.weak_memory and on_object is not None:
+            region, positive = fused.region, fused.logits > 0
+            pixels = region.locate(sphere.direction_to_pixel(on_object, size), size[0])
+            kept = connected(positive, pixels, region.columns == size[0])
+            if not kept.any() and prompted_here:
+                kept = positive
+            fused.logits[~kept] = NO_OBJECT
+        return fused

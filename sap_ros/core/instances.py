@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -10,6 +11,12 @@ import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.panorama import Region
+
+# Label images with ids up to this one are 8 bit; 255 is reserved.
+_MOST_8_BIT = 254
+
+# The solid angles in sr that part small from medium objects, and medium from large ones.
+_MEDIUM, _LARGE = 0.03, 0.25
 
 
 class State(IntEnum):
@@ -35,7 +42,7 @@ class Instance:
         azimuth_centre: the middle of that interval.
         elevation_min, elevation_max: its lowest and highest row.
         solid_angle: in sr.
-        score: quality of its mask as the model predicts it, 0 to 1; 0 where it was not found.
+        score: IoU of its mask as the model predicts it, 0 to 1; 0 where it was not found.
     """
 
     object_id: int
@@ -76,9 +83,34 @@ class Instances:
 
 def size_class(solid_angle: float) -> str:
     """``small`` below 0.03 sr (about 11 degrees across), ``large`` from 0.25 sr (32 degrees) on."""
-    if solid_angle < 0.03:
+    if solid_angle < _MEDIUM:
         return "small"
-    return "medium" if solid_angle < 0.25 else "large"
+    return "medium" if solid_angle < _LARGE else "large"
+
+
+def label_image(
+    found: Mapping[int, tuple[Region, np.ndarray]], size: tuple[int, int], highest_id: int
+) -> np.ndarray:
+    """The label image of objects: each pixel has the one with the highest logit above 0.
+
+    Args:
+        found: by id, a region and the object's logits (rows, columns) there.
+        size: the panorama's (width, height).
+        highest_id: of all objects, found or not: it decides the type.
+
+    Returns:
+        (H, W) uint8, or uint16 where an id exceeds 254; 0 is background.
+    """
+    width, height = size
+    best = np.zeros((height, width), np.float32)
+    labels = np.zeros((height, width), np.uint8 if highest_id <= _MOST_8_BIT else np.uint16)
+    for object_id, (region, logits) in found.items():
+        rows = slice(region.top, region.top + region.rows)
+        for source, columns in region.parts(width):
+            so_far, now = best[rows, columns], logits[:, source]
+            labels[rows, columns][now > so_far] = object_id
+            np.maximum(so_far, now, out=so_far)
+    return labels
 
 
 def measure(
@@ -92,8 +124,8 @@ def measure(
 
     Args:
         mask: (H, W) bool, or of a region (rows, columns).
-        object_id: its id.
-        score: predicted quality.
+        object_id: the object's id.
+        score: predicted IoU of the mask.
         region: the part of the panorama that the mask is of; None: all.
         size: with a region, the panorama's (width, height).
     """
@@ -108,16 +140,16 @@ def measure(
         )
     inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     top, bottom = int(rows[0]) + region.top, int(rows[-1]) + 1 + region.top
-    places = np.arange(columns[0], columns[-1] + 1) + region.left + 0.5
+    columns_shown = np.arange(columns[0], columns[-1] + 1) + region.left + 0.5
     azimuths, _ = sphere.direction_to_angles(
         sphere.pixel_to_direction(
-            np.stack([places, np.full(len(places), height / 2)], -1), (width, height)
+            np.stack([columns_shown, np.full(len(columns_shown), height / 2)], -1), (width, height)
         )
     )
     elevations = (0.5 - (np.arange(top, bottom) + 0.5) / height) * np.pi
     # Each row's count, and its sums of the cosine and sine of azimuth.
-    turns = np.stack([np.ones_like(azimuths), np.cos(azimuths), np.sin(azimuths)], -1)
-    sums = (inner.astype(np.float32) @ turns.astype(np.float32)).astype(np.float64)
+    harmonics = np.stack([np.ones_like(azimuths), np.cos(azimuths), np.sin(azimuths)], -1)
+    sums = (inner.astype(np.float32) @ harmonics.astype(np.float32)).astype(np.float64)
     weights = sphere.row_solid_angles((width, height))[top:bottom]
     solid_angle = float(weights @ sums[:, 0])
     centroid = np.array(
@@ -128,7 +160,7 @@ def measure(
         ]
     )
     length = np.linalg.norm(centroid)
-    # An object all round the camera has no bearing; forward stands for it.
+    # An object that surrounds the camera has no bearing; straight ahead is given.
     direction = centroid / length if length > 1e-6 * solid_angle else np.array([1.0, 0.0, 0.0])
     azimuth, elevation = sphere.direction_to_angles(direction)
     gaps = np.diff(columns, append=columns[0] + width)

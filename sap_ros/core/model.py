@@ -29,6 +29,9 @@ from sap_ros.core.nano import EfficientNetLiteTrunk
 # Held while the neck's positional encoding is exchanged: models of several sizes share it.
 _NECK = threading.Lock()
 
+# SAM 2's video predictor clamps the mask logits that a further click corrects to this.
+_MOST_FEEDBACK = 32.0
+
 # SAM 2's ImageNet mean and deviation.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -89,6 +92,7 @@ def decode_view(
     memory: Memory,
     points: dict[str, Tensor] | None,
     mask: Tensor | None = None,
+    previous: Tensor | None = None,
 ) -> Decoded:
     """Decodes one view of a sequence, as SAM 2's video predictor and its trainer do.
 
@@ -103,10 +107,13 @@ def decode_view(
             of a box; None where nothing is pointed at.
         mask: (N, 1, S, S) in 0 to 1, the objects' masks as a prompt. Without points it is taken as
             it is; with them, they correct it.
+        previous: (N, 1, S / 4, S / 4) mask logits that the points correct, where no mask is given.
 
-    A prompted view is decoded from its prompt alone.
+    A prompted view is decoded from its prompt alone, not from memory.
     """
     corrected = None
+    if points is not None and previous is not None:
+        corrected = previous.clamp(-_MOST_FEEDBACK, _MOST_FEEDBACK)
     if points is not None and mask is not None:
         low = [side // 4 for side in mask.shape[-2:]]
         corrected = F.interpolate(mask, size=low, mode="area") * 20 - 10  # as SAM 2 writes its own
@@ -158,7 +165,7 @@ class Model:
         sam: the network.
         name: what to call it.
         device: a torch device.
-        fusion, weak_memory: see :class:`ModelInfo`.
+        fusion, weak_memory, mask_feedback: see :class:`sap_ros.core.checkpoints.ModelInfo`.
         compiled: the image encoder is compiled (``torch.compile``). Its input has one shape, so that it
             is compiled once; prompts and memory, whose lengths vary, go through as they are.
     """
@@ -171,10 +178,12 @@ class Model:
         fusion: Fusion = "max",
         weak_memory: bool = False,
         compiled: bool = False,
+        mask_feedback: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.sam = sam.to(self.device).eval()
         self.name, self.fusion, self.weak_memory = name, fusion, weak_memory
+        self.mask_feedback = mask_feedback
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.compiled = compiled
@@ -197,7 +206,15 @@ class Model:
         sam = build_architecture(self.name, image_size)
         sam.image_encoder = self.sam.image_encoder  # the same for all sizes
         sam.load_state_dict(self.sam.state_dict(), assign=True)
-        return Model(sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled)
+        return Model(
+            sam,
+            self.name,
+            self.device,
+            self.fusion,
+            self.weak_memory,
+            self.compiled,
+            self.mask_feedback,
+        )
 
     @torch.inference_mode()
     def encode(self, view: np.ndarray | Tensor) -> Features:
@@ -295,4 +312,4 @@ def load_model(
     if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
         sam.image_encoder.trunk.fold()
     info = model_info(name)
-    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled)
+    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled, info.mask_feedback)

@@ -6,7 +6,7 @@ the same, and seam and poles need no special treatment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,6 +32,10 @@ MAX_POINTS = 100
 
 # Of a mask, about so many pixels stand for all.
 _MASK_SAMPLES = 300
+
+# The mean of a hemisphere's directions has this length. A mask with a shorter one goes round the camera,
+# and the mean need not be near it.
+_ALL_ROUND = 0.5
 
 # A view that sees less of a mask than this share of what the best view sees is not given the mask.
 _LEAST_SHARE = 0.25
@@ -118,7 +122,10 @@ class Prompt:
         v, u = np.nonzero(self.mask)
         size = self.mask.shape[1], self.mask.shape[0]
         centre = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, size).mean(0)
-        return np.asarray(_unit(centre[None], "the mask's centre")[0])
+        length = np.linalg.norm(centre)
+        if length < _ALL_ROUND:  # the pixel of the mask that is nearest to straight ahead
+            return np.asarray(self.on_mask[self.on_mask[:, 0].argmax()])
+        return np.asarray(centre / length)
 
     @cached_property
     def on_object(self) -> np.ndarray:
@@ -126,10 +133,7 @@ class Prompt:
         if (self.labels == POSITIVE).any():
             return np.asarray(self.directions[self.labels == POSITIVE])
         if self.mask is not None:
-            v, u = np.nonzero(self.mask)
-            some = slice(None, None, max(1, len(u) // _MASK_SAMPLES))
-            size = self.mask.shape[1], self.mask.shape[0]
-            return sphere.pixel_to_direction(np.stack([u, v], -1)[some] + 0.5, size)
+            return self.on_mask
         assert self.box is not None
         left, width, top, bottom = box_angles(self.box)
         azimuth, elevation = np.meshgrid(
@@ -137,6 +141,15 @@ class Prompt:
             np.linspace(0.9, 0.1, 9) * (top - bottom) + bottom,
         )
         return sphere.angles_to_direction(azimuth, elevation).reshape(-1, 3)
+
+    @cached_property
+    def on_mask(self) -> np.ndarray:
+        """Directions (P, 3) of a sample of the mask's pixels."""
+        assert self.mask is not None
+        v, u = np.nonzero(self.mask)
+        some = slice(None, None, max(1, len(u) // _MASK_SAMPLES))
+        size = self.mask.shape[1], self.mask.shape[0]
+        return sphere.pixel_to_direction(np.stack([u, v], -1)[some] + 0.5, size)
 
     def extended(self, other: Prompt) -> Prompt:
         """This prompt with another's points after its own, and its box or mask in place of its own."""
@@ -226,11 +239,13 @@ class ViewPrompt:
         points: (P, 2) pixels as (u, v); a box comes first, as its two corners.
         labels: (P,): 1 on the object, 0 off it, 2 and 3 the corners of a box.
         mask: (S, S) bool, the object itself; together with points, the mask that they correct.
+        previous: (S / 4, S / 4) float32 mask logits of the same view that the points correct.
     """
 
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     mask: np.ndarray | None = None
+    previous: np.ndarray | None = None
 
 
 class ViewPrompts:
@@ -239,10 +254,14 @@ class ViewPrompts:
     Args:
         views: the views of the panorama.
         prompt: the prompt on the panorama.
+        previous: mask logits (S / 4, S / 4) by view, found before the prompt's last points.
     """
 
-    def __init__(self, views: Views, prompt: Prompt) -> None:
+    def __init__(
+        self, views: Views, prompt: Prompt, previous: Mapping[int, np.ndarray] | None = None
+    ) -> None:
         self.views, self.prompt = views, prompt
+        self._previous = previous or {}
 
     def extent(self) -> np.ndarray:
         """Directions (P, 3) that span the prompt: the box's border, the mask's pixels, or the click."""
@@ -291,7 +310,7 @@ class ViewPrompts:
         if box is not None:
             points = np.concatenate([box, points])
             labels = np.concatenate([np.array(BOX_CORNERS, np.int32), labels])
-        return ViewPrompt(points, labels, mask)
+        return ViewPrompt(points, labels, mask, self._previous.get(view))
 
     @cached_property
     def _outline(self) -> np.ndarray:

@@ -22,11 +22,10 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from sap_ros.core import sphere
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing
-from sap_ros.core.fusion import NO_OBJECT, Fusion, connected
+from sap_ros.core.fusion import Fusion
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following, grown, rotation_between
@@ -34,7 +33,7 @@ from sap_ros.core.prompts import ViewPrompts
 from sap_ros.core.scan import Scan
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import ViewMask, explore, follow, track
-from sap_ros.core.views import Crops, Fused, PerspectiveViews, Views, WholePanorama, cover
+from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover
 
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -295,33 +294,14 @@ class CoarseToFine:
         options = Run(run.following, visited=lambda _: run.coarse_visited())
         found = self._coarse.find(glanced, options)
         glanced.masks = found.masks
-        fused = fuse(self._coarse.encoded, found, self._fusion, prompted_here=True)
-        size = self._coarse.encoded.views.panorama_size
+        encoded = self._coarse.encoded
+        fused = encoded.fuse(found.masks, found.on_object, self._fusion, prompted_here=True)
+        size = encoded.views.panorama_size
         glanced.note(fused.region, fused.logits > 0, size)
         if glanced.track is None:
             return None
         seen = frozenset(i for i, mask in found.masks.items() if (mask.logits > 0).any())
         return Hint(glanced.track.directions, seen)
-
-
-def fuse(encoded: EncodedViews[Views], found: Found, fusion: Fusion, prompted_here: bool) -> Fused:
-    """An object's logits on the panorama, from its masks in views.
-
-    Where the model's memory is weak, only the connected parts are kept that contain a direction known to
-    be on the object. If there are none and the object was prompted on this panorama, all is kept: a mask
-    beside the click is better than none.
-    """
-    size = encoded.views.panorama_size
-    masks = [(i, mask.logits) for i, mask in found.masks.items()]
-    fused = encoded.views.fuse(masks, fusion)
-    if encoded.model.weak_memory and found.on_object is not None:
-        region, positive = fused.region, fused.logits > 0
-        pixels = region.locate(sphere.direction_to_pixel(found.on_object, size), size[0])
-        kept = connected(positive, pixels, region.columns == size[0])
-        if not kept.any() and prompted_here:
-            kept = positive
-        fused.logits[~kept] = NO_OBJECT
-    return fused
 
 
 def views_to_search(views: Views, tracked: TrackedObject, following: Following) -> tuple[int, ...]:
@@ -343,7 +323,9 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
-    return ViewPrompts(encoded.views, tracked.prompt)
+    """The prompt in views; with the masks that it corrects, for a model that was trained so."""
+    previous = tracked.feedback if encoded.model.mask_feedback else None
+    return ViewPrompts(encoded.views, tracked.prompt, previous)
 
 
 def _hinted(loop: tuple[int, ...], hint: Hint | None) -> tuple[int, ...]:

@@ -24,13 +24,13 @@ import numpy as np
 
 from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import NO_OBJECT, Fusion
-from sap_ros.core.instances import Instance, Instances, State, measure
+from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following
 from sap_ros.core.panorama import NOWHERE, Region, check_panorama
 from sap_ros.core.prompts import Prompt
-from sap_ros.core.search import OpenSearch, Run, Search, Strategy, fuse, search_by
+from sap_ros.core.search import OpenSearch, Run, Search, Strategy, search_by
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import ViewMask
 
@@ -38,9 +38,6 @@ FusionChoice = Literal["auto", "max", "weighted"]
 
 #: Called with (views done, views in all at most, object id).
 Progress = Callable[[int, int, int], None]
-
-# Label images with ids up to this one are 8 bit: 255 is reserved.
-_MOST_8_BIT = 254
 
 
 def _silent(done: int, count: int, object_id: int) -> None:
@@ -256,7 +253,7 @@ class PanoramaSession:
         find = search.find if tracked.prompted_here else search.follow
         found = find(tracked, run)
         tracked.masks = found.masks
-        fused = fuse(encoded, found, self.fusion, tracked.prompted_here)
+        fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
         if not tracked.prompted_here:
             plausible = tracked.plausible(fused.region, fused.logits > 0, size, self.following)
             if not plausible:
@@ -297,30 +294,15 @@ class PanoramaSession:
 
     def _note_found(self) -> np.ndarray:
         """The label image (H, W); each object keeps where it is, and unused features are freed."""
-        labels = self._labels()
+        found = {i: self._objects[i].fused for i in self.object_ids}
+        logits = {i: (f.region, f.logits) for i, f in found.items() if f is not None}
+        labels = label_image(logits, self.size, max(found, default=0))
         for object_id, tracked in self._objects.items():
             if tracked.fused is not None and not tracked.noted:
                 tracked.note(*_mask_of(tracked, labels, object_id), self.size)
         if self._search is not None:
             used = {view for tracked in self._objects.values() for view in tracked.masks or {}}
             self._search.encoded.release(used)
-        return labels
-
-    def _labels(self) -> np.ndarray:
-        """The label image (H, W): each pixel has the object with the highest positive logit."""
-        width, height = self.size
-        best = np.zeros((height, width), np.float32)
-        highest = max(self._objects, default=0)
-        labels = np.zeros((height, width), np.uint8 if highest <= _MOST_8_BIT else np.uint16)
-        for object_id in self.object_ids:
-            fused = self._objects[object_id].fused
-            if fused is None:
-                continue
-            rows = slice(fused.region.top, fused.region.top + fused.region.rows)
-            for source, columns in fused.region.parts(width):
-                so_far, logits = best[rows, columns], fused.logits[:, source]
-                labels[rows, columns][logits > so_far] = object_id
-                np.maximum(so_far, logits, out=so_far)
         return labels
 
     def _measured(self, labels: np.ndarray, object_id: int) -> Instance:

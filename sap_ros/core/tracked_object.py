@@ -234,12 +234,13 @@ def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.n
         mask: (rows, columns) bool, with at least one pixel.
         size: the panorama's (width, height).
     """
-    step = max(1, math.isqrt(int(mask.sum()) // _SAMPLES))
+    elevation = (0.5 - (np.arange(len(mask)) + region.top + 0.5) / size[1]) * np.pi
+    area = np.cos(elevation)  # of a pixel, relative to one at the horizon
+    step = max(1, math.isqrt(int(area @ mask.sum(1)) // _SAMPLES))
     v, u = np.nonzero(mask[::step])
     v *= step
-    # Every step-th pixel of a row at the horizon; where rows are shorter, fewer.
-    elevation = (0.5 - (v + region.top + 0.5) / size[1]) * np.pi
-    taken = np.floor(np.cumsum(np.cos(elevation) / step)).astype(int)
+    # Of every step-th row, every step-th pixel at the horizon, and fewer where rows are shorter.
+    taken = np.floor(np.cumsum(area[v] / step)).astype(int)
     chosen = np.flatnonzero(np.diff(taken, prepend=0) > 0)
     if not len(chosen):  # it is small, or lies between the sampled rows
         v, u = np.nonzero(mask)

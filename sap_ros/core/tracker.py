@@ -205,7 +205,7 @@ def _decode(
     recent: int,
 ) -> tuple[Decoded, Entry]:
     """Decodes a view: the candidate masks, and what encodes the memory of the view."""
-    points, mask = None, None
+    points, mask, previous = None, None, None
     if prompt is not None and len(prompt.points):
         coords, labels = (
             torch.from_numpy(a[None]).to(model.device) for a in (prompt.points, prompt.labels)
@@ -213,9 +213,13 @@ def _decode(
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
     if prompt is not None and prompt.mask is not None:
         mask = torch.from_numpy(prompt.mask[None, None]).to(model.device).float()
+    if prompt is not None and prompt.previous is not None:
+        previous = torch.from_numpy(prompt.previous[None, None]).to(model.device).float()
     read = memory.read(recent) if prompt is None else empty_memory()  # a prompt is decoded alone
     with model.precision():
-        view = decode_view(model.sam, features, model.positions, index, count, read, points, mask)
+        view = decode_view(
+            model.sam, features, model.positions, index, count, read, points, mask, previous
+        )
     return view, once(lambda: model.remember(features, view))
 
 

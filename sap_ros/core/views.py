@@ -284,7 +284,9 @@ class Crops:
         offset = sphere.direction_to_pixel(direction, self.panorama_size) - middle
         width = self.panorama_size[0]
         offset[:, 0] = np.mod(offset[:, 0] + width / 2, width) - width / 2
-        start = int(np.abs(offset).max(1).argmin())
+        # Where two crops are equally near, the one to the right, wherever the seam is.
+        distance = np.abs(offset).max(1).round(6)
+        start = int(np.lexsort((offset[:, 1].round(6), offset[:, 0].round(6), distance))[0])
         return tuple((start + i) % len(self) for i in range(len(self)))
 
     def solid_angle(self, index: int) -> float:

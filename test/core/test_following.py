@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import sees
@@ -68,11 +69,15 @@ def test_following_by_memory_alone_goes_on(random_model, panorama):
     assert sizes[-1] <= max(sizes[:28])
 
 
-def test_a_lost_object_keeps_its_id_and_the_whole_sphere_is_searched(random_model, panorama):
-    session = PanoramaSession(random_model, "scan", following=Following(min_score=1.0, search=4))
+def test_a_lost_object_keeps_its_id_and_the_whole_sphere_is_searched(
+    random_model, panorama, monkeypatch
+):
+    session = PanoramaSession(random_model, "scan", following=Following(search=4))
     session.set_image(panorama)
     session.add_prompt(from_pixels(7, [(300, 120)], (512, 256)))
-    session.segment()
+    assert session.segment().objects[0].state == State.TRACKED
+    score = random_model.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    monkeypatch.setattr(score, "data", torch.full_like(score, -5.0))  # it is seen no more
     visited = set()
     for _ in range(8):
         session.next_image(panorama)

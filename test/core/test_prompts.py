@@ -123,3 +123,13 @@ def test_bad_masks_are_named(mask, named):
 def test_too_many_points_are_refused():
     with pytest.raises(ValueError, match="10000 points; at most 100"):
         from_pixels(1, np.ones((10_000, 2)), SIZE)
+
+
+@pytest.mark.parametrize("rows", [(120, 136), (0, 256), (100, 101)])
+def test_a_mask_that_goes_all_round_has_an_anchor_on_it(rows):
+    mask = np.zeros((256, 512), bool)
+    mask[rows[0] : rows[1]] = True
+    prompt = Prompt(1, mask=mask)
+    u, v = sphere.direction_to_pixel(prompt.anchor, (512, 256)).astype(int)
+    assert mask[v, u]
+    assert prompt.anchor[0] > 0.8  # about straight ahead

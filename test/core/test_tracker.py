@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from sap_ros.core import tracker
 from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.model import Model
-from sap_ros.core.prompts import ViewPrompt
+from sap_ros.core.prompts import ViewPrompt, from_pixels
 from sap_ros.core.rendering import ViewRenderer
 from sap_ros.core.scan import Scan
+from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracker import track
 
 SIZE, COUNT = 256, 6
@@ -77,6 +79,65 @@ def test_masks_equal_those_of_sam2s_predictor(tiny, frames, clicks):
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(ours[i].logits, expected, atol=1e-5, rtol=1e-5)
         assert ours[i].object_score == pytest.approx(low[i]["object_score_logits"].item(), abs=1e-5)
+
+
+def test_a_further_click_equals_that_of_sam2s_predictor(tiny, frames):
+    """It is decoded from all clicks of the view, and from the mask logits before."""
+    folder, views = frames
+    predictor = _predictor(tiny)
+    state = predictor.init_state(str(folder))
+    clicks = np.array([(130, 90), (60, 200), (200, 40)], np.float32)
+    labels = np.array([1, 0, 1], np.int32)
+    features = tiny.encode(views[0])
+    previous = None
+    for k in range(len(clicks)):
+        predictor.add_new_points_or_box(
+            state, 0, 1, points=clicks[k : k + 1], labels=labels[k : k + 1], clear_old_points=False
+        )
+        expected = state["temp_output_dict_per_obj"][0]["cond_frame_outputs"][0]["pred_masks"]
+        prompt = ViewPrompt(clicks[: k + 1], labels[: k + 1], previous=previous)
+        found = track(tiny, lambda _: features, (0,), {0: prompt})[0].logits
+        np.testing.assert_allclose(found, expected[0, 0].numpy(), atol=1e-5, rtol=1e-5)
+        if k:
+            plain = ViewPrompt(clicks[: k + 1], labels[: k + 1])
+            anew = track(tiny, lambda _: features, (0,), {0: plain})[0].logits
+            assert np.abs(anew - found).max() > 1e-3  # the logits before make a difference
+        previous = found
+
+
+@pytest.mark.parametrize("strategy", ["auto", "frontier", "scan", "direct", "patches"])
+def test_a_session_corrects_the_mask_before(random_model, panorama, strategy):
+    """In the views that were visited, unless the object is drawn anew or on a later panorama."""
+    session = PanoramaSession(random_model, strategy)
+    session.set_image(panorama)
+    session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+    session.segment()
+    first = {i: mask.logits for i, (_, mask) in session.view_masks(1).items()}
+    given = []
+    decode = tracker.decode_view
+
+    def spy(*arguments):
+        given.append(arguments[8])
+        return decode(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracker, "decode_view", spy)
+        session.add_prompt(from_pixels(1, [(305, 125)], (512, 256), [0]))
+        session.segment()
+        corrected = [logits for logits in given if logits is not None]
+        assert corrected
+        for logits in corrected:
+            assert any(np.array_equal(logits[0, 0].numpy(), before) for before in first.values())
+        given.clear()
+        session.next_image(panorama)
+        session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
+        session.segment()
+        assert all(logits is None for logits in given)
+        given.clear()
+        patch.setattr(random_model, "mask_feedback", False)
+        session.add_prompt(from_pixels(1, [(305, 125)], (512, 256), [0]))
+        session.segment()
+        assert all(logits is None for logits in given)
 
 
 def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panorama):
