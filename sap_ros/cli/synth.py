@@ -20,10 +20,12 @@ _WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as w
 @synth.command()
 def composite(
     backgrounds: Annotated[list[Path], typer.Option(help="Folder of panoramas; several.")],
-    photographs: Annotated[Path, typer.Option(help="Folder in SA-1B's format, to cut out of.")],
+    photographs: Annotated[
+        list[Path], typer.Option(help="Folder in SA-1B's format, to cut out of; several.")
+    ],
     out: _OUT,
     index: Annotated[
-        Path | None, typer.Option(help="csv with name and split of the photographs.")
+        list[Path] | None, typer.Option(help="csv with name and split of the photographs; several.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
     leave_out: Annotated[
@@ -58,7 +60,7 @@ def composite(
             out,
             seeds,
             [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
-            CutOuts(find_photographs(photographs, index, split)),
+            CutOuts(find_photographs(photographs, index or [], split)),
             (width, width // 2),
             done=lambda _: bars.advance(bar),
         )

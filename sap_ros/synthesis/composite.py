@@ -234,20 +234,29 @@ def write_composites(
     writer.write_index()
 
 
-def find_photographs(folder: Path, index: Path | None = None, split: str = "") -> list[Path]:
-    """Photographs in SA-1B's format in a folder: those of a split, by an index csv (name, split).
+def find_photographs(
+    folders: Iterable[Path], indices: Sequence[Path] = (), split: str = ""
+) -> list[Path]:
+    """Photographs in SA-1B's format in folders: those of a split, by index csv files (name, split).
 
     Raises:
-        ValueError: there is none.
+        ValueError: a folder has none.
     """
-    found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())
-    if index is not None:
+    chosen: set[str] = set()
+    for index in indices:
         with index.open(newline="") as file:
-            chosen = {row["name"] for row in csv.DictReader(file) if row["split"] == split}
-        found = [p for p in found if p.stem in chosen]
-    if not found:
-        raise ValueError(f"{folder} holds no NAME.jpg with a NAME.json beside it (SA-1B's format)")
-    return found
+            chosen |= {row["name"] for row in csv.DictReader(file) if row["split"] == split}
+    photographs: list[Path] = []
+    for folder in folders:
+        found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())
+        if indices:
+            found = [p for p in found if p.stem in chosen]
+        if not found:
+            raise ValueError(
+                f"{folder} holds no NAME.jpg with a NAME.json beside it (SA-1B's format)"
+            )
+        photographs += found
+    return photographs
 
 
 def find_panoramas(folders: Iterable[Path]) -> list[Path]:
