@@ -244,6 +244,7 @@ def decode_view(
     memory: Memory,
     points: dict[str, Tensor] | None,
     mask: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> Decoded:
     """Decodes one view of a sequence, as SAM 2's video predictor and its trainer do.
 
@@ -258,10 +259,13 @@ def decode_view(
             of a box; None where nothing is pointed at.
         mask: (N, 1, S, S) in 0 to 1, the objects' masks as a prompt. Without points it is taken as
             it is; with them, they correct it.
+        before: (N, 1, S / 4, S / 4), the logits that an earlier decoding found, which the points
+            correct; 0 for objects of which none is known.
 
     A prompted view is decoded from its prompt alone.
     """
-    corrected = None
+    # As SAM 2 limits the logits of a mask that is corrected.
+    corrected = None if before is None else before.clamp(-32.0, 32.0)
     if points is not None and mask is not None:
         low = [side // 4 for side in mask.shape[-2:]]
         corrected = F.interpolate(mask, size=low, mode="area") * 20 - 10  # as SAM 2 writes its own
