@@ -15,6 +15,11 @@ from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.prompts import correction
 
+#: Share of the objects that are corrected without being shown the mask before.
+MASK_LEFT_OUT = 0.3
+#: Logits of a mask that is fed back are cut off here, as SAM 2 does.
+MOST = 32.0
+
 
 class SampleLoss(nn.Module):
     """A model whose forward pass is the loss of a sample, so that processes can average gradients.
@@ -68,22 +73,47 @@ def encode(
 def view_loss(
     sam: SAM2Base, sample: Sample, weights: LossWeights, frozen: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of single views, each a first view with a prompt."""
+    """Loss of single views, each a first view with a prompt that is corrected some times.
+
+    A correction is decoded from all clicks so far; for most objects with the logits of the mask
+    before, for the others without, so that the clicks alone are enough as well. Only a single point
+    may mean several masks, as in SAM 2.
+    """
     neck = next(sam.image_encoder.neck.parameters())
     flat, _, sizes = encode(sam, sample["images"], frozen, not neck.requires_grad)
     index = sample["image_index"]
     maps = [f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)]
-    points = {"point_coords": sample["points"], "point_labels": sample["labels"]}
-    masks, _, quality, _, _, _, presence = sam._forward_sam_heads(
-        backbone_features=maps[-1] + sam.no_mem_embed.view(1, -1, 1, 1),
-        point_inputs=points,
-        high_res_features=maps[:-1],
-        multimask_output=sample["labels"].shape[1] == 1,
-    )
-    loss, found = mask_loss(masks, quality, presence, _target(sample["masks"], masks), weights)
-    kind = {1: "click", 2: "box"}.get(sample["labels"].shape[1], "clicks")
-    chosen = found.gather(1, quality.argmax(1, keepdim=True)).mean().item()
-    return loss, {f"iou_{kind}": chosen}
+    features = maps[-1] + sam.no_mem_embed.view(1, -1, 1, 1)
+    points, labels = sample["points"], sample["labels"]
+    kind = {1: "click", 2: "box"}.get(labels.shape[1], "clicks")
+    rng = np.random.default_rng(sample["seed"])
+    losses: list[Tensor] = []
+    figures: dict[str, float] = {}
+    before: Tensor | None = None
+    about: Tensor | None = None
+    for correction_number in range(sample["corrections"] + 1):
+        masks, _, quality, best, _, _, presence = sam._forward_sam_heads(
+            backbone_features=features,
+            point_inputs={"point_coords": points, "point_labels": labels},
+            mask_inputs=before,
+            high_res_features=maps[:-1],
+            multimask_output=labels.shape[1] == 1,
+        )
+        target = _target(sample["masks"], masks)
+        loss, found = mask_loss(masks, quality, presence, target, weights, about)
+        losses.append(loss)
+        chosen = found.gather(1, quality.argmax(1, keepdim=True)).mean().item()
+        name = f"{kind}_{correction_number}" if correction_number else kind
+        figures[f"iou_{name}"] = chosen
+        if correction_number == sample["corrections"]:
+            break
+        shown = F.interpolate(best.detach(), size=sample["masks"].shape[-2:]) > 0
+        click, label, region = _corrections(sample["masks"], shown[:, 0], rng)
+        points, labels = torch.cat([points, click], 1), torch.cat([labels, label], 1)
+        about = F.interpolate(region[:, None].float(), size=masks.shape[-2:], mode="area")[:, 0]
+        kept = torch.from_numpy(rng.random(len(best)) >= MASK_LEFT_OUT).to(best)
+        before = best.detach().clamp(-MOST, MOST) * kept[:, None, None, None]
+    return torch.stack(losses).mean(), figures
 
 
 def _target(masks: Tensor, like: Tensor) -> Tensor:
@@ -123,7 +153,8 @@ def window_loss(
             of["presence"] += ((view.presence[:, 0] > 0) == present).float().tolist()
         if sample["corrected"][i]:
             shown = F.interpolate(view.best, size=sample["masks"].shape[-2:]) > 0
-            points = _corrections(sample["masks"][i], shown[:, 0], rng)
+            click, label, _ = _corrections(sample["masks"][i], shown[:, 0], rng)
+            points = {"point_coords": click, "point_labels": label}
             view = decode_view(sam, features, places, i, views, memory, points)
             loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
             losses.append(loss)
@@ -134,12 +165,14 @@ def window_loss(
     return torch.stack(losses).mean(), figures
 
 
-def _corrections(true: Tensor, found: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-    """A correction click an object, for masks (N, S, S) bool."""
-    pairs = [
+def _corrections(
+    true: Tensor, found: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A correction click an object, for masks (N, S, S) bool: see :func:`correction`."""
+    clicks = [
         correction(t, f, rng) for t, f in zip(true.cpu().numpy(), found.cpu().numpy(), strict=True)
     ]
-    points, labels = (
-        torch.from_numpy(np.stack(part)).to(true.device) for part in zip(*pairs, strict=True)
+    points, labels, regions = (
+        torch.from_numpy(np.stack(part)).to(true.device) for part in zip(*clicks, strict=True)
     )
-    return {"point_coords": points, "point_labels": labels}
+    return points, labels, regions

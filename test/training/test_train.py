@@ -181,6 +181,58 @@ def test_a_setting_may_be_emptied():
     assert (config.init, config.init_memory, config.validation) == ("own", "", "")
 
 
+def test_what_a_correction_is_about_weighs_more():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    masks, clicked = (target * 20 - 10)[:, None], torch.zeros(1, 16, 16)
+    masks[..., 4:8, 4:8] *= -1  # missed
+    given = (masks, torch.ones(1, 1), torch.full((1, 1), 5.0), target)
+    clicked[:, 4:8, 4:8] = 1
+    weights = LossWeights(clicked=3.0)
+    without, there = mask_loss(*given, weights)[0], mask_loss(*given, weights, clicked)[0]
+    elsewhere = mask_loss(*given, weights, clicked.flip(-1))[0]
+    assert there > 2 * without
+    assert elsewhere == pytest.approx(without.item(), rel=1e-3)
+
+
+def test_the_error_of_the_predicted_iou_is_absolute_and_of_all_candidates():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    masks = (target * 20 - 10)[:, None].expand(-1, 3, -1, -1)
+    only = LossWeights(focal=0, dice=0, presence=0)
+    loss, _ = mask_loss(masks, torch.tensor([[1.0, 0.7, 0.4]]), torch.ones(1, 1), target, only)
+    assert loss.item() == pytest.approx((0 + 0.3 + 0.6) / 3, abs=1e-5)
+
+
+def test_corrections_of_single_views_are_trained_with_all_clicks_and_the_mask_before(
+    make_config, monkeypatch
+):
+    from sap_ros.training.data import TrainingSamples
+    from sap_ros.training.steps import view_loss
+
+    kinds = {"click": 1.0, "clicks": 0.0, "box": 0.0}
+    config = make_config(stage="views", view_corrections=3, kinds=kinds)
+    samples = TrainingSamples(config, 64)
+    sample = next(s for s in (samples[k] for k in range(50)) if s["corrections"] == 3)
+    sam = build_architecture("sap-nano", 64)
+    sam.load_state_dict(read_weights(checkpoint_path("sap-nano")))
+    given, heads = [], sam._forward_sam_heads
+
+    def seen(**kwargs):
+        given.append(kwargs)
+        return heads(**kwargs)
+
+    monkeypatch.setattr(sam, "_forward_sam_heads", seen)
+    _, figures = view_loss(sam, sample, LossWeights(), frozen=True)
+    assert set(figures) == {"iou_click", "iou_click_1", "iou_click_2", "iou_click_3"}
+    assert [g["point_inputs"]["point_labels"].shape[1] for g in given] == [1, 2, 3, 4]
+    assert [g["multimask_output"] for g in given] == [True, False, False, False]
+    assert given[0]["mask_inputs"] is None
+    shown = torch.cat([g["mask_inputs"].flatten(1).abs().amax(1) for g in given[1:]])
+    assert shown.max() > 1
+    assert torch.isfinite(shown).all()
+
+
 def test_a_right_mask_costs_less_than_a_wrong_one():
     target = torch.zeros(1, 16, 16)
     target[:, 4:12, 4:12] = 1
