@@ -11,10 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the four losses; the defaults are SAM 2.1's (20, 1, 1, 1).
+    """Weights of the losses; the defaults of the first four are SAM 2.1's (20, 1, 1, 1).
 
     ``clicked``: how much more the focal loss weighs, after a correction, where the mask was wrong about
     the click; or a model learns to keep the mask before, which is mostly right, rather than to mend it.
+    ``attention``: of where memory's cross attention looks (:mod:`sap_ros.training.attention`).
     """
 
     focal: float = 20.0
@@ -24,6 +25,7 @@ class LossWeights:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     clicked: float = 0.0
+    attention: float = 0.0
 
 
 def mask_loss(

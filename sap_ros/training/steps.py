@@ -11,6 +11,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sap_ros.core.model import Features, decode_view, empty_memory, normalize, remember
+from sap_ros.training.attention import WatchedAttention, memory_views
 from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.prompts import correction
@@ -127,7 +128,8 @@ def window_loss(
     """Loss of a window: clicked views first, from their clicks alone, then the others, from memory.
 
     The encoder is frozen. A corrected view is decoded once more, with a click where its mask is
-    wrong, and is remembered so.
+    wrong, and is remembered so. Where memory is read, its cross attention is trained to look at the
+    object.
     """
     flat, positions, sizes = encode(sam, sample["images"], True, True)
     views, n = sample["masks"].shape[:2]
@@ -135,14 +137,23 @@ def window_loss(
     memory = empty_memory()
     clicked = sample["clicked"].tolist()
     losses: list[Tensor] = []
-    of: dict[str, list[float]] = {"click": [], "memory": [], "correction": [], "presence": []}
+    attention: list[Tensor] = []
+    # The object's share of each place of the coarsest feature map, (V, N, places).
+    places_of = F.interpolate(sample["masks"].float(), size=sizes[-1], mode="area").flatten(2)
+    kinds = ("click", "memory", "correction", "presence", "attention")
+    of: dict[str, list[float]] = {kind: [] for kind in kinds}
     for i in sorted(range(views), key=lambda view: not clicked[view]):
         features = Features([f[:, i : i + 1].expand(-1, n, -1) for f in flat], sizes)
         places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
         points = None
         if clicked[i]:
             points = {"point_coords": sample["points"][i], "point_labels": sample["labels"][i]}
-        view = decode_view(sam, features, places, i, views, memory, points)
+        with WatchedAttention(sam) as watched:
+            view = decode_view(sam, features, places, i, views, memory, points)
+            if not clicked[i] and weights.attention > 0:
+                read = torch.cat([places_of[j] for j in memory_views(sam, memory, i)], 1)
+                attention.append(watched.loss(read, places_of[i]))
+                of["attention"].append(attention[-1].item())
         target = _target(sample["masks"][i], view.masks)
         present = sample["masks"][i].flatten(1).any(1)
         loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
@@ -155,14 +166,19 @@ def window_loss(
             shown = F.interpolate(view.best, size=sample["masks"].shape[-2:]) > 0
             click, label, _ = _corrections(sample["masks"][i], shown[:, 0], rng)
             points = {"point_coords": click, "point_labels": label}
-            view = decode_view(sam, features, places, i, views, memory, points)
+            left = torch.from_numpy(rng.random(n) >= MASK_LEFT_OUT).to(view.best)
+            before = view.best.detach() * left[:, None, None, None]
+            view = decode_view(sam, features, places, i, views, memory, points, before=before)
             loss, found = mask_loss(view.masks, view.qualities, view.presence, target, weights)
             losses.append(loss)
             of["correction"] += found.max(1).values[present].tolist()
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
         memory[kept][i] = remember(sam, features, view)
     figures = {f"window_{name}": float(np.mean(v)) for name, v in of.items() if v}
-    return torch.stack(losses).mean(), figures
+    total = torch.stack(losses).mean()
+    if attention:
+        total = total + weights.attention * torch.stack(attention).mean()
+    return total, figures
 
 
 def _corrections(
