@@ -38,6 +38,9 @@ def composite(
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 1024,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Soft rims, and shadows: for training.")
+    ] = False,
 ) -> None:
     """Paste cut-outs of photographs and shapes on panoramas, on the sphere itself."""
     from rich.progress import Progress
@@ -62,6 +65,7 @@ def composite(
             [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
             CutOuts(find_photographs(photographs, index or [], split)),
             (width, width // 2),
+            soft=soft,
             done=lambda _: bars.advance(bar),
         )
     typer.echo(f"{len(seeds)} panoramas are in {out}/")
