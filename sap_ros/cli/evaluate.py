@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from sap_ros.cli.photographs import photographs
 from sap_ros.cli.shared import DEVICE, SHARD, load_model_with_bar, shard_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Ask for every labelled object, compare masks: `sap eval DATASET` is `sap eval images DATASET`.",
 )
+
+app.command()(photographs)
 
 _DATASET = Annotated[
     Path,

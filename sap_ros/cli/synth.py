@@ -20,10 +20,12 @@ _WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as w
 @synth.command()
 def composite(
     backgrounds: Annotated[list[Path], typer.Option(help="Folder of panoramas; several.")],
-    photographs: Annotated[Path, typer.Option(help="Folder in SA-1B's format, to cut out of.")],
+    photographs: Annotated[
+        list[Path], typer.Option(help="Folder in SA-1B's format, to cut out of; several.")
+    ],
     out: _OUT,
     index: Annotated[
-        Path | None, typer.Option(help="csv with name and split of the photographs.")
+        list[Path] | None, typer.Option(help="csv with name and split of the photographs; several.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
     leave_out: Annotated[
@@ -36,6 +38,9 @@ def composite(
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 1024,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Soft rims, and shadows: for training.")
+    ] = False,
 ) -> None:
     """Paste cut-outs of photographs and shapes on panoramas, on the sphere itself."""
     from rich.progress import Progress
@@ -58,8 +63,9 @@ def composite(
             out,
             seeds,
             [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
-            CutOuts(find_photographs(photographs, index, split)),
+            CutOuts(find_photographs(photographs, index or [], split)),
             (width, width // 2),
+            soft=soft,
             done=lambda _: bars.advance(bar),
         )
     typer.echo(f"{len(seeds)} panoramas are in {out}/")

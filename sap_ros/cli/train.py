@@ -44,29 +44,30 @@ _VALIDATED: tuple[Strategy, ...] = ("scan", "direct")
 
 
 def _validation(settings: Any) -> Any:
-    """Tries weights on held-out panoramas, by strategy."""
+    """Tries weights on held-out panoramas, see :data:`sap_ros.training.train.Validate`."""
     import tempfile
 
     from sap_ros.core.checkpoints import model_info
     from sap_ros.core.model import Model
     from sap_ros.evaluation.benchmark import Method, evaluate
     from sap_ros.evaluation.datasets import read_dataset
-    from sap_ros.evaluation.summary import summarize
 
     samples = read_dataset(Path(settings.validation).expanduser())
     samples = samples[: settings.validation_panoramas]
     info = model_info(settings.model)
 
-    def validate(sam: Any) -> dict[str, float]:
+    def validate(sam: Any, share: tuple[int, int]) -> dict[str, tuple[float, int]]:
         training = sam.training
         device = next(sam.parameters()).device
         model = Model(sam, settings.model, device, info.fusion, info.weak_memory)
-        found: dict[str, float] = {}
+        found: dict[str, tuple[float, int]] = {}
         for strategy in _VALIDATED:
             with tempfile.TemporaryDirectory() as folder:
                 results = Path(folder) / "scores.jsonl"
                 method = Method(settings.model, strategy)
-                found[strategy] = summarize(evaluate(model, method, [1], samples, results))[0].iou
+                records = evaluate(model, method, [1], samples[share[0] :: share[1]], results)
+            scores = [score.iou for record in records for score in record.scores]
+            found[strategy] = sum(scores), len(scores)
         sam.train(training)
         return found
 

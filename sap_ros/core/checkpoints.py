@@ -125,7 +125,7 @@ def build_architecture(name: str, image_size: int | None = None) -> SAM2Base:
         if image_size % 32 or not 64 <= image_size <= 2048:
             raise ValueError(f"image_size is {image_size}; it must be a multiple of 32, 64 to 2048")
         config.model.image_size = image_size
-    model = instantiate(OmegaConf.merge(config.model, _POSTPROCESSING), _recursive_=True)
+    model = instantiate(OmegaConf.merge(_POSTPROCESSING, config.model), _recursive_=True)
     assert isinstance(model, SAM2Base)
     return model
 

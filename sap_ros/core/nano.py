@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
@@ -85,10 +86,16 @@ class ClickMapSAM2(SAM2Base):
     A positive click is a Gaussian disk, a negative one the same below zero, a box is filled. Without
     it, a model trained for hours rather than months does not learn to find its click from the
     point's position embedding. No weight is added.
+
+    The logits of an earlier mask, given beside points that correct it, are drawn under the clicks:
+    squeezed to less than a click's height, and left out beneath the disks, so that a click stands out
+    from the surest mask.
     """
 
     #: Height and width (sigma, in low-resolution pixels) of a click's disk; height of a box.
     CLICK, SIGMA, BOX = 8.0, 1.5, 3.0
+    #: An earlier mask's logits are squeezed to this height; at this logit they reach 3/4 of it.
+    MASK, SURE = 4.0, 10.0
 
     def _forward_sam_heads(
         self,
@@ -99,16 +106,20 @@ class ClickMapSAM2(SAM2Base):
         multimask_output: bool = False,
     ) -> Any:
         if point_inputs is not None:
-            prompt_map = self.prompt_map(point_inputs["point_coords"], point_inputs["point_labels"])
-            mask_inputs = prompt_map if mask_inputs is None else mask_inputs + prompt_map
+            mask_inputs = self.prompt_map(
+                point_inputs["point_coords"], point_inputs["point_labels"], mask_inputs
+            )
         return super()._forward_sam_heads(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
         )
 
-    def prompt_map(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """Points (B, P, 2) in view pixels, labels (B, P) of SAM 2, to a map (B, 1, S / 4, S / 4).
+    def prompt_map(self, coords: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The map that the decoder is shown of a prompt, (B, 1, S / 4, S / 4).
 
-        Labels: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
+        Args:
+            coords: (B, P, 2) in view pixels.
+            labels: (B, P) of SAM 2: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
+            mask: (B, 1, h, w) logits of the mask that the points correct; 0 where nothing is known.
         """
         side = self.sam_prompt_encoder.mask_input_size[0]
         grid = torch.arange(side, device=coords.device) + 0.5
@@ -122,4 +133,10 @@ class ClickMapSAM2(SAM2Base):
         last = (points * is_last[..., None]).sum(1)[..., None]
         within = ((grid >= first) & (grid <= last)).float() * is_first.sum(1)[:, None, None]
         box = within[:, 1, :, None] * within[:, 0, None, :]
-        return (prompt_map + self.BOX * box)[:, None]
+        prompt_map = (prompt_map + self.BOX * box)[:, None]
+        if mask is None:
+            return prompt_map
+        if mask.shape[-2:] != prompt_map.shape[-2:]:
+            mask = F.interpolate(mask.float(), size=prompt_map.shape[-2:], mode="bilinear")
+        free = 1 - (disks * sign.abs()[..., None, None]).amax(1)[:, None]
+        return prompt_map + self.MASK * torch.tanh(mask / self.SURE) * free

@@ -25,6 +25,8 @@ from sap_ros.core.camera import View, direction_to_view
 from sap_ros.synthesis.dataset import DatasetWriter
 
 _PATCH = 256  # pixels of a patch's longer side
+#: Of soft composites: the width (sigma, in pixels of a patch) of a rim, and the share with a shadow.
+_RIM, _SHADOWED = (0.5, 2.0), 0.4
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def compose(
     cut_outs: CutOuts,
     size: tuple[int, int] = (1024, 512),
     objects: tuple[int, int] = (3, 6),
+    soft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One labelled panorama.
 
@@ -160,6 +163,7 @@ def compose(
         cut_outs: where two thirds of the objects come from; the others are drawn shapes.
         size: (width, height) of the result.
         objects: fewest and most objects.
+        soft: objects have soft rims, and some a shadow, so that a sharp rim betrays none of them.
 
     Returns:
         The panorama (H, W, 3) uint8 BGR, and its instances (H, W) uint16: 0 background, 1 to n.
@@ -180,16 +184,42 @@ def compose(
             patch = draw_shape(rng, cv2.imread(str(photograph)))
         bright = np.clip(patch.image * rng.uniform(0.75, 1.2), 0, 255).astype(np.uint8)
         direction = rng.normal(size=3)
-        paste(
-            panorama,
-            instances,
-            Patch(bright, patch.alpha),
-            direction / np.linalg.norm(direction),
-            half_extent=math.radians(float(np.exp(rng.uniform(np.log(3), np.log(45))))),
-            roll=float(rng.normal(0, 0.3)),
-            instance_id=instance_id,
-        )
+        direction /= np.linalg.norm(direction)
+        half_extent = math.radians(float(np.exp(rng.uniform(np.log(3), np.log(45)))))
+        roll = float(rng.normal(0, 0.3))
+        alpha = patch.alpha
+        if soft:
+            alpha = _softened(alpha, rng)
+            if rng.random() < _SHADOWED:
+                _cast_shadow(panorama, instances, alpha, direction, half_extent, roll, rng)
+        paste(panorama, instances, Patch(bright, alpha), direction, half_extent, roll, instance_id)
     return panorama, instances
+
+
+def _softened(alpha: np.ndarray, rng: Generator) -> np.ndarray:
+    """Alpha (h, w) with a softer rim, drawn in first, so that nothing of the old background shows."""
+    inner = cv2.erode(alpha, np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.GaussianBlur(inner, (0, 0), rng.uniform(*_RIM)))
+
+
+def _cast_shadow(
+    panorama: np.ndarray,
+    instances: np.ndarray,
+    alpha: np.ndarray,
+    direction: np.ndarray,
+    half_extent: float,
+    roll: float,
+    rng: Generator,
+) -> None:
+    """Darkens a panorama, in place, beside and below where an object is about to be pasted."""
+    wide = cv2.GaussianBlur(np.pad(alpha, _PATCH // 8), (0, 0), _PATCH / 32)
+    side = sphere.angles_to_direction(rng.uniform(-np.pi, np.pi), 0.0)
+    offset = np.array([0.0, 0.0, -1.0]) + 0.7 * side
+    place = direction + 0.15 * math.tan(min(half_extent, 0.7)) * offset
+    # Below one half: it is no part of an object.
+    dark = Patch(np.zeros((*wide.shape, 3), np.uint8), wide * rng.uniform(0.15, 0.45))
+    reach = math.atan(math.tan(half_extent) * max(wide.shape) / max(alpha.shape))
+    paste(panorama, instances, dark, place / np.linalg.norm(place), reach, roll, 0)
 
 
 @lru_cache(maxsize=64)
@@ -205,6 +235,7 @@ def write_composites(
     cut_outs: CutOuts,
     size: tuple[int, int] = (1024, 512),
     objects: tuple[int, int] = (3, 6),
+    soft: bool = False,
     done: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Writes a labelled panorama a seed, named after it, as :mod:`sap_ros.synthesis.dataset` says.
@@ -217,37 +248,48 @@ def write_composites(
     for what, files in (("panorama", backgrounds), ("photograph", cut_outs.photographs)):
         if not files:
             raise ValueError(f"there is no {what} to make composites from")
-    settings = {
+    settings: dict[str, object] = {
         "kind": "composite",
         "size": list(size),
         "objects": list(objects),
         "backgrounds": sorted(path.name for path in backgrounds),
         "photographs": sorted(path.name for path in cut_outs.photographs),
     }
+    if soft:
+        settings["soft"] = True
     writer = DatasetWriter(folder, settings)
     for seed in seeds:
         name = f"{seed:08d}"
         if not writer.has(name):
             rng = np.random.default_rng(seed)
-            writer.write(name, *compose(rng, backgrounds, cut_outs, size, objects))
+            writer.write(name, *compose(rng, backgrounds, cut_outs, size, objects, soft))
         done(seed)
     writer.write_index()
 
 
-def find_photographs(folder: Path, index: Path | None = None, split: str = "") -> list[Path]:
-    """Photographs in SA-1B's format in a folder: those of a split, by an index csv (name, split).
+def find_photographs(
+    folders: Iterable[Path], indices: Sequence[Path] = (), split: str = ""
+) -> list[Path]:
+    """Photographs in SA-1B's format in folders: those of a split, by index csv files (name, split).
 
     Raises:
-        ValueError: there is none.
+        ValueError: a folder has none.
     """
-    found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())
-    if index is not None:
+    chosen: set[str] = set()
+    for index in indices:
         with index.open(newline="") as file:
-            chosen = {row["name"] for row in csv.DictReader(file) if row["split"] == split}
-        found = [p for p in found if p.stem in chosen]
-    if not found:
-        raise ValueError(f"{folder} holds no NAME.jpg with a NAME.json beside it (SA-1B's format)")
-    return found
+            chosen |= {row["name"] for row in csv.DictReader(file) if row["split"] == split}
+    photographs: list[Path] = []
+    for folder in folders:
+        found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())
+        if indices:
+            found = [p for p in found if p.stem in chosen]
+        if not found:
+            raise ValueError(
+                f"{folder} holds no NAME.jpg with a NAME.json beside it (SA-1B's format)"
+            )
+        photographs += found
+    return photographs
 
 
 def find_panoramas(folders: Iterable[Path]) -> list[Path]:

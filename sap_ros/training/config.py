@@ -21,6 +21,7 @@ class Source:
         ratio: its share of the samples, against the other sources' ratios.
         index: csv with ``name`` and ``split``; with it, only the names of ``split`` are taken.
         split: see ``index``.
+        leave_out: regular expression; names whose ``source`` in the index matches it are not taken.
         credit: what the model card says of it: where it is from, and its licence.
     """
 
@@ -29,6 +30,7 @@ class Source:
     ratio: float = 1.0
     index: str = ""
     split: str = "train"
+    leave_out: str = ""
     credit: str = ""
 
 
@@ -54,6 +56,7 @@ class TrainConfig:
         view_share: stage ``scan``: share of samples that are single views, against forgetting.
         click_all: stage ``scan``: share of windows whose click is given to all views that see it,
             as the scan does; else to the first alone.
+        view_corrections: single views: most corrections after the first decoding, 1 to so many.
         corrections: stage ``scan``: later views of a window that get a correction click.
         scan_windows: views of panoramas come from the scan's loop; false: from crops of the
             panorama itself (the ablation `patches`).
@@ -68,6 +71,7 @@ class TrainConfig:
         encoder_warm_up: stage ``views``: share of the run for which the trunk stays frozen.
         ema: decay of the averaged weights, which are the ones that are validated and exported.
         kinds: shares of the kinds of prompt in single views.
+        camera: single views get what a panorama's camera does: exposure, noise, blur, JPEG.
         loss: weights of the losses, see :class:`sap_ros.training.losses.LossWeights`.
         validation: data set (as `sap synth` writes it) that the averaged weights are tried on.
         workers: processes that make samples, for each training process.
@@ -87,6 +91,7 @@ class TrainConfig:
     objects: int = 6
     view_share: float = 0.25
     click_all: float = 0.5
+    view_corrections: int = 0
     corrections: int = 1
     scan_windows: bool = True
     overlap: float = 0.5
@@ -103,6 +108,7 @@ class TrainConfig:
     kinds: dict[str, float] = field(
         default_factory=lambda: {"click": 0.6, "clicks": 0.2, "box": 0.2}
     )
+    camera: bool = False
     loss: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     save_every: float = 120.0  # s

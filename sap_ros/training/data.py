@@ -15,6 +15,7 @@ import torch
 from numpy.random import Generator
 from torch.utils.data import Dataset, Sampler
 
+from sap_ros.training.camera import as_photographed
 from sap_ros.training.config import TrainConfig
 from sap_ros.training.prompts import draw_prompt
 from sap_ros.training.sources import Samples, Window, large_enough, open_source
@@ -28,7 +29,8 @@ class TrainingSamples(Dataset):
 
     A sample of views (``kind`` "views"): ``images`` (B, S, S, 3) uint8; and for N objects of them
     ``image_index`` (N,), ``masks`` (N, S, S) bool, ``points`` (N, P, 2), ``labels`` (N, P). One kind
-    of prompt a sample.
+    of prompt a sample. ``corrections``: how often they are corrected; ``seed``, for what is drawn
+    while training.
 
     A window (``kind`` "window"): ``images`` (V, S, S, 3); ``masks`` (V, N, S, S); ``points``
     (V, N, 1, 2), where the click falls in each view; ``labels`` (V, N, 1), 1 where the view sees it,
@@ -84,13 +86,18 @@ class TrainingSamples(Dataset):
                 masks.append(found[i])
                 points.append(at)
                 labels.append(label)
-            images.append(view[0])
+            images.append(as_photographed(view[0], rng) if config.camera else view[0])
             if len(images) == config.views:
                 break
         else:
             raise ValueError("too few of the views that were drawn have an object in them")
+        corrections = (
+            int(rng.integers(1, config.view_corrections + 1)) if config.view_corrections else 0
+        )
         return {
             "kind": "views",
+            "corrections": corrections,
+            "seed": int(rng.integers(2**31)),
             "images": torch.from_numpy(np.stack(images)),
             "image_index": torch.tensor(index),
             "masks": torch.from_numpy(np.stack(masks)),

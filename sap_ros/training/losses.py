@@ -11,7 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the four losses; the defaults are SAM 2.1's (20, 1, 1, 1)."""
+    """Weights of the losses; the defaults of the first four are SAM 2.1's (20, 1, 1, 1).
+
+    ``clicked``: how much more the focal loss weighs, after a correction, where the mask was wrong about
+    the click; or a model learns to keep the mask before, which is mostly right, rather than to mend it.
+    ``attention``: of where memory's cross attention looks (:mod:`sap_ros.training.attention`).
+    """
 
     focal: float = 20.0
     dice: float = 1.0
@@ -19,6 +24,8 @@ class LossWeights:
     presence: float = 1.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    clicked: float = 0.0
+    attention: float = 0.0
 
 
 def mask_loss(
@@ -27,6 +34,7 @@ def mask_loss(
     presence_logit: Tensor,
     target: Tensor,
     weights: LossWeights,
+    clicked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of one decoding: the best of several masks is trained, the IoU of all of them.
 
@@ -36,6 +44,7 @@ def mask_loss(
         presence_logit: (N, 1), above 0 where the object is held to be in the view.
         target: (N, h, w), in 0 to 1; all 0 where the object is not in the view.
         weights: how the parts are added.
+        clicked: (N, h, w) in 0 to 1, what a correction click is about; None where there was none.
 
     Returns:
         The mean loss, and the (N, M) IoU of each mask with its target.
@@ -47,7 +56,10 @@ def mask_loss(
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     miss = probability * (1 - truth) + (1 - probability) * truth
     alpha = weights.focal_alpha * truth + (1 - weights.focal_alpha) * (1 - truth)
-    focal = (alpha * miss**weights.focal_gamma * cross_entropy).flatten(2).mean(2)
+    focal = alpha * miss**weights.focal_gamma * cross_entropy
+    if clicked is not None:
+        focal = focal * (1 + weights.clicked * clicked[:, None])
+    focal = focal.flatten(2).mean(2)
     both = (probability * truth).flatten(2).sum(2)
     dice = 1 - (2 * both + 1) / ((probability + truth).flatten(2).sum(2) + 1)
     of_mask = weights.focal * focal + weights.dice * dice
@@ -56,7 +68,7 @@ def mask_loss(
         found, real = logits > 0, truth > 0.5
         union = (found | real).flatten(2).sum(2).clamp(min=1)
         iou = (found & real).flatten(2).sum(2) / union
-    iou_error = ((predicted_iou - iou) ** 2).mean(1)
+    iou_error = (predicted_iou - iou).abs().mean(1)
     presence_error = F.binary_cross_entropy_with_logits(presence_logit[:, 0], present)
     total = (present * (best + weights.iou * iou_error)).sum() / present.sum().clamp(min=1)
     return total + weights.presence * presence_error, iou

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +30,16 @@ from sap_ros.training.prompts import click_on
 
 #: Objects of a view smaller than this share of it are not asked for.
 MIN_AREA = 0.002
+
+#: Share of the single views of panoramas that are of one object; the others are like the scan's.
+OBJECT_VIEWS = 0.6
+#: How much wider than its object such a view is, by the tangent; and its field of view in degrees.
+MARGIN, FOV = (1.2, 3.0), (20.0, 90.0)
+#: Pixels of an object that its extent is measured by.
+_SPREAD = 2000
+#: Photographs: shares of views that show all of it, squeezed to a square, and that are of one object;
+#: the others are square crops.
+WHOLE, OBJECT_CROPS = 0.3, 0.4
 
 View_ = tuple[np.ndarray, np.ndarray]
 
@@ -69,7 +81,12 @@ def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samp
     files = sorted((folder / inside).glob(endings[source.kind]))
     if source.index:
         with Path(source.index).expanduser().open(newline="") as file:
-            chosen = {row["name"] for row in csv.DictReader(file) if row["split"] == source.split}
+            left_out = re.compile(source.leave_out or r"(?!)")  # (?!) matches nothing
+            chosen = {
+                row["name"]
+                for row in csv.DictReader(file)
+                if row["split"] == source.split and not left_out.search(row.get("source", ""))
+            }
         files = [path for path in files if path.stem in chosen]
     if not files:
         raise ValueError(
@@ -108,18 +125,20 @@ class Panoramas:
         self.trajectory = Scan(overlap=overlap)
 
     def view(self, size: int, rng: Generator) -> View_ | None:
+        """One like the scan's, or of an object, as it is looked at for itself."""
         image, instances = _panorama(self.files[rng.integers(len(self.files))])
         if self.scan:
-            pitch = rng.choice([-np.pi / 4, 0, np.pi / 4]) + round(rng.uniform(-0.2, 0.2), 2)
-            view = View(-2 * np.pi * rng.integers(64) / 64, round(pitch, 2))
+            view = _object_view(instances, rng) if rng.random() < OBJECT_VIEWS else None
+            if view is None:
+                pitch = rng.choice([-np.pi / 4, 0, np.pi / 4]) + round(rng.uniform(-0.2, 0.2), 2)
+                view = View(-2 * np.pi * rng.integers(64) / 64, round(pitch, 2))
             picture = ViewRenderer(image, size).render(view)
             labels = ViewRenderer(instances, size, labels=True).render(view)
         else:
             i = int(rng.integers(24))
             picture = Crops(image, size).render(i)
             labels = Crops(instances, size, labels=True).render(i)
-        ids = np.unique(labels)
-        return picture, labels == ids[ids > 0][:, None, None]
+        return picture, labels == _ids(labels)[:, None, None]
 
     def window(self, size: int, views: int, objects: int, rng: Generator) -> Window | None:
         """A run of the loop, written twice, from a random start; the first view is near an object.
@@ -130,7 +149,7 @@ class Panoramas:
         image, instances = _panorama(self.files[rng.integers(len(self.files))])
         turn = int(rng.integers(image.shape[1]))  # the scan has no preferred heading
         image, instances = np.roll(image, turn, axis=1), np.roll(instances, turn, axis=1)
-        ids = np.unique(instances)[1:]
+        ids = _ids(instances)
         if not len(ids):
             return None
         v, u = np.argwhere(instances == rng.choice(ids)).T
@@ -180,6 +199,33 @@ class Panoramas:
         return _window(images, labels[:, None] == ids[None, :, None, None], clicks, seen)
 
 
+def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
+    """A view of one object of a label image (H, 2H), 20 to 90° wide, the object beside its middle."""
+    ids = _ids(instances)
+    if not len(ids):
+        return None
+    pixels = np.argwhere(instances == rng.choice(ids))
+    pixels = pixels[:: max(1, len(pixels) // _SPREAD)]
+    extent = (instances.shape[1], instances.shape[0])
+    rays = sphere.pixel_to_direction(pixels[:, ::-1] + 0.5, extent)
+    middle = rays.mean(0)
+    middle /= np.linalg.norm(middle)
+    radius = math.acos(float(np.clip((rays @ middle).min(), 0, 1)))
+    fov = 2 * math.atan(math.tan(min(radius, math.pi / 4)) * rng.uniform(*MARGIN))
+    fov = float(np.clip(math.degrees(fov), *FOV))
+    # Turned away, so that the object stays in the view with most of itself.
+    room = max(0.0, math.radians(fov) / 2 - radius / 2)
+    yaw, pitch = (float(a) for a in sphere.direction_to_angles(middle))
+    pitch = float(np.clip(pitch + rng.uniform(-0.7, 0.7) * room, -1.5, 1.5))
+    yaw += rng.uniform(-0.7, 0.7) * room / max(math.cos(pitch), 0.2)
+    return View(yaw, pitch, math.radians(fov))
+
+
+def _ids(labels: np.ndarray) -> np.ndarray:
+    """The ids above 0 in a label image; by counting, since sorting two million pixels takes long."""
+    return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
+
+
 def _run(length: int, views: int, rng: Generator) -> list[int]:
     """Places of a loop: the first, then those after it, or a run from anywhere."""
     rest = min(views, length) - 1
@@ -189,8 +235,9 @@ def _run(length: int, views: int, rng: Generator) -> list[int]:
 
 def _asked(labels: np.ndarray, objects: int, rng: Generator) -> np.ndarray:
     """Some ids of a label image (S, S) whose objects are large enough to be asked for."""
-    ids, counts = np.unique(labels, return_counts=True)
-    ids = ids[(ids > 0) & (counts >= MIN_AREA * labels.size)]
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    ids = np.flatnonzero(counts >= max(1, MIN_AREA * labels.size))
     return rng.permutation(ids)[:objects]
 
 
@@ -201,11 +248,17 @@ class Photographs:
         self.files = files
 
     def view(self, size: int, rng: Generator) -> View_ | None:
-        """A square crop, mirrored at random."""
+        """All of a photograph, a square crop, or one object of it; mirrored at random."""
         image, masks = _photograph(self.files[rng.integers(len(self.files))], rng)
         if not masks:
             return None
-        move = _crop(image.shape[:2], size, rng)
+        way = rng.random()
+        if way < WHOLE:
+            move = _squeezed(image.shape[:2], size, rng)
+        elif way < WHOLE + OBJECT_CROPS:
+            move = _object_crop(image.shape[:2], masks[0], size, rng)
+        else:
+            move = _crop(image.shape[:2], size, rng)
         crop, found = _warped(image, masks, move, size)
         if rng.random() < 0.5:
             crop, found = np.ascontiguousarray(crop[:, ::-1]), found[:, :, ::-1]
@@ -359,6 +412,37 @@ def _crop(shape: tuple[int, ...], size: int, rng: Generator, turn: float = 0.0) 
     linear = np.array([[cos, -sin], [sin, cos]])
     middle = np.array([x + side / 2, y + side / 2])
     return np.column_stack([linear, size / 2 - linear @ middle])
+
+
+def _squeezed(shape: tuple[int, ...], size: int, rng: Generator) -> np.ndarray:
+    """An affine map (2, 3) of nearly all of a picture to a square."""
+    height, width = shape
+    share = rng.uniform(0.9, 1)
+    x, y = (rng.uniform(0, length * (1 - share)) for length in (width, height))
+    scale = np.array([size / (width * share), size / (height * share)])
+    return np.column_stack([np.diag(scale), -scale * [x, y]])
+
+
+def _object_crop(shape: tuple[int, ...], mask: np.ndarray, size: int, rng: Generator) -> np.ndarray:
+    """An affine map (2, 3) to a crop about one object of a picture, beside its middle, stretched a bit.
+
+    As far as the picture goes the crop lies within it; it is enlarged four times at most.
+    """
+    x, y, w, h = cv2.boundingRect(mask)
+    side = max(w, h) * rng.uniform(*MARGIN)
+    side = max(min(side, max(shape)), size / 4)
+    stretch = np.exp(rng.uniform(-0.2, 0.2))
+    sides = side * np.array([stretch, 1 / stretch])
+    centre = np.array([x + w / 2, y + h / 2]) + rng.uniform(-0.35, 0.35, 2) * sides
+    for axis, length in enumerate((shape[1], shape[0])):
+        half = sides[axis] / 2
+        centre[axis] = (
+            np.clip(centre[axis], half, length - half) if length > 2 * half else length / 2
+        )
+    angle, scale = rng.normal(0, 0.1), size / sides
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.diag(scale) @ np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([linear, size / 2 - linear @ centre])
 
 
 def _warped(image: np.ndarray, masks: list[np.ndarray], move: np.ndarray, size: int) -> View_:

@@ -11,9 +11,15 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sap_ros.core.model import Features, decode_view, empty_memory, normalize, remember
+from sap_ros.training.attention import WatchedAttention, memory_views
 from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.prompts import correction
+
+#: Share of the objects that are corrected without being shown the mask before.
+MASK_LEFT_OUT = 0.3
+#: Logits of a mask that is fed back are cut off here, as SAM 2 does.
+MOST = 32.0
 
 
 class SampleLoss(nn.Module):
@@ -68,22 +74,47 @@ def encode(
 def view_loss(
     sam: SAM2Base, sample: Sample, weights: LossWeights, frozen: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of single views, each a first view with a prompt."""
+    """Loss of single views, each a first view with a prompt that is corrected some times.
+
+    A correction is decoded from all clicks so far; for most objects with the logits of the mask
+    before, for the others without, so that the clicks alone are enough as well. Only a single point
+    may mean several masks, as in SAM 2.
+    """
     neck = next(sam.image_encoder.neck.parameters())
     flat, _, sizes = encode(sam, sample["images"], frozen, not neck.requires_grad)
     index = sample["image_index"]
     maps = [f[:, index].permute(1, 2, 0).unflatten(2, s) for f, s in zip(flat, sizes, strict=True)]
-    points = {"point_coords": sample["points"], "point_labels": sample["labels"]}
-    masks, _, quality, _, _, _, presence = sam._forward_sam_heads(
-        backbone_features=maps[-1] + sam.no_mem_embed.view(1, -1, 1, 1),
-        point_inputs=points,
-        high_res_features=maps[:-1],
-        multimask_output=sample["labels"].shape[1] == 1,
-    )
-    loss, found = mask_loss(masks, quality, presence, _target(sample["masks"], masks), weights)
-    kind = {1: "click", 2: "box"}.get(sample["labels"].shape[1], "clicks")
-    chosen = found.gather(1, quality.argmax(1, keepdim=True)).mean().item()
-    return loss, {f"iou_{kind}": chosen}
+    features = maps[-1] + sam.no_mem_embed.view(1, -1, 1, 1)
+    points, labels = sample["points"], sample["labels"]
+    kind = {1: "click", 2: "box"}.get(labels.shape[1], "clicks")
+    rng = np.random.default_rng(sample["seed"])
+    losses: list[Tensor] = []
+    figures: dict[str, float] = {}
+    before: Tensor | None = None
+    about: Tensor | None = None
+    for correction_number in range(sample["corrections"] + 1):
+        masks, _, quality, best, _, _, presence = sam._forward_sam_heads(
+            backbone_features=features,
+            point_inputs={"point_coords": points, "point_labels": labels},
+            mask_inputs=before,
+            high_res_features=maps[:-1],
+            multimask_output=labels.shape[1] == 1,
+        )
+        target = _target(sample["masks"], masks)
+        loss, found = mask_loss(masks, quality, presence, target, weights, about)
+        losses.append(loss)
+        chosen = found.gather(1, quality.argmax(1, keepdim=True)).mean().item()
+        name = f"{kind}_{correction_number}" if correction_number else kind
+        figures[f"iou_{name}"] = chosen
+        if correction_number == sample["corrections"]:
+            break
+        shown = F.interpolate(best.detach(), size=sample["masks"].shape[-2:]) > 0
+        click, label, region = _corrections(sample["masks"], shown[:, 0], rng)
+        points, labels = torch.cat([points, click], 1), torch.cat([labels, label], 1)
+        about = F.interpolate(region[:, None].float(), size=masks.shape[-2:], mode="area")[:, 0]
+        kept = torch.from_numpy(rng.random(len(best)) >= MASK_LEFT_OUT).to(best)
+        before = best.detach().clamp(-MOST, MOST) * kept[:, None, None, None]
+    return torch.stack(losses).mean(), figures
 
 
 def _target(masks: Tensor, like: Tensor) -> Tensor:
@@ -97,7 +128,8 @@ def window_loss(
     """Loss of a window: clicked views first, from their clicks alone, then the others, from memory.
 
     The encoder is frozen. A corrected view is decoded once more, with a click where its mask is
-    wrong, and is remembered so.
+    wrong, and is remembered so. Where memory is read, its cross attention is trained to look at the
+    object.
     """
     flat, positions, sizes = encode(sam, sample["images"], True, True)
     views, n = sample["masks"].shape[:2]
@@ -105,14 +137,23 @@ def window_loss(
     memory = empty_memory()
     clicked = sample["clicked"].tolist()
     losses: list[Tensor] = []
-    of: dict[str, list[float]] = {"click": [], "memory": [], "correction": [], "presence": []}
+    attention: list[Tensor] = []
+    # The object's share of each place of the coarsest feature map, (V, N, places).
+    places_of = F.interpolate(sample["masks"].float(), size=sizes[-1], mode="area").flatten(2)
+    kinds = ("click", "memory", "correction", "presence", "attention")
+    of: dict[str, list[float]] = {kind: [] for kind in kinds}
     for i in sorted(range(views), key=lambda view: not clicked[view]):
         features = Features([f[:, i : i + 1].expand(-1, n, -1) for f in flat], sizes)
         places = [p[:, i : i + 1].expand(-1, n, -1) for p in positions]
         points = None
         if clicked[i]:
             points = {"point_coords": sample["points"][i], "point_labels": sample["labels"][i]}
-        view = decode_view(sam, features, places, i, views, memory, points)
+        with WatchedAttention(sam) as watched:
+            view = decode_view(sam, features, places, i, views, memory, points)
+            if not clicked[i] and weights.attention > 0:
+                read = torch.cat([places_of[j] for j in memory_views(sam, memory, i)], 1)
+                attention.append(watched.loss(read, places_of[i]))
+                of["attention"].append(attention[-1].item())
         target = _target(sample["masks"][i], view.masks)
         present = sample["masks"][i].flatten(1).any(1)
         loss, found = mask_loss(
@@ -125,25 +166,31 @@ def window_loss(
             of["presence"] += ((view.object_scores[:, 0] > 0) == present).float().tolist()
         if sample["corrected"][i]:
             shown = F.interpolate(view.best, size=sample["masks"].shape[-2:]) > 0
-            points = _corrections(sample["masks"][i], shown[:, 0], rng)
-            view = decode_view(sam, features, places, i, views, memory, points)
-            loss, found = mask_loss(
-                view.masks, view.predicted_ious, view.object_scores, target, weights
-            )
+            click, label, _ = _corrections(sample["masks"][i], shown[:, 0], rng)
+            points = {"point_coords": click, "point_labels": label}
+            left = torch.from_numpy(rng.random(n) >= MASK_LEFT_OUT).to(view.best)
+            before = view.best.detach() * left[:, None, None, None]
+            view = decode_view(sam, features, places, i, views, memory, points, previous=before)
+            loss, found = mask_loss(view.masks, view.predicted_ious, view.object_scores, target, weights)
             losses.append(loss)
             of["correction"] += found.max(1).values[present].tolist()
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
         memory[kept][i] = remember(sam, features, view)
     figures = {f"window_{name}": float(np.mean(v)) for name, v in of.items() if v}
-    return torch.stack(losses).mean(), figures
+    total = torch.stack(losses).mean()
+    if attention:
+        total = total + weights.attention * torch.stack(attention).mean()
+    return total, figures
 
 
-def _corrections(true: Tensor, found: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-    """A correction click an object, for masks (N, S, S) bool."""
-    pairs = [
+def _corrections(
+    true: Tensor, found: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A correction click an object, for masks (N, S, S) bool: see :func:`correction`."""
+    clicks = [
         correction(t, f, rng) for t, f in zip(true.cpu().numpy(), found.cpu().numpy(), strict=True)
     ]
-    points, labels = (
-        torch.from_numpy(np.stack(part)).to(true.device) for part in zip(*pairs, strict=True)
+    points, labels, regions = (
+        torch.from_numpy(np.stack(part)).to(true.device) for part in zip(*clicks, strict=True)
     )
-    return {"point_coords": points, "point_labels": labels}
+    return points, labels, regions

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
@@ -31,8 +32,9 @@ from sap_ros.training.losses import LossWeights
 from sap_ros.training.pictures import sample_picture
 from sap_ros.training.steps import SampleLoss
 
-#: Tries weights on held-out panoramas: mean IoU by strategy.
-Validate = Callable[[SAM2Base], dict[str, float]]
+#: Tries weights on a share of the held-out panoramas, given as (i, n): every nth from the ith. Sum and
+#: number of IoUs, by strategy; the first strategy decides which weights are the best.
+Validate = Callable[[SAM2Base, tuple[int, int]], dict[str, tuple[float, int]]]
 #: Told of a line of figures every so often.
 Report = Callable[[dict[str, float], str], None]
 
@@ -99,20 +101,28 @@ def train(
         incoming = iter(loader)
         while state.step < config.iterations:
             frozen = _begin(state.step, config, optimizer, sam)
+            # What is drawn in a step (dropout) goes by its number: a resumed run draws the same.
+            torch.manual_seed(_step_seed(config.seed, state.step, accelerator.process_index))
             loss_of.train()
             figures = _step(config, accelerator, loss_of, optimizer, incoming, frozen, log, state)
             averaged.update_parameters(sam)
             state.step += 1
             log.add(state, figures)
             due = state.step % config.validate_every == 0 or state.step == config.iterations
-            if accelerator.is_main_process and validate is not None and due:
-                _validate(validate, averaged, state, out, log)
+            if validate is not None and due:
+                _validate(validate, accelerator, averaged, state, out, log)
             if accelerator.is_main_process and (log.save_is_due() or due):
                 _save(out, sam, averaged, optimizer, state)
     if accelerator.is_main_process:
         write_text(out / "MODEL_CARD.md", model_card(config, sam, out / "log.jsonl"))
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _step_seed(seed: int, step: int, process: int) -> int:
+    """Torch's seed for a step of a run and one of its processes."""
+    drawn = np.random.SeedSequence([seed, step, process]).generate_state(2)
+    return int(drawn[0]) << 31 | int(drawn[1]) >> 1
 
 
 def _begin(step: int, config: TrainConfig, optimizer: Any, sam: SAM2Base) -> bool:
@@ -270,13 +280,28 @@ def export_weights(sam: torch.nn.Module, path: Path) -> None:
 
 
 def _validate(
-    validate: Validate, averaged: AveragedModel, state: _State, out: Path, log: _Log
+    validate: Validate,
+    accelerator: Accelerator,
+    averaged: AveragedModel,
+    state: _State,
+    out: Path,
+    log: _Log,
 ) -> None:
+    """Tries the averaged weights; each process takes its share, so that none waits for another."""
     shown: Any = averaged.module
     shown.pred_obj_scores = True
-    found = validate(shown)
-    log.write({"step": state.step, **{f"val_{name}": value for name, value in found.items()}})
-    chief = next(iter(found.values()), -1.0)
+    share = accelerator.process_index, accelerator.num_processes
+    found = validate(shown, share)
+    names = list(found)
+    sums = torch.tensor([found[name] for name in names], device=accelerator.device)
+    means = {
+        name: float(total / max(1, count))
+        for name, (total, count) in zip(names, accelerator.reduce(sums, "sum"), strict=True)
+    }
+    if not accelerator.is_main_process:
+        return
+    log.write({"step": state.step, **{f"val_{name}": value for name, value in means.items()}})
+    chief = next(iter(means.values()), -1.0)
     if chief > state.best:
         state.best = chief
         export_weights(shown, out / "best.safetensors")

@@ -74,3 +74,37 @@ def test_a_killed_run_is_continued_with_the_same_result(photographs, tmp_path, p
     ids = cv2.imread(str(whole / "instances" / "00000000.png"), cv2.IMREAD_UNCHANGED)
     assert ids.dtype == np.uint16
     assert ids.max() >= 1
+
+
+def test_soft_composites_have_softer_rims_and_shadows_that_are_no_objects(
+    photographs, panorama, tmp_path
+):
+    from sap_ros.synthesis import composite
+
+    background = tmp_path / "room.png"
+    cv2.imwrite(str(background), np.full_like(panorama, 180))
+    cut_outs = CutOuts(photographs)
+    changed = {False: 0, True: 0}
+    for seed in range(6):
+        for soft in changed:
+            rng = np.random.default_rng(seed)
+            image, ids = composite.compose(rng, [background], cut_outs, (512, 256), soft=soft)
+            beyond = cv2.dilate((ids > 0).astype(np.uint8), np.ones((7, 7))) == 0
+            beyond[:, :8] = beyond[:, -8:] = False  # dilation does not follow across the seam
+            beyond[:40] = beyond[-40:] = False  # nor is it wide enough near a pole
+            changed[soft] += int((image[beyond] < 170).any(-1).sum())
+            assert ids.max() >= 1
+    assert changed[False] == 0
+    assert changed[True] > 500
+
+
+def test_photographs_of_several_folders_are_those_of_their_splits(photographs, tmp_path):
+    from sap_ros.synthesis.composite import find_photographs
+
+    index = tmp_path / "index.csv"
+    index.write_text("name,split\nsa_0,train\nsa_1,val\nsa_2,train\n")
+    assert [p.stem for p in find_photographs([tmp_path], [index], "train")] == ["sa_0", "sa_2"]
+    assert len(find_photographs([tmp_path, tmp_path])) == 6
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no"):
+        find_photographs([tmp_path, tmp_path / "empty"])

@@ -1,5 +1,6 @@
 """Views and windows of every kind of source."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -68,3 +69,75 @@ def test_processes_share_the_samples_and_a_resumed_run_goes_on():
         batch = set(halves[0][2 * step : 2 * step + 2]) | set(halves[1][2 * step : 2 * step + 2])
         assert batch == set(range(4 * step, 4 * step + 4))
     assert list(Numbers(2, 4, 4, 0, 1)) == whole[8:]
+
+
+def test_what_the_index_says_of_its_source_may_be_left_out(photographs):
+    index = photographs / "index.csv"
+    index.write_text(
+        "name,split,source\nsa_0,train,bsds\nsa_1,train,coco:license4\nsa_2,val,coco\n"
+    )
+    source = Source("photographs", str(photographs), index=str(index), leave_out="bsds|license2")
+    assert [path.stem for path in open_source(source).files] == ["sa_1"]
+    source.leave_out = ""
+    assert [path.stem for path in open_source(source).files] == ["sa_0", "sa_1"]
+
+
+def test_views_of_an_object_hold_it_beside_their_middle():
+    from sap_ros.core.rendering import ViewRenderer
+    from sap_ros.training.sources import FOV, _object_view
+
+    instances = np.zeros((256, 512), np.uint16)
+    cv2.circle(instances, (10, 128), 20, 1, -1)  # 14 degrees about a place near the seam
+    cv2.circle(instances, (300, 60), 60, 2, -1)
+    rng, fovs, middles = np.random.default_rng(0), [], []
+    for _ in range(100):
+        view = _object_view(instances, rng)
+        fovs.append(np.degrees(view.fov))
+        labels = ViewRenderer(instances, 64, labels=True).render(view)
+        assert (labels > 0).mean() > 0.03
+        middles.append(np.argwhere(labels > 0).mean(0) - 32)
+    assert FOV[0] - 1e-9 <= min(fovs) < 50 < max(fovs) <= FOV[1] + 1e-9
+    assert np.abs(middles).max(1).mean() > 5
+    assert _object_view(np.zeros((8, 16), np.uint16), rng) is None
+
+
+def test_an_object_crop_shows_the_object():
+    from sap_ros.training.sources import _object_crop, _warped
+
+    rng = np.random.default_rng(0)
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:160, 30:110] = 1
+    image = np.zeros((300, 400, 3), np.uint8)
+    for _ in range(50):
+        _, (found,) = _warped(image, [mask], _object_crop(mask.shape, mask, 128, rng), 128)
+        assert 0.03 < found.mean() < 0.9
+
+
+def test_a_correction_is_an_error_and_knows_what_it_is_about():
+    from sap_ros.training.prompts import correction
+
+    true, found = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    true[10:40, 10:40] = True
+    found[10:40, 30:60] = True  # 20 columns are missed, 20 too much
+    rng, labels = np.random.default_rng(0), set()
+    for _ in range(40):
+        ((u, v),), (label,), about = correction(true, found, rng)
+        u, v = int(u), int(v)
+        assert (true ^ found)[v, u]
+        assert label == true[v, u]
+        assert about[v, u]
+        assert (about == ((true & ~found) if label else (found & ~true))).all()
+        labels.add(int(label))
+    assert labels == {0, 1}
+    (label,) = correction(true, true, rng)[1]
+    assert label == -1
+
+
+def test_a_camera_changes_the_picture_and_not_its_size():
+    from sap_ros.training.camera import as_photographed
+
+    image = np.random.default_rng(1).integers(0, 256, (48, 48, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    made = [as_photographed(image, rng) for _ in range(20)]
+    assert all(one.shape == image.shape and one.dtype == np.uint8 for one in made)
+    assert sum(not np.array_equal(one, image) for one in made) > 15

@@ -103,6 +103,82 @@ def test_a_run_that_was_ended_goes_on_with_the_losses_that_it_would_have_had(mak
         assert other[step] == pytest.approx(one[step], rel=1e-3), step
 
 
+def test_a_resumed_run_draws_the_dropout_that_it_would_have_drawn(
+    make_config, tmp_path, monkeypatch
+):
+    from sap_ros.training import train as module
+
+    def with_dropout(name, size):
+        sam = build_architecture(name, size)
+        for part in sam.memory_attention.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.5
+        return sam
+
+    monkeypatch.setattr(module, "build_architecture", with_dropout)
+    settings = {"view_share": 0.0, "click_all": 0.0, "init": "own", "save_every": 0.0}
+    train(make_config(iterations=4, **settings), tmp_path / "whole")
+
+    class EndedError(Exception):
+        pass
+
+    def end_at_two(figures, left):
+        if figures["step"] == 2:
+            raise EndedError
+
+    config = make_config(iterations=4, **settings)
+    with pytest.raises(EndedError):
+        train(config, tmp_path / "parts", report=end_at_two)
+    torch.rand(17)  # another process has drawn otherwise
+    train(config, tmp_path / "parts")
+    whole, parts = _losses(tmp_path / "whole"), _losses(tmp_path / "parts")
+    for step in (3, 4):
+        assert parts[step] == pytest.approx(whole[step], rel=1e-4), step
+
+
+def test_every_process_validates_its_share(make_config, tmp_path):
+    asked = []
+
+    def validate(sam, share):
+        asked.append(share)
+        return {"scan": (1.5, 2), "direct": (0.0, 0)}
+
+    train(make_config(iterations=2, validate_every=1), tmp_path, validate)
+    assert asked == [(0, 1)] * 2
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = [(row["val_scan"], row["val_direct"]) for row in rows if "val_scan" in row]
+    assert found == [(0.75, 0.0)] * 2
+    assert (tmp_path / "best.safetensors").exists()
+
+
+_VALIDATING = """
+import sys
+from pathlib import Path
+from sap_ros.training.config import read_config
+from sap_ros.training.train import train
+
+def validate(sam, share):
+    (Path(sys.argv[2]) / f"share{share[0]}").write_text(str(share[1]))
+    return {"scan": (float(share[0]), 1)}
+
+train(read_config(Path(sys.argv[1])), Path(sys.argv[2]), validate)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_each_validates_and_the_means_are_of_both(make_config, tmp_path):
+    script, file, out = tmp_path / "run.py", tmp_path / "config.yaml", tmp_path / "run"
+    script.write_text(_VALIDATING)
+    file.write_text(as_yaml(make_config(iterations=2)))
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *start, str(script), str(file), str(out)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(out / f"share{i}").read_text() for i in (0, 1)] == ["2", "2"]
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["val_scan"] for row in rows if "val_scan" in row] == [0.5]
+
+
 def _command(config, out, *start):
     return [*start, "-m", "sap_ros.cli", "train", "--config", str(config), "--out", str(out)]
 
@@ -180,6 +256,75 @@ def test_a_setting_may_be_emptied():
     path = ROOT / "config" / "training" / "nano_sap.yaml"
     config = read_config(path, ["init=own", "init_memory=", "validation="])
     assert (config.init, config.init_memory, config.validation) == ("own", "", "")
+
+
+def test_windows_are_trained_to_look_at_the_object(make_config):
+    from sap_ros.training.data import TrainingSamples
+    from sap_ros.training.steps import window_loss
+
+    config = make_config(view_share=0.0, click_all=0.0, corrections=0)
+    sample = TrainingSamples(config, 64)[0]
+    sam = build_architecture("sap-nano", 64)
+    sam.load_state_dict(read_weights(checkpoint_path("sap-nano")))
+    sam.pred_obj_scores = False
+    plain, without = window_loss(sam, sample, LossWeights())
+    total, figures = window_loss(sam, sample, LossWeights(attention=2.0))
+    assert "window_attention" not in without
+    extra = 2.0 * figures["window_attention"]
+    assert total.item() == pytest.approx(plain.item() + extra, rel=1e-3)
+    assert 0 < figures["window_attention"] < 10
+
+
+def test_what_a_correction_is_about_weighs_more():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    masks, clicked = (target * 20 - 10)[:, None], torch.zeros(1, 16, 16)
+    masks[..., 4:8, 4:8] *= -1  # missed
+    given = (masks, torch.ones(1, 1), torch.full((1, 1), 5.0), target)
+    clicked[:, 4:8, 4:8] = 1
+    weights = LossWeights(clicked=3.0)
+    without, there = mask_loss(*given, weights)[0], mask_loss(*given, weights, clicked)[0]
+    elsewhere = mask_loss(*given, weights, clicked.flip(-1))[0]
+    assert there > 2 * without
+    assert elsewhere == pytest.approx(without.item(), rel=1e-3)
+
+
+def test_the_error_of_the_predicted_iou_is_absolute_and_of_all_candidates():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    masks = (target * 20 - 10)[:, None].expand(-1, 3, -1, -1)
+    only = LossWeights(focal=0, dice=0, presence=0)
+    loss, _ = mask_loss(masks, torch.tensor([[1.0, 0.7, 0.4]]), torch.ones(1, 1), target, only)
+    assert loss.item() == pytest.approx((0 + 0.3 + 0.6) / 3, abs=1e-5)
+
+
+def test_corrections_of_single_views_are_trained_with_all_clicks_and_the_mask_before(
+    make_config, monkeypatch
+):
+    from sap_ros.training.data import TrainingSamples
+    from sap_ros.training.steps import view_loss
+
+    kinds = {"click": 1.0, "clicks": 0.0, "box": 0.0}
+    config = make_config(stage="views", view_corrections=3, kinds=kinds)
+    samples = TrainingSamples(config, 64)
+    sample = next(s for s in (samples[k] for k in range(50)) if s["corrections"] == 3)
+    sam = build_architecture("sap-nano", 64)
+    sam.load_state_dict(read_weights(checkpoint_path("sap-nano")))
+    given, heads = [], sam._forward_sam_heads
+
+    def seen(**kwargs):
+        given.append(kwargs)
+        return heads(**kwargs)
+
+    monkeypatch.setattr(sam, "_forward_sam_heads", seen)
+    _, figures = view_loss(sam, sample, LossWeights(), frozen=True)
+    assert set(figures) == {"iou_click", "iou_click_1", "iou_click_2", "iou_click_3"}
+    assert [g["point_inputs"]["point_labels"].shape[1] for g in given] == [1, 2, 3, 4]
+    assert [g["multimask_output"] for g in given] == [True, False, False, False]
+    assert given[0]["mask_inputs"] is None
+    shown = torch.cat([g["mask_inputs"].flatten(1).abs().amax(1) for g in given[1:]])
+    assert shown.max() > 1
+    assert torch.isfinite(shown).all()
 
 
 def test_a_right_mask_costs_less_than_a_wrong_one():
