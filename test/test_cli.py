@@ -13,7 +13,6 @@ from sap_ros.cli.shared import parse_points, shard_of
 from sap_ros.core import sphere
 from sap_ros.files import read_panorama
 
-
 FLOOR = 210  # its first row
 
 
