@@ -25,8 +25,8 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
         source: a file, or the bytes of one, in a format that PIL knows (JPEG, PNG, WebP, ...).
 
     Raises:
-        ValueError: no such file, no image, or one larger than :data:`LARGEST_IMAGE`, which is not to
-            be decoded: a few hundred kB may hold gigabytes of pixels.
+        ValueError: no such file, not an image, or larger than :data:`LARGEST_IMAGE`; a file of a few
+            hundred kB may decode to gigabytes.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and not source.is_file():
@@ -79,7 +79,7 @@ def read_panorama(path: Path) -> np.ndarray:
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes RGB (H, W, 3) or single-channel (H, W) pixels, by the name's ending.
 
-    The file is written beside its place and then renamed, so that no half of it is ever there.
+    Written to a temporary file first and then renamed, so that the file is never incomplete.
 
     Raises:
         OSError: it could not be written.

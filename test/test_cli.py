@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from sap_ros.cli.shared import parse_points, shard_of
+from sap_ros.core import sphere
 from sap_ros.files import read_panorama
+
+FLOOR = 210  # its first row
 
 
 def sap(*arguments, **kwargs):
@@ -19,21 +22,35 @@ def sap(*arguments, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory, panorama):
+def room():
+    """A grey room (256, 512, 3) with a blue floor, a red disk ahead and a blue one to the right; and
+    the disks' ids."""
+    v, u = np.mgrid[:256, :512] + 0.5
+    rays = sphere.pixel_to_direction(np.stack([u, v], -1), (512, 256))
+    image, labels = np.full((256, 512, 3), 190, np.uint8), np.zeros((256, 512), np.uint8)
+    image[FLOOR:] = (90, 90, 180)
+    for i, azimuth, colour in ((1, 0.0, (220, 60, 30)), (3, -np.pi / 2, (40, 60, 200))):
+        disk = rays @ sphere.angles_to_direction(azimuth, 0.0) > np.cos(0.25)
+        image[disk], labels[disk] = colour, i
+    return image, labels
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory, room):
     path = tmp_path_factory.mktemp("pictures") / "room.png"
-    Image.fromarray(panorama).save(path)
+    Image.fromarray(room[0]).save(path)
     return path
 
 
 @pytest.fixture(scope="module")
 def segmented(picture, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new"
-    done = sap("segment", picture, "--point", "300,120", "--point", "20,40:3", "--out", out)
+    done = sap("segment", picture, "--point", "256,128", "--point", "384,128:3", "--out", out)
     assert done.returncode == 0, done.stderr
     return done, out
 
 
-def test_segment_writes_all_files(segmented, picture):
+def test_segment_writes_all_files(segmented, room):
     _, out = segmented
     assert sorted(p.name for p in out.iterdir()) == [
         "masks.png",
@@ -46,11 +63,18 @@ def test_segment_writes_all_files(segmented, picture):
     assert labels.shape == (256, 512)
     assert labels.dtype == np.uint8
     objects = json.loads((out / "objects.json").read_text())
-    assert [thing["id"] for thing in objects] == [1, 3]
-    assert set(np.unique(labels)) - {0} == {o["id"] for o in objects if o["state"] == "TRACKED"}
-    assert read_panorama(out / "overlay.jpg").shape == (256, 512, 3)
-    with Image.open(out / "views.jpg") as sheet:  # 24 views for each of two objects
-        assert sheet.size == (6 * 256, 8 * 256)
+    assert [(thing["id"], thing["state"]) for thing in objects] == [(1, "TRACKED"), (3, "TRACKED")]
+    assert set(np.unique(labels)) == {0, 1, 3}
+    image, true = room
+    for i in (1, 3):
+        assert ((labels == i) & (true == i)).sum() > 0.8 * ((labels == i) | (true == i)).sum()
+    assert objects[1]["azimuth_deg"] == pytest.approx(-90, abs=2)
+    overlay = read_panorama(out / "overlay.jpg").astype(int)
+    floor = np.s_[FLOOR + 8 :]  # where nothing is drawn
+    assert np.abs(overlay[floor] - image[floor]).mean() < 5
+    with Image.open(out / "views.jpg") as sheet:
+        assert sheet.width % 256 == sheet.height % 256 == 0
+        assert np.array(sheet).std() > 10
 
 
 def test_segment_prints_a_table(segmented):

@@ -11,7 +11,7 @@ from typing import Any
 
 from sap_ros.bench.result import Goal, Result
 
-# Has glibc give memory back at once, so that a peak is of what is held and not of what was freed.
+# Makes glibc return freed memory at once, so that the peak does not include it.
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 _NATIVE = "SAM 2's encoder alone on 4096x2048"  # and no decoder, memory, or masks in full size
@@ -26,7 +26,7 @@ _CASES = {
 
 
 def memory() -> Result:
-    """SAM 2.1 tiny with random weights: what is held beyond the loaded model."""
+    """SAM 2.1 tiny with random weights: peak memory beyond that of the loaded model."""
     found = {name: _in_a_process(*case) for name, case in _CASES.items()}
     if found[_NATIVE] is None and (half := _in_a_process("native", 2048)) is not None:
         # The encoder's activations grow with the pixels.
@@ -66,10 +66,10 @@ def memory() -> Result:
 
 
 def _in_a_process(kind: str, size: int) -> dict[str, Any] | None:
-    """What a case took; None where it does not fit.
+    """Peak memory of a case; None if it does not fit into memory.
 
     Raises:
-        RuntimeError: it failed otherwise.
+        RuntimeError: it failed for another reason.
     """
     done = subprocess.run(
         [sys.executable, "-m", __name__, kind, str(size)],
@@ -80,7 +80,7 @@ def _in_a_process(kind: str, size: int) -> dict[str, Any] | None:
     )
     if done.returncode == 0:
         return json.loads(done.stdout.strip().splitlines()[-1])
-    if done.returncode < 0 or "can't allocate memory" in done.stderr:  # killed, by the system
+    if done.returncode < 0 or "can't allocate memory" in done.stderr:  # killed by the system
         return None
     raise RuntimeError(f"{kind} {size}: {done.stderr.strip().splitlines()[-1]}")
 
@@ -103,7 +103,7 @@ def _measure(kind: str, size: int) -> dict[str, object]:
 
     model, image = random_tiny(None if kind == "native" else size), read_panorama(DEMO)
     box = read_labels(DEMO.with_name("instances.png")) == 3
-    with torch.inference_mode():  # what the libraries set up once is no cost of a panorama
+    with torch.inference_mode():  # one-time set-up of the libraries does not count
         model.sam.image_encoder(torch.zeros(1, 3, 256, 256))
     before = _held()
     with measured(model.device) as cost:
@@ -115,10 +115,10 @@ def _measure(kind: str, size: int) -> dict[str, object]:
         else:
             session = PanoramaSession(model, "auto")
             session.set_image(image)
-            # A mask: with random weights a click would find anything, in any number of views.
+            # A mask prompt: with random weights a click gives an arbitrary mask and number of views.
             session.add_prompt(Prompt(1, mask=box))
             session.segment()
-    assert cost.peak_mb is not None, "this system does not tell a process's peak memory"
+    assert cost.peak_mb is not None, "this system does not report a process's peak memory"
     peak = cost.peak_mb - before
     how = f"measured, {cost.seconds:.0f} s"
     if kind == "resident":

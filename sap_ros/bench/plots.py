@@ -9,7 +9,7 @@ import numpy as np
 
 
 def plot(path: Path, results: dict[str, Any]) -> None:
-    """Draws what is there of `views`, `scaling`, `reprompt` and `live`.
+    """Plots the available results of `views`, `scaling`, `reprompt` and `live`.
 
     Args:
         path: PNG to write.

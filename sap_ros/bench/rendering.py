@@ -1,4 +1,4 @@
-"""Views from a 4K panorama, against plain cv2.remap with ready tables and against other packages."""
+"""Rendering views of a 4K panorama, compared with cv2.remap with precomputed tables and with other packages."""
 
 from __future__ import annotations
 

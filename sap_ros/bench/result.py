@@ -1,4 +1,4 @@
-"""Tables with goals, and how time is taken."""
+"""Benchmark results: tables with goals; and time measurement."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure and what it is to be.
+    """A measured value and its goal.
 
     Attributes:
-        what: of what.
-        value: measured; None where it could not be.
-        limit: it is to be at most, or at least, this.
-        at_least: which of the two.
-        note: why it could not be measured, or is missed.
+        what: what was measured.
+        value: the measured value; None if it could not be measured.
+        limit: the value should be at most, or at least, this.
+        at_least: whether ``limit`` is a lower bound.
+        note: why it could not be measured, or was missed.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes:
         name: of the benchmark.
@@ -87,7 +87,7 @@ def timed(
     warm: int = 1,
     device: torch.device | None = None,
 ) -> Timing:
-    """Times a piece of work on a device, after ``warm`` runs that do not count."""
+    """Times a function on a device, after ``warm`` runs that are not measured."""
     for _ in range(warm):
         work()
     taken = []
@@ -99,7 +99,7 @@ def timed(
 
 
 def _now(device: torch.device | None) -> float:
-    """The time, in s, when a device has done what it was told to."""
+    """The time, in s, after the device has finished its queued work."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -114,7 +114,7 @@ def timing_of(taken: list[float]) -> Timing:
 def stopwatch(
     owner: object, names: tuple[str, ...], device: torch.device | None = None
 ) -> Iterator[list[float]]:
-    """Times all calls of methods of an object meanwhile; their sum is the list's only element.
+    """Times all calls of an object's methods in its block; the list's only element is their sum.
 
     They work on ``device``, whose end is waited for.
 

@@ -1,4 +1,4 @@
-"""Labelled panoramas to measure on, made on the spot from what ships with the package."""
+"""Labelled panoramas for the benchmarks, generated from what ships with the package."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
 
 
 def random_tiny(image_size: int | None = None, device: str = "cpu") -> Model:
-    """SAM 2.1 tiny's architecture with random weights: what it costs, not what it finds."""
+    """SAM 2.1 tiny's architecture with random weights: to measure cost, not quality."""
     torch.manual_seed(0)
     return Model(build_architecture("sam2.1-tiny", image_size), "sam2.1-tiny", device)
 

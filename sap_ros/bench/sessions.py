@@ -1,4 +1,4 @@
-"""How a session's cost grows, what a further prompt costs, what a stream costs."""
+"""Cost of a session: how it scales, of a further prompt, of a stream."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def reprompt(model: Model, repeats: int = 9) -> Result:
 
 
 def overhead(model: Model, repeats: int = 3) -> Result:
-    """All that is not the network, by stage: one object, given by its mask, on a 4K JPEG."""
+    """Time outside the network, by stage: one object, prompted with its mask, on a 4K JPEG."""
     data = DEMO.read_bytes()
     stages: dict[str, list[float]] = {}
     network_share, rows = [], []
@@ -86,7 +86,7 @@ def overhead(model: Model, repeats: int = 3) -> Result:
         image = np.array(Picture.open(io.BytesIO(data)).convert("RGB"))
         marks.append(time.perf_counter())
         session.set_image(image)
-        # A mask: with random weights a click would find anything, in any number of views.
+        # A mask prompt: with random weights a click gives an arbitrary mask and number of views.
         session.add_prompt(Prompt(1, mask=box))
         with (
             stopwatch(model, ("encode", "remember"), model.device) as encoding,
@@ -123,7 +123,7 @@ def overhead(model: Model, repeats: int = 3) -> Result:
 
 
 def _one_view(model: Model) -> list[list[str]]:
-    """What a view costs: encoded, decoded by a prompt, and by memories of various lengths."""
+    """Time of a view: encoding, decoding with a prompt, decoding with memories of various lengths."""
     view = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     features = model.encode(view)
     prompts = {0: ViewPrompt(np.array([[9.0, 9.0]], np.float32), np.array([1], np.int32))}
@@ -147,7 +147,7 @@ def _one_view(model: Model) -> list[list[str]]:
 
 
 def _publisher() -> Callable[[Instances], object]:
-    """Publishes the answer over DDS where ROS 2 is there; else packs it alone."""
+    """Publishes the result over DDS if ROS 2 is available; otherwise only serialises it."""
     try:
         import rclpy
         from std_msgs.msg import Header
@@ -305,7 +305,7 @@ def _exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def live(model: Model, frames: int = 20, objects: Sequence[int] = (2, 4, 5)) -> Result:
-    """A moving panorama, one object at a time: followed, against a full scan of every frame."""
+    """A moving panorama, one object at a time: tracking compared with a full scan of every frame."""
     scene, size = MovingScene(0), (1024, 512)
     stream = [scene.render(0.25 * i, size) for i in range(frames)]
     ways: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What looking in fewer views costs and gives, on labelled panoramas, against the full scan."""
+"""Quality and cost of encoding fewer views, compared with the full scan, on labelled panoramas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("auto, coarse to fine", {"strategy": "auto", "coarse": 0.75}),
 )
 
-# In these, the panorama's features are kept from object to object, to spare time.
+# With these, the panorama's features are kept from one object to the next, to save time.
 _KEPT = ("scan, features kept", "... and a memory of 1 view")
 
 
@@ -44,7 +44,7 @@ class _Answer:
 
 
 def views(model: Model, dataset: Path | None, limit: int) -> Result:
-    """IoU, views and time by strategy; one click an object, each object alone."""
+    """IoU, views and time by strategy; one click per object, each object alone."""
     samples = list(_samples(dataset, limit))
     found: dict[str, list[_Answer]] = {}
     for name, options in _WAYS:
@@ -93,7 +93,7 @@ def _samples(dataset: Path | None, limit: int) -> Iterator[tuple[np.ndarray, np.
 def _answers(
     session: PanoramaSession, image: np.ndarray, labels: np.ndarray, anew: bool
 ) -> Iterator[_Answer]:
-    """Each object by one click; ``anew``: as if it were the only one, nothing is kept of others."""
+    """Segments each object with one click. With ``anew``, no features are kept from other objects."""
     session.set_image(image)
     height, width = labels.shape
     weights = sphere.row_solid_angles((width, height))

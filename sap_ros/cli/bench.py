@@ -25,18 +25,18 @@ def bench(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model; random-tiny: SAM 2.1 tiny with random weights (for its cost alone). Left out: "
-            "sap-nano, for `overhead` random-tiny; `memory` is of random-tiny always."
+            help="Model; random-tiny: SAM 2.1 tiny with random weights (measures cost only). Default: "
+            "sap-nano, but random-tiny for `overhead`; `memory` always uses random-tiny."
         ),
     ] = None,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Labelled panoramas for `views`; rooms made on the spot when left out."),
+        typer.Option(help="Labelled panoramas for `views`; default: generated rooms."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="The first so many panoramas.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for a JSON a benchmark, and plots.")] = Path(
-        "bench_out"
-    ),
+    limit: Annotated[int, typer.Option(help="Use only the first N panoramas.")] = 3,
+    out: Annotated[
+        Path, typer.Option(help="Folder for one JSON file per benchmark, and plots.")
+    ] = Path("bench_out"),
     device: DEVICE = "cpu",
 ) -> None:
     """Measure speed and memory against a peer or a bound in the same run; exit code 1 where a goal is
@@ -49,7 +49,7 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     console = get_console()
     if what == "all":
-        # Each in a process of its own, so that none's memory is counted as another's.
+        # Each in its own process, so that memory is not counted for the wrong benchmark.
         options = ["--limit", str(limit), "--out", str(out), "--device", device]
         if model is not None:
             options += ["--model", model]
@@ -78,7 +78,7 @@ def bench(
 
 
 def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) -> int:
-    """Says which goals were missed, and which are open; the exit code: 1 where one was missed.
+    """Prints which goals were missed or not measured; returns the exit code, 1 if one was missed.
 
     A benchmark that did not come to an end has missed all of its goals.
     """

@@ -1,4 +1,4 @@
-"""`sap eval`: the benchmark, its parts put together, the ablations, and videos."""
+"""`sap eval`: the benchmark, merging of its results, the ablations, and videos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _WithDefault(TyperGroup):
 app = typer.Typer(
     cls=_WithDefault,
     no_args_is_help=True,
-    help="Ask for every labelled object, compare masks: `sap eval DATASET` is `sap eval images DATASET`.",
+    help="Segment every labelled object and score the masks. `sap eval DATASET` is short for `sap eval images DATASET`.",
 )
 
 app.command()(photographs)
@@ -41,23 +41,27 @@ _DATASET = Annotated[
 ]
 _LAYOUT = Annotated[
     str,
-    typer.Option(help="How they are laid out: sap, plain, hunyuanworld, pavs10k, 360vos, davis."),
+    typer.Option(
+        help="Layout of the data set: auto, sap, plain, hunyuanworld, pavs10k, 360vos, davis."
+    ),
 ]
 _MODELS = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", metavar="NAME[=FILE]", help="Model, or model and other weights; several."
+        "--model",
+        metavar="NAME[=FILE]",
+        help="Model, optionally with other weights; can be given several times.",
     ),
 ]
 _STRATEGIES = Annotated[
     list[str] | None,
     typer.Option(
         "--strategy",
-        help="auto, gimbal, frontier, scan, direct, patches; several. auto, scan, direct and patches when left out.",
+        help="auto, gimbal, frontier, scan, direct, patches; can be given several times. Default: auto, scan, direct and patches.",
     ),
 ]
-_LIMIT = Annotated[int | None, typer.Option(help="The first so many.")]
-_OUT = Annotated[Path, typer.Option(help="Folder to write to; gone on with when it is there.")]
+_LIMIT = Annotated[int | None, typer.Option(help="Use only the first N panoramas.")]
+_OUT = Annotated[Path, typer.Option(help="Folder to write to; a run found there is resumed.")]
 
 
 @app.command(_DEFAULT)
@@ -66,9 +70,12 @@ def images(
     layout: _LAYOUT = "auto",
     model: _MODELS = None,
     strategy: _STRATEGIES = None,
-    clicks: Annotated[list[int] | None, typer.Option(help="Score after so many; several.")] = None,
+    clicks: Annotated[
+        list[int] | None,
+        typer.Option(help="Score after this number of clicks; can be given several times."),
+    ] = None,
     prompt: Annotated[
-        str, typer.Option(help="What is given of an object: clicks, box, mask.")
+        str, typer.Option(help="Prompt for each object: clicks, box or mask.")
     ] = "clicks",
     limit: _LIMIT = None,
     shard: SHARD = "0/1",
@@ -101,7 +108,7 @@ def ablations(
     out: _OUT = Path("ablations_out"),
     device: DEVICE = "cpu",
 ) -> None:
-    """What each part of the method is worth: each model as given, and its scan without that part."""
+    """Ablations: the full method with each model, and its scan with one part left out at a time."""
     from dataclasses import replace
 
     from sap_ros.core.checkpoints import model_info
@@ -132,11 +139,13 @@ def merge(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders of earlier evaluations, or shards.")
     ],
-    dataset: Annotated[Path | None, typer.Option(help="The data set, for the pictures.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="The data set, for the pictures in the report.")
+    ] = None,
     layout: _LAYOUT = "auto",
     out: _OUT = Path("eval_out"),
 ) -> None:
-    """Put evaluations together: one table, each object counted once."""
+    """Merge evaluations into one table; each object is counted once."""
     from sap_ros.evaluation.datasets import read_dataset
 
     out.mkdir(parents=True, exist_ok=True)
@@ -151,14 +160,14 @@ def video(
     model: _MODELS = None,
     strategy: _STRATEGIES = None,
     prompt: Annotated[
-        str, typer.Option(help="What is given in the first frame: clicks (one), box, mask.")
+        str, typer.Option(help="Prompt in the first frame: clicks (one click), box or mask.")
     ] = "mask",
     limit: _LIMIT = None,
     shard: SHARD = "0/1",
     out: _OUT = Path("eval_out"),
     device: DEVICE = "cpu",
 ) -> None:
-    """Follow the objects of a video's first frame: J and F, on the panorama and on the sphere."""
+    """Track the objects of a video's first frame: J and F, on the panorama and on the sphere."""
     from functools import partial
 
     from rich.console import Console
@@ -198,7 +207,7 @@ def video(
 
 
 def _labelled(models: list[str] | None) -> dict[str, str]:
-    """The models by a short name: of other weights, their folder's, or their file's."""
+    """The models by a short name; for other weights, the name of their folder or file."""
     named = {}
     for model in models or ["sap-nano"]:
         base, _, file = model.partition("=")
@@ -254,7 +263,7 @@ def _run(
 
 
 def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], out: Path) -> None:
-    """The table of all records that are there, on the screen and as files."""
+    """Prints and writes the table of all records."""
     from rich.console import Console
     from rich.table import Table
 

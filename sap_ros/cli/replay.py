@@ -40,20 +40,20 @@ def replay(
     bag: Annotated[Path, typer.Argument(help="rosbag2 folder, or its .mcap or .db3 file.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("replay_out"),
     image: Annotated[
-        str, typer.Option(help="Topic of the panoramas; found where there is one.")
+        str, typer.Option(help="Topic of the panoramas; not needed if there is only one.")
     ] = "",
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Topic of prompts; several. All there are when left out."),
+        typer.Option(help="Topic of prompts; can be given several times. Default: all in the bag."),
     ] = None,
     point: Annotated[
         list[str] | None,
         typer.Option(metavar="U,V[:ID][:-]", help="A point on the first image; see `sap segment`."),
     ] = None,
     truth: Annotated[str, typer.Option(help="Topic of true label images, by stamp.")] = "",
-    limit: Annotated[int | None, typer.Option(help="The first so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N images.")] = None,
     rate: Annotated[
-        float, typer.Option(help="Images a second of the video; 0: as recorded.")
+        float, typer.Option(help="Images per second of the video; 0: as recorded.")
     ] = 0.0,
     forward_column: Annotated[float, typer.Option(help="As the node's parameter.")] = 0.5,
     convention: Annotated[
@@ -65,8 +65,8 @@ def replay(
     device: DEVICE = "cpu",
     strategy: STRATEGY = "auto",
 ) -> None:
-    """Replay a rosbag as the node would answer it, no ROS needed: masks and objects as a bag, a video,
-    a table, and a summary."""
+    """Run the node's processing on a rosbag, without ROS. Writes masks and objects as a bag, a video, a
+    table and a summary."""
     _library()
     from rich.console import Console
     from rich.progress import Progress
@@ -130,14 +130,14 @@ def _first_size(recorded: Any, topic: str) -> tuple[int, int]:
 def bag(
     source: Annotated[Path, typer.Argument(help="Folder of panoramas, or a video file.")],
     out: Annotated[Path, typer.Option(help="Folder of the bag; must not exist.")],
-    rate: Annotated[float, typer.Option(help="Images a second.")] = 10.0,
+    rate: Annotated[float, typer.Option(help="Images per second.")] = 10.0,
     topic: Annotated[str, typer.Option(help="Topic of the images.")] = "/image",
-    raw: Annotated[bool, typer.Option("--raw", help="Raw images, not JPEG.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write raw images instead of JPEG.")] = False,
     truth: Annotated[
         Path | None, typer.Option(help="Folder of instance images NAME.png, for the topic /truth.")
     ] = None,
     storage: _STORAGE = "mcap",
-    limit: Annotated[int | None, typer.Option(help="The first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N images.")] = None,
 ) -> None:
     """Make a rosbag of panoramas, from a folder of pictures or a video."""
     _library()

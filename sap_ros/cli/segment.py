@@ -30,8 +30,8 @@ def segment(
         list[str],
         typer.Option(
             metavar="U,V[:ID][:-]",
-            help="A point, in pixels, on object ID (1 where it is left out), or, with :-, off it. "
-            "Give it again for more.",
+            help="A pixel on object ID (default 1); with :-, a pixel that is not on it. "
+            "Can be given several times.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sap_out"),
@@ -55,7 +55,7 @@ def segment(
     prompts = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
         load_model_with_bar(model, checkpoint, device, view_size),
-        cast("Strategy", strategy),  # wrong ones are said by the session
+        cast("Strategy", strategy),  # checked by the session
         fusion=cast("FusionChoice", fusion),
         coarse=coarse,
     )
@@ -63,7 +63,7 @@ def segment(
     for prompt in prompts:
         session.add_prompt(prompt)
     with Progress(transient=True) as bars:
-        bar = bars.add_task("Looking")
+        bar = bars.add_task("Segmenting")
         instances = session.segment(
             lambda done, count, i: bars.update(
                 bar, completed=done, total=count, description=f"Object {i}"
@@ -88,7 +88,7 @@ def segment(
 
 
 def models() -> None:
-    """List the models, and where their weights are."""
+    """List the models and the location of their weights."""
     from rich.console import Console
     from rich.table import Table
 
@@ -107,7 +107,7 @@ def models() -> None:
 
 def demo(
     panorama: Annotated[
-        Path | None, typer.Argument(help="Your own panorama; the shipped one when left out.")
+        Path | None, typer.Argument(help="Your own panorama; default: the one in the package.")
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(metavar="U,V", help="Where to click, in pixels.")
@@ -117,7 +117,7 @@ def demo(
     device: DEVICE = "cpu",
     strategy: STRATEGY = "auto",
 ) -> None:
-    """Run the ROS 2 node as its own process, click on a panorama over DDS, show what comes back."""
+    """Run the ROS 2 node as a separate process, click on a panorama over DDS, show the masks."""
     try:
         from sap_ros.demo.client import running_node
         from sap_ros.demo.live import show_live

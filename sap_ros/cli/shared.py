@@ -20,27 +20,33 @@ DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
 STRATEGY = Annotated[
     str,
     typer.Option(
-        help="auto: views turned to the object; scan: all views (the paper's method); frontier: those of "
-        "them that the mask runs into; gimbal, direct, patches."
+        help="auto: views centred on the object; scan: all views (the paper's method); frontier: those "
+        "of the scan that the mask extends into; gimbal, direct, patches (see the README)."
     ),
 ]
 VIEW_SIZE = Annotated[
     int | None,
-    typer.Option(
-        help="Side of a view, in pixels, a multiple of 32; the model's own when left out."
-    ),
+    typer.Option(help="Side of a view, in pixels, a multiple of 32; default: the model's own."),
 ]
 COARSE = Annotated[
-    int, typer.Option(help="Find objects in views of so many pixels first; 0: at once in full.")
+    int, typer.Option(help="First find objects in smaller views with this side, in pixels; 0: off.")
 ]
 FUSION = Annotated[
-    str, typer.Option(help="Fusion of the views: max, weighted, or auto, what suits the model.")
+    str,
+    typer.Option(
+        help="How overlapping views are fused: max, weighted, or auto (depends on the model)."
+    ),
 ]
-SHARD = Annotated[str, typer.Option(metavar="I/N", help="Only each Nth, from the Ith (from 0).")]
+SHARD = Annotated[
+    str,
+    typer.Option(
+        metavar="I/N", help="Only every Nth panorama, starting with the Ith (counted from 0)."
+    ),
+]
 
 
 def shard_of(seeds: Sequence[Any], shard: str) -> Sequence[Any]:
-    """The part ``I/N`` of seeds, or of whatever else; ValueError for another text."""
+    """The part ``I/N`` of a sequence. Raises ValueError if the text does not read I/N."""
     try:
         part, parts = (int(number) for number in shard.split("/"))
     except ValueError:
@@ -51,10 +57,10 @@ def shard_of(seeds: Sequence[Any], shard: str) -> Sequence[Any]:
 
 
 def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
-    """Points as ``U,V[:ID][:-]``, gathered into a prompt an object.
+    """Parses points ``U,V[:ID][:-]``; returns one prompt per object.
 
     Raises:
-        ValueError: a text that is no such point, or a point that is not valid.
+        ValueError: a text is not such a point, or a point is not valid.
     """
     import numpy as np
 
@@ -71,7 +77,7 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
             (object_id,) = (int(number) for number in rest or ["1"])
         except ValueError:
             raise ValueError(
-                f"{text!r} is no point; it must read U,V or U,V:ID, with :- behind it where the point is off the object"
+                f"{text!r} is no point; it must read U,V or U,V:ID, followed by :- if the point is not on the object"
             ) from None
         points.setdefault(object_id, []).append((u, v, label))
     return [
@@ -83,7 +89,7 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
 def load_model_with_bar(
     name: str, checkpoint: Path | None, device: str, view_size: int | None = None
 ) -> Model:
-    """:func:`sap_ros.core.model.load_model`, with a bar while it downloads."""
+    """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from sap_ros.core.model import load_model

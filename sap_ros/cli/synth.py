@@ -11,7 +11,7 @@ from sap_ros.cli.shared import SHARD, shard_of
 
 synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
 
-_OUT = Annotated[Path, typer.Option(help="Folder of the data set; gone on with when it is there.")]
+_OUT = Annotated[Path, typer.Option(help="Folder of the data set; a run found there is resumed.")]
 _COUNT = Annotated[int, typer.Option(help="How many panoramas.")]
 _SEED = Annotated[int, typer.Option(help="Seed of the first; the others follow.")]
 _WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as wide as high.")]
@@ -19,9 +19,14 @@ _WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as w
 
 @synth.command()
 def composite(
-    backgrounds: Annotated[list[Path], typer.Option(help="Folder of panoramas; several.")],
+    backgrounds: Annotated[
+        list[Path], typer.Option(help="Folder of panoramas; can be given several times.")
+    ],
     photographs: Annotated[
-        list[Path], typer.Option(help="Folder in SA-1B's format, to cut out of; several.")
+        list[Path],
+        typer.Option(
+            help="Folder in SA-1B's format, from which objects are cut out; can be given several times."
+        ),
     ],
     out: _OUT,
     index: Annotated[
@@ -29,10 +34,10 @@ def composite(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="Backgrounds with this in their name are left out.")
+        list[str] | None, typer.Option(help="Leave out backgrounds whose name contains this.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only backgrounds with this in their name.")
+        list[str] | None, typer.Option(help="Use only backgrounds whose name contains this.")
     ] = None,
     count: _COUNT = 100,
     seed: _SEED = 0,
@@ -42,7 +47,7 @@ def composite(
         bool, typer.Option("--soft", help="Soft rims, and shadows: for training.")
     ] = False,
 ) -> None:
-    """Paste cut-outs of photographs and shapes on panoramas, on the sphere itself."""
+    """Paste cut-outs of photographs and drawn shapes onto panoramas, with spherical geometry."""
     from rich.progress import Progress
 
     from sap_ros.synthesis.composite import (
@@ -78,7 +83,7 @@ def scene(
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 2048,
-    samples: Annotated[int, typer.Option(help="Cycles' samples a pixel.")] = 24,
+    samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 24,
 ) -> None:
     """Render rooms and yards with Blender (needs bpy, in an environment of its own)."""
     from rich.progress import Progress
@@ -104,10 +109,10 @@ def moving(
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 1024,
-    frames: Annotated[int, typer.Option(help="Frames of a video.")] = 24,
-    rate: Annotated[float, typer.Option(help="Frames a second.")] = 4.0,
+    frames: Annotated[int, typer.Option(help="Frames per video.")] = 24,
+    rate: Annotated[float, typer.Option(help="Frames per second.")] = 4.0,
 ) -> None:
-    """Trace videos of a robot that drives among moving objects (for sap eval video, sap bag)."""
+    """Ray-trace videos of a robot driving among moving objects (for sap eval video, sap bag)."""
     from functools import partial
 
     from rich.progress import Progress
@@ -131,13 +136,14 @@ def infinigen(
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 2048,
-    samples: Annotated[int, typer.Option(help="Cycles' samples a pixel.")] = 64,
+    samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 64,
     at_once: Annotated[int, typer.Option(help="Jobs that InfiniGen runs at a time.")] = 1,
     manager: Annotated[
         str, typer.Option(help="InfiniGen's configuration of the machine: local_64GB, slurm, ...")
     ] = "local_64GB",
     setting: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of InfiniGen's scenes (gin).")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Setting of InfiniGen's scenes (gin)."),
     ] = None,
 ) -> None:
     """Have InfiniGen make scenes and render them (needs InfiniGen, in an environment of its own)."""
@@ -154,7 +160,7 @@ def infinigen(
     if place not in ("indoors", "outdoors"):
         raise ValueError(f"the place is {place!r}; it must be indoors or outdoors")
     seeds = shard_of(range(seed, seed + count), shard)
-    typer.echo(f"InfiniGen is at work, for long; what it says is in {out}/work/*/manager.log")
+    typer.echo(f"InfiniGen is running, which takes long; its log is {out}/work/*/manager.log")
     missing = write_scenes(
         out,
         seeds,
@@ -166,5 +172,7 @@ def infinigen(
         setting or [],
     )
     if missing:
-        raise ValueError(f"no panorama came of the seeds {missing}; the logs are in {out}/work/")
+        raise ValueError(
+            f"no panorama was made for the seeds {missing}; the logs are in {out}/work/"
+        )
     typer.echo(f"{len(seeds)} panoramas are in {out}/")

@@ -84,7 +84,8 @@ MODELS: dict[str, ModelInfo] = {
 }
 DEFAULT_MODEL = "sap-nano"
 
-# What SAM 2's build_sam.py sets for its video predictor beside the configuration file.
+# What SAM 2's build_sam.py sets for its video predictor beside the configuration file; a configuration
+# of ours may set it otherwise.
 _POSTPROCESSING = {
     "sam_mask_decoder_extra_args": {
         "dynamic_multimask_via_stability": True,

@@ -1,1 +1,1 @@
-"""The demo: the node as a process of its own, and a driver and a person around it, over DDS."""
+"""The demo: the node as a separate process, and a client that sends images and clicks over DDS."""

@@ -1,4 +1,4 @@
-"""The node's process, and a client that talks to it over DDS as a driver and a person would."""
+"""Starts the node as a process, and a client that sends it images and clicks over DDS."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Click = tuple[float, float]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the node says of an image.
+    """What the node published for an image.
 
     Attributes:
-        index: of the image, in the order of publishing.
+        index: index of the image, in the order of publishing.
         instances: its masks and objects.
-        latency: from publishing the image to the answer, in s.
+        latency: from publishing the image to receiving the result, in s.
     """
 
     index: int
@@ -49,13 +49,13 @@ class Answer:
 
 @contextmanager
 def running_node(model: str, device: str, strategy: str) -> Iterator[Client]:
-    """Starts the installed node as a process of its own, and brings it up; ends it when done.
+    """Starts the installed node as a separate process and activates it; ends it when done.
 
     Raises:
-        OSError: it does not start, or has died.
+        OSError: the node does not start, or has died.
     """
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
-    # Best effort loses pieces of 25 MB messages where the system's socket buffers are small.
+    # With best effort, fragments of 25 MB messages are lost if the system's socket buffers are small.
     reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     for parameter in (f"model:={model}", f"device:={device}", f"strategy:={strategy}", reliable):
@@ -93,7 +93,7 @@ def _client() -> Iterator[Client]:
 
 
 class Client(Node):
-    """A camera driver, a person who clicks, and whoever uses the masks."""
+    """Plays the camera driver, the person who clicks, and the subscriber of the masks."""
 
     def __init__(self) -> None:
         super().__init__("sap_demo", namespace=_NAMESPACE)
@@ -134,7 +134,7 @@ class Client(Node):
         self._wait(lambda: all(p.get_subscription_count() for p in publishers), "subscribe")
 
     def reset(self) -> None:
-        """Has the node forget its objects; and forgets what it has said so far."""
+        """Removes all objects from the node, and discards what was received so far."""
         service = self.create_client(Trigger, "reset")
         answer = service.call_async(Trigger.Request())
         rclpy.spin_until_future_complete(self, answer, timeout_sec=_START_UP)
@@ -142,7 +142,7 @@ class Client(Node):
             kept.clear()
 
     def ask(self, image: np.ndarray, clicks: Sequence[Click]) -> Answer:
-        """Publishes a panorama (H, W, 3) uint8 RGB and an object's click each; waits for all masks."""
+        """Publishes a panorama (H, W, 3) uint8 RGB and one click per object; waits for all masks."""
         message = self._message(image)
         for u, v in clicks:
             click = PointStamped(header=message.header)
@@ -160,7 +160,7 @@ class Client(Node):
             masks, found = self._masks.get(stamp), self._found.get(stamp)
             if masks is None or found is None or len(found[0].objects) < len(clicks):
                 return False
-            # The two topics are answered anew with each click, and may come in either order.
+            # Both topics are published again after each click, and may arrive in either order.
             tracked = [thing.id for thing in found[0].objects if thing.state == State.TRACKED]
             return bool(np.isin(tracked, np.frombuffer(masks.data, np.uint8)).all())
 
@@ -168,10 +168,10 @@ class Client(Node):
         return self._answer(stamp)
 
     def stream(self, images: Sequence[np.ndarray], period: float) -> list[Answer]:
-        """Publishes panoramas, one each ``period`` in s, whether or not the node keeps up.
+        """Publishes a panorama every ``period`` seconds, whether or not the node keeps up.
 
         Returns:
-            What the node said of those that it took.
+            The results for those images that the node processed.
         """
         self._encoded.clear()
         began, stamps = time.monotonic(), []
@@ -187,7 +187,7 @@ class Client(Node):
 
     @property
     def views_encoded(self) -> list[int]:
-        """Views that the node encoded for an image of the stream; a sample a second, from diagnostics."""
+        """Number of views encoded for an image of the stream, sampled once per second from the diagnostics."""
         return list(self._encoded)
 
     def _message(self, image: np.ndarray) -> Image:
@@ -222,7 +222,7 @@ class Client(Node):
 
 
 def _instances(masks: Image, found: ObjectArray) -> Instances:
-    """The messages as the core's types; extents are measured on the masks."""
+    """The messages as the core's types; extents are measured from the masks."""
     labels = np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.step)
     objects = []
     for thing in found.objects:

@@ -1,4 +1,4 @@
-"""A stream: a robot drives through a room in which things move, and the node follows what was clicked.
+"""A stream: a robot drives through a room with moving objects, and the node tracks those clicked.
 
 The room is :class:`sap_ros.synthesis.moving.MovingScene`, whose masks are exact.
 """
@@ -36,20 +36,20 @@ def show_live(
     frames: int = 32,
     rate: float = 4.0,
 ) -> list[Answer]:
-    """Streams the moving scene to the node in real time; a table, ``live.jpg`` and ``live.csv``.
+    """Streams the moving scene to the node in real time; prints a table, writes ``live.jpg`` and ``live.csv``.
 
     Args:
         client: to a node that is up.
         out: folder to write to.
         size: (width, height) of the panoramas.
         frames: how many.
-        rate: how many a second, whether or not the node keeps up.
+        rate: images per second, whether or not the node keeps up.
 
     Raises:
-        OSError: the node does not answer.
+        OSError: the node does not respond.
     """
     scene = MovingScene()
-    # Every second object: two cores have enough of three.
+    # Every second object: three are what two cores can track at this rate.
     chosen = {i: solid.name for i, solid in enumerate(scene.solids, 1) if i % 2}
     names = dict(enumerate(chosen.values(), 1))
     print(f"Rendering {frames} panoramas of {size[0]}x{size[1]}, {frames / rate:.0f} s of driving")
@@ -60,7 +60,7 @@ def show_live(
     directions = [centre_click(truths[0] == i) for i in names]
     clicks = [sphere.direction_to_pixel(direction, size) for direction in directions]
     first = client.ask(images[0], [(float(u), float(v)) for u, v in clicks])
-    # The node has its objects now. The stream starts over, at full speed.
+    # The node has its objects now. The stream continues at full rate.
     answers = [first, *client.stream(images[1:], 1 / rate)]
     answers[1:] = [Answer(a.index + 1, a.instances, a.latency) for a in answers[1:]]
     rows: list[dict[str, Any]] = [

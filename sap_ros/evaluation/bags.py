@@ -1,7 +1,7 @@
 """rosbag2 recordings without ROS: read (whole, compressed or cut off), and written.
 
-By ``rosbags``; of an MCAP file that was cut off (a full disk, a robot switched off) what is there is
-read by ``mcap``.
+Uses ``rosbags``; a truncated MCAP file (a full disk, a robot switched off) is read as far as possible with
+``mcap``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Bag:
 
     Attributes:
         topics: type of each topic, as ``sensor_msgs/msg/Image``.
-        damage: why the recording cannot be read to its end; empty where it can. Known after the
-            messages have been read.
+        damage: why the recording cannot be read to its end, or empty. Known after the messages have been
+            read.
 
     Raises:
-        ValueError: there is no recording, or nothing of it can be read.
+        ValueError: there is no recording, or no part of it can be read.
     """
 
     def __init__(self, path: Path) -> None:

@@ -26,7 +26,7 @@ from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
 
 PromptKind = Literal["clicks", "box", "mask"]
 
-#: Instances of which less is seen (about 2 x 2 degrees) are not asked for.
+#: Instances smaller than this (about 2 x 2 degrees) are left out.
 LEAST_SOLID_ANGLE = 0.001
 
 
@@ -35,13 +35,13 @@ class Method:
     """How panoramas are segmented: a row of the table.
 
     Attributes:
-        model: what the model is called.
-        strategy: how a panorama is shown to it.
-        prompt: what is given of an object: clicks, its box, or its mask in the nearest frame.
-        overlap: of the scan's views.
-        order: of the scan's views.
-        fusion: of the views.
-        click_frames: which frames are given a click.
+        model: name of the model.
+        strategy: which views of a panorama it is shown.
+        prompt: what the model is given: clicks, the object's box, or its mask in the nearest view.
+        overlap: between the scan's views.
+        order: order of the scan's views.
+        fusion: how overlapping views are fused.
+        click_frames: which views are given a click.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Method:
             raise ValueError(f"the prompt is {self.prompt!r}; it must be clicks, box or mask")
 
     def session(self, model: Model) -> PanoramaSession:
-        """A session that works so."""
+        """A session with these settings."""
         first: PromptedViews = "first" if self.prompt == "mask" else self.click_frames
         scan = Scan(overlap=self.overlap, order=self.order)
         return PanoramaSession(
@@ -67,7 +67,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Score:
-    """How one object was masked after so many clicks (0: by a box or a mask)."""
+    """Scores of one object after a number of clicks (0: prompted with a box or a mask)."""
 
     instance: int
     clicks: int
@@ -84,12 +84,12 @@ class Record:
     """One panorama, segmented by one method.
 
     Attributes:
-        method: how.
-        panorama: its name.
-        views: frames that were encoded, for all objects.
-        seconds: all objects, with all their clicks.
-        peak_mb: the most memory held meanwhile; None where it is not known.
-        scores: of each object, after each number of clicks.
+        method: how it was segmented.
+        panorama: name of the panorama.
+        views: number of encoded views, for all objects.
+        seconds: time for all objects and all their clicks.
+        peak_mb: peak memory; None if unknown.
+        scores: one for each object and number of clicks.
     """
 
     method: Method
@@ -109,10 +109,10 @@ def evaluate(
     masks: Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Record]:
-    """Asks for every object of labelled panoramas, one by one.
+    """Segments every object of labelled panoramas, one by one, and scores the masks.
 
     The first click is in the object's middle, each further one in the middle of the larger error
-    region: positive where the object was missed, negative where too much was taken.
+    region: positive if it is a missed part of the object, negative if it is outside the object.
 
     Args:
         model: the model.
@@ -121,8 +121,8 @@ def evaluate(
         samples: the panoramas.
         results: file of records, a line of JSON a panorama. Panoramas that are in it are not evaluated
             again, so a killed run can be given again.
-        masks: folder for the masks that were found, see :func:`mask_path`.
-        progress: told of every panorama.
+        masks: folder for the predicted masks, see :func:`mask_path`.
+        progress: called after every panorama.
 
     Returns:
         The records of this method, those of earlier runs among them.
@@ -140,7 +140,9 @@ def evaluate(
             if not record.scores:
                 continue
             found.append(record)
-            with results.open("a") as file:  # after a line that a kill cut off, too
+            with results.open(
+                "a"
+            ) as file:  # also after a line that was cut off when the run was killed
                 file.write("\n" + json.dumps(asdict(record)) + "\n")
         progress()
     return [_only(record, counts) for record in found]
@@ -197,7 +199,7 @@ def _segmented(
 def _answers(
     session: PanoramaSession, method: Method, mask: np.ndarray, counts: Sequence[int]
 ) -> list[tuple[int, np.ndarray]]:
-    """The masks that are found of an object, as packed bits, after each number of clicks."""
+    """The predicted masks of an object, as packed bits, after each number of clicks."""
     answers = []
     found = np.zeros_like(mask)
     given: list[tuple[np.ndarray, int]] = []
@@ -217,7 +219,7 @@ def _answers(
 
 
 def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
-    """What is given of object 1, whose mask (H, 2H) bool is known: a click, its box, or the mask."""
+    """The first prompt for object 1 with mask (H, 2H) bool: a click, its box, or the mask."""
     if kind == "mask":
         return Prompt(1, mask=mask)
     if kind == "box":
@@ -226,7 +228,7 @@ def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
 
 
 def _box(mask: np.ndarray) -> Prompt:
-    """The box round a mask, across the seam where that is narrower."""
+    """The box around a mask, across the seam if that is narrower."""
     thing = measure(mask, 1, 1.0)
     half = min(thing.azimuth_width, 2 * math.pi - 0.01) / 2
     corners = [
@@ -237,7 +239,7 @@ def _box(mask: np.ndarray) -> Prompt:
 
 
 def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
-    """A click in the middle of the larger error region, by solid angle."""
+    """A click at the centre of the larger error region, by solid angle."""
     missed, excess = true & ~found, found & ~true
     if not (missed.any() or excess.any()):
         missed = true
@@ -247,13 +249,13 @@ def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def mask_path(masks: Path, method: Method, panorama: str, instance: int, clicks: int) -> Path:
-    """Where the mask of an object is kept: a PNG of one bit a pixel."""
+    """File of an object's mask: a PNG with one bit per pixel."""
     part = "_".join(str(value) for value in asdict(method).values()).replace("/", "_")
     return masks / part / f"{panorama}_{instance}_{clicks}.png"
 
 
 def read_records(files: Iterable[Path]) -> list[Record]:
-    """Records of files, each panorama once a method; a line that was cut off by a kill is left out."""
+    """Reads records; each panorama once per method. A line that was cut off is skipped."""
     records: dict[tuple[Method, str], Record] = {}
     for file in files:
         for line in file.read_text().splitlines() if file.exists() else []:

@@ -7,11 +7,11 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.evaluation.metrics import boundary
 
-_MOST_INSIDE, _MOST_RIM = 4000, 4000  # pixels that are compared
+_MOST_INSIDE, _MOST_RIM = 4000, 4000  # at most this many pixels are compared
 
 
 def centre_click(mask: np.ndarray) -> np.ndarray:
-    """The direction deepest inside a mask: farthest from all that is outside, by angle.
+    """The direction inside a mask that is farthest from everything outside it, by angle.
 
     SAM 2 clicks on the pixel farthest from the rim (N. Ravi et al., arXiv 2408.00714, appendix); on
     a panorama the distance is an angle, so that neither the seam nor a pole is a rim.
@@ -32,7 +32,7 @@ def centre_click(mask: np.ndarray) -> np.ndarray:
     rim = rim[:: max(1, len(rim) // _MOST_RIM)]
     inside = np.argwhere(mask)
     best = _deepest(inside[:: max(1, len(inside) // _MOST_INSIDE)], rim, width)
-    # The coarse answer is refined among the pixels round it.
+    # The coarse result is refined among the pixels around it.
     step = max(1, round((len(inside) / _MOST_INSIDE) ** 0.5))
     away = np.abs(inside - best)
     away[:, 1] = np.minimum(away[:, 1], width - away[:, 1])

@@ -1,4 +1,4 @@
-"""What a piece of work costs: time and peak memory."""
+"""Measures time and peak memory of a block of code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass
 class Cost:
-    """Filled in when the work is done.
+    """Set when the block has ended.
 
     Attributes:
         seconds: wall time.
@@ -30,12 +30,12 @@ class Cost:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
-    """Measures the time and peak memory of what is done inside."""
+    """Measures the time and peak memory of its block."""
     cost = Cost()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
-        _CLEAR.write_text("5")  # Linux: forgets the peak of resident memory
+        _CLEAR.write_text("5")  # Linux: resets the peak of resident memory
     began = time.perf_counter()
     yield cost
     if device.type == "cuda":

@@ -9,9 +9,8 @@
 | 360vos | `SEQ/image/*.jpg`, `SEQ/mask/*.png` | 360VOTS |
 | davis | `JPEGImages/SEQ/*.jpg`, `Annotations/SEQ/*.png` | DAVIS, and PAV-SOD as repackaged by others |
 
-Instance images are read whatever their kind: ids in grey (8 or 16 bit) or in a palette, or a colour an
-instance on black. A video that covers the sphere in another ratio than 2:1 (some of PAVS10K's) is
-resized to it.
+Instance images may hold ids in grey (8 or 16 bit), ids in a palette, or one colour per instance on black. A
+video that covers the whole sphere with an aspect ratio other than 2:1 (some of PAVS10K's) is resized to 2:1.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled panorama, or frame of a video: read when it is asked for.
+    """A labelled panorama, or a frame of a video; the files are read when needed.
 
     Attributes:
         name: unique in its data set.
         picture: file of the panorama.
         ids: file of its instances.
-        listed: its instances, where they are known without looking.
+        listed: its instances, if they are known without reading the file.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Sample:
 
     @cached_property
     def instances(self) -> tuple[Truth, ...]:
-        """The instances; measured where they are not listed."""
+        """The instances; measured from the labels unless they are listed."""
         if self.listed is not None:
             return self.listed
         labels = self.labels()

@@ -1,4 +1,4 @@
-"""A bag of panoramas, for people who have none: from a folder of pictures, or a video file."""
+"""Makes a bag of panoramas from a folder of pictures or a video file."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def write_bag(
         source: folder of pictures, in the order of their names, or a video that OpenCV reads.
         out: the bag's folder, which must not exist.
         rate: images a second.
-        topic: of the images; ``/compressed`` is put after it where they are.
+        topic: of the images; ``/compressed`` is appended if they are compressed.
         frame_id: of the images.
         compressed: JPEG, else raw.
         truth: folder of instance images NAME.png, written to ``/truth`` with the images' stamps.
         storage: of the bag.
-        limit: images at most.
-        progress: told of each image.
+        limit: largest number of images.
+        progress: called after each image.
 
     Returns:
         How many images were written.
 
     Raises:
-        ValueError: there is none, or one is no panorama.
+        ValueError: there is no image, or one of them is not a panorama.
     """
     if rate <= 0:
         raise ValueError(f"the rate is {rate:g} images a second; it must be above 0")

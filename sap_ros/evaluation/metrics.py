@@ -15,7 +15,7 @@ import numpy as np
 
 from sap_ros.core import sphere
 
-#: How far apart boundaries may lie: on the panorama, as a share of its diagonal, as DAVIS has it.
+#: Tolerance of the boundary F on the panorama, as a share of its diagonal, as in DAVIS.
 PIXEL_TOLERANCE = 0.008
 #: The same on the sphere, in rad (1 degree).
 SPHERE_TOLERANCE = math.radians(1)
@@ -73,14 +73,14 @@ def sphere_boundary_f(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask (H, 2H) bool that have a neighbour outside; beyond a pole is the same row."""
+    """The pixels of a mask (H, 2H) bool with a neighbour outside it; the row beyond a pole is the same row."""
     wrapped = np.pad(np.pad(mask, ((0, 0), (1, 1)), "wrap"), ((1, 1), (0, 0)), "edge")
     outside = cv2.dilate((~wrapped).astype(np.uint8), np.ones((3, 3)))[1:-1, 1:-1] > 0
     return mask & outside
 
 
 def _near(rays: np.ndarray, others: np.ndarray, cosine: float) -> np.ndarray:
-    """Which of rays (P, 3) have one of others (Q, 3) near."""
+    """Which rays (P, 3) are near to at least one of the others (Q, 3)."""
     if not len(rays) or not len(others):
         return np.zeros(len(rays), bool)
     parts = np.array_split(rays, 1 + len(rays) * len(others) // 4_000_000)

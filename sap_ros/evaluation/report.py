@@ -186,7 +186,7 @@ def _cases(
 
 
 def _picture(image: np.ndarray, true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The view (S, S, 3) RGB that holds an object: what was found of it, missed, and too much."""
+    """A view (S, S, 3) RGB of an object with its found, missed and excess pixels tinted."""
     thing = measure(true, 1, 1.0)
     radius = math.degrees(math.sqrt(thing.solid_angle / math.pi))
     fov = min(110.0, max(40.0, 5 * radius))

@@ -14,7 +14,7 @@ _RESAMPLED, _SEED = 1000, 0
 
 @dataclass(frozen=True)
 class Row:
-    """One method after one number of clicks; None where there is nothing to take a mean of.
+    """One method after one number of clicks; None where there is no object to average over.
 
     Attributes:
         method, clicks: which.
@@ -22,12 +22,12 @@ class Row:
         iou: mean IoU over objects, in pixels of the panorama.
         interval: 95 % of it, by resampling panoramas.
         small, medium, large: the same by solid angle, see :func:`sap_ros.core.instances.size_class`.
-        seam_or_pole: of objects across the seam or within 15 degrees of a pole.
-        sphere_iou: weighted by solid angle.
+        seam_or_pole: mean IoU of objects across the seam or within 15 degrees of a pole.
+        sphere_iou: mean IoU, weighted by solid angle.
         boundary_f: mean boundary F.
-        views: mean of frames that were encoded for a panorama.
-        seconds: mean a panorama, for all its objects and clicks.
-        peak_mb: the most of all panoramas.
+        views: mean number of views encoded per panorama.
+        seconds: mean time per panorama, for all its objects and clicks.
+        peak_mb: maximum over all panoramas.
     """
 
     method: Method
@@ -89,7 +89,7 @@ def _row(method: Method, clicks: int, records: Sequence[Record]) -> Row:
 
 
 def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % of the mean over all values, by drawing groups anew: objects of one panorama go together."""
+    """95 % interval of the mean over all values, by bootstrap over groups (the objects of one panorama)."""
     groups = [group for group in groups if len(group)]
     sums = np.array([sum(group) for group in groups])
     counts = np.array([len(group) for group in groups])

@@ -1,4 +1,4 @@
-"""Panoramic videos: the objects of the first frame are prompted there and followed to the end.
+"""Panoramic videos: the objects of the first frame are prompted there and tracked to the end.
 
 J and F of every later frame, on the panorama and on the sphere, as the semi-supervised protocol of DAVIS
 has it (the first frame is given, and does not count).
@@ -23,15 +23,15 @@ from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, spher
 
 @dataclass(frozen=True)
 class Track:
-    """How one object was followed through a video: means over its frames but the first.
+    """Scores of one object tracked through a video: means over all frames but the first.
 
     Attributes:
         method, video, instance: which.
-        frames: that count.
+        frames: number of frames averaged over.
         j, f: IoU and boundary F on the panorama.
         sphere_j, sphere_f: the same on the sphere.
-        views: frames that were encoded for a panorama, for all objects.
-        seconds: a panorama, for all objects.
+        views: views encoded per panorama, for all objects.
+        seconds: time per panorama, for all objects.
     """
 
     method: Method
@@ -53,14 +53,14 @@ def evaluate_videos(
     results: Path,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Track]:
-    """Follows the objects of the first annotated frame of each video.
+    """Tracks the objects of the first annotated frame of each video.
 
     Args:
         model: the model.
         method: how it is used; by ``prompt`` an object is given as one click, its box or its mask.
         videos: the videos.
-        results: file of tracks, a line of JSON a video; videos that are in it are not done again.
-        progress: told of every frame.
+        results: file of tracks, one line of JSON per video; videos that are in it are skipped.
+        progress: called after every frame.
     """
     found = [track for track in read_tracks([results]) if track.method == method]
     there = {track.video for track in found}
@@ -129,7 +129,7 @@ def _followed(
 
 
 def read_tracks(files: Iterable[Path]) -> list[Track]:
-    """Tracks of files, each object once a method; a line that a kill cut off is left out."""
+    """Reads tracks; each object once per method. A line that was cut off is skipped."""
     tracks: dict[tuple[Method, str, int], Track] = {}
     for file in files:
         for line in file.read_text().splitlines() if file.exists() else []:
@@ -142,7 +142,7 @@ def read_tracks(files: Iterable[Path]) -> list[Track]:
 
 
 def track_columns(method: Method, tracks: Sequence[Track]) -> dict[str, str]:
-    """A method's row of the table, by the name of the column."""
+    """A method's row of the table: text by column name."""
 
     def mean(name: str, digits: int = 3) -> str:
         return f"{np.mean([getattr(t, name) for t in tracks]):.{digits}f}"

@@ -171,7 +171,9 @@ def window_loss(
             left = torch.from_numpy(rng.random(n) >= MASK_LEFT_OUT).to(view.best)
             before = view.best.detach() * left[:, None, None, None]
             view = decode_view(sam, features, places, i, views, memory, points, previous=before)
-            loss, found = mask_loss(view.masks, view.predicted_ious, view.object_scores, target, weights)
+            loss, found = mask_loss(
+                view.masks, view.predicted_ious, view.object_scores, target, weights
+            )
             losses.append(loss)
             of["correction"] += found.max(1).values[present].tolist()
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"

@@ -1,15 +1,18 @@
 """The report: one file that needs no other, with the table and pictures."""
 
+import base64
 import json
 import re
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from sap_ros.evaluation.benchmark import Method, Record, Score, evaluate
-from sap_ros.evaluation.report import name_of, write_report, write_results
+from sap_ros.evaluation.report import _MISSED, _RIGHT, name_of, write_report, write_results
 from sap_ros.evaluation.summary import summarize
 
 
@@ -24,6 +27,15 @@ def test_the_report_has_everything_in_it(random_model, samples, tmp_path):
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert text.count("data:image/jpeg") == 2 * 4  # four objects, each method
     assert text.count("data:image/png") == 2
+    # Each picture shows the object in its middle: the disk's colour, half tinted as found or missed.
+    disks_are, tints = {"1": (40, 160, 40), "2": (40, 60, 200)}, (_RIGHT, _MISSED)
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)\".*?object (\d)", text, re.DOTALL)
+    assert sorted(i for _, i in pictures) == ["1", "1", "1", "1", "2", "2", "2", "2"]
+    for data, i in pictures:
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        middle = picture[picture.shape[0] // 2, picture.shape[1] // 2, ::-1].astype(int)
+        expected = [(np.array(disks_are[i]) + tint) / 2 for tint in tints]
+        assert min(np.abs(middle - colour).max() for colour in expected) < 8
     assert f"{rows[0].iou:.3f}" in text
     assert "random + direct, fusion max" in text
     write_results(tmp_path / "results.json", "disks", rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
@@ -17,6 +18,7 @@ from rclpy.parameter import Parameter
 from sap_ros.msg import ObjectArray
 from sensor_msgs.msg import CompressedImage, Image
 
+from sap_ros.core import sphere
 from sap_ros.node.sap_node import SapNode
 
 # A domain of its own for every test process, so that runs side by side do not meet.
@@ -112,3 +114,23 @@ def make_rig():
     for rig in rigs:
         rig.down()
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def spots():
+    """A panorama (256, 512, 3) with a disk ahead (1), to the left (2) and to the right (3), and their ids.
+
+    Unlike the waves of ``panorama``, the shipped model finds each, and none is found as everything: a
+    mask tells where a prompt was taken, and in which channels the image was read.
+    """
+    v, u = np.mgrid[:256, :512] + 0.5
+    rays = sphere.pixel_to_direction(np.stack([u, v], -1), (512, 256))
+    noise = np.random.default_rng(0).integers(0, 20, (256, 512, 1), np.uint8)
+    image, labels = np.full((256, 512, 3), 200, np.uint8) - noise, np.zeros((256, 512), np.uint8)
+    colours = ((220, 60, 30), (40, 160, 40), (40, 60, 200))
+    for i, (azimuth, colour) in enumerate(
+        zip((0.0, np.pi / 2, -np.pi / 2), colours, strict=True), 1
+    ):
+        disk = rays @ sphere.angles_to_direction(azimuth, 0.0) > np.cos(0.25)
+        image[disk], labels[disk] = colour, i
+    return image, labels

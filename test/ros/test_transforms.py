@@ -48,39 +48,47 @@ def _mask_prompt(rig, u, v, **fields):
     return Prompt(mask=rig.message(pixels, encoding="mono8"), **fields)
 
 
+def _is_disk(number, labels, spots):
+    """The object was found, and it is that disk: the masks of other directions are others."""
+    true = spots[1].ravel() == number
+    assert ((labels == 1) & true).sum() > 0.7 * ((labels == 1) | true).sum()
+
+
 def _objects(rig):
     rig.until(lambda: rig.objects)
     return rig.objects[-1]
 
 
-def test_a_gaze_in_another_frame_is_turned_into_the_images(make_rig, panorama):
+def test_a_gaze_in_another_frame_is_turned_into_the_images(make_rig, spots):
     rig = make_rig().up()
     _fixed(rig, _transform("camera_link", "head", yaw=math.pi / 2, at=(9.0, 9.0, 9.0)))
-    rig.publish(panorama, stamp=1)
+    rig.publish(spots[0], stamp=1)
     gaze = Prompt(space=Prompt.DIRECTIONS, points=[Point(x=3.0)])
     gaze.header.frame_id = "head"
     _add(rig, gaze)
     masks, _ = rig.answer(1)
     by_gaze = np.frombuffer(masks.data, np.uint8)
+    _is_disk(2, by_gaze, spots)
     rig.down()
     other = make_rig().up()
-    other.publish(panorama, stamp=1)
+    other.publish(spots[0], stamp=1)
     other.click(*sphere.direction_to_pixel(np.array([0.0, 1.0, 0.0]), (512, 256)))  # to the left
     np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), by_gaze)
 
 
-def test_a_position_in_another_frame_is_seen_from_the_camera(make_rig, panorama):
+def test_a_position_in_another_frame_is_seen_from_the_camera(make_rig, spots):
     rig = make_rig().up()
     _fixed(rig, _transform("map", "camera_link", at=(1.0, 2.0, 0.0)))
-    rig.publish(panorama, stamp=1)
+    rig.publish(spots[0], stamp=1)
     place = Prompt(space=Prompt.POSITIONS, points=[Point(x=1.0, y=5.0)])
     place.header.frame_id = "map"
     _add(rig, place)
     masks, _ = rig.answer(1)
     labels = np.frombuffer(masks.data, np.uint8)
+    _is_disk(2, labels, spots)
     rig.down()
     other = make_rig().up()
-    other.publish(panorama, stamp=1)
+    other.publish(spots[0], stamp=1)
     other.click(*sphere.direction_to_pixel(np.array([0.0, 1.0, 0.0]), (512, 256)))
     np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), labels)
 
@@ -115,21 +123,22 @@ def test_a_missing_frame_is_named(make_rig, panorama):
     assert math.isnan(found.objects[0].azimuth)
 
 
-def test_an_old_direction_is_turned_by_the_robots_own_motion(make_rig, panorama):
+def test_an_old_direction_is_turned_by_the_robots_own_motion(make_rig, spots):
     rig = make_rig(fixed_frame="odom", keep_frames=0).up()
     broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
     for seconds, yaw in ((1, 0.0), (5, math.pi / 2)):
         broadcaster.sendTransform(_transform("odom", "camera_link", yaw, seconds=seconds))
         rig.spin(0.1)
-    rig.publish(panorama, stamp=5)
+    rig.publish(spots[0], stamp=5)
     gaze = Prompt(space=Prompt.DIRECTIONS, points=[Point(y=1.0)])  # left, before it turned left
     gaze.header.frame_id, gaze.header.stamp = "camera_link", Time(sec=1)
     _add(rig, gaze)
     masks, _ = rig.answer(5)
     labels = np.frombuffer(masks.data, np.uint8)
+    _is_disk(1, labels, spots)
     rig.down()
     other = make_rig().up()
-    other.publish(panorama, stamp=1)
+    other.publish(spots[0], stamp=1)
     other.click(256, 128)  # ahead, now
     np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), labels)
 

@@ -14,10 +14,12 @@ from sap_ros.core.instances import measure
 pytest.importorskip("pycocotools")
 from pycocotools import mask as coco_mask
 
+from sap_ros.files import read_panorama
 from sap_ros.synthesis.composite import CutOuts, Patch, paste, write_composites
 
 DISK = np.hypot(*(np.mgrid[:128, :128] - 63.5)) < 64
-PATCH = Patch(np.full((128, 128, 3), 200, np.uint8), DISK.astype(np.float32))
+COLOUR = (220, 150, 100)
+PATCH = Patch(np.full((128, 128, 3), COLOUR, np.uint8), DISK.astype(np.float32))
 
 
 @given(
@@ -34,7 +36,9 @@ def test_a_pasted_disk_is_a_cap_of_the_asked_size_anywhere(azimuth, elevation, h
     found = measure(instances == 5, 5, 1.0)
     assert np.degrees(sphere.angle_between(found.direction, centre)) < 0.5
     assert found.solid_angle == pytest.approx(2 * np.pi * (1 - np.cos(half)), rel=0.05)
-    assert (panorama[instances == 5] > 90).all()
+    inside = cv2.erode((instances == 5).astype(np.uint8), np.ones((9, 9))) > 0
+    assert (panorama[instances == 5] > 45).all()  # at its rim half of it, over black
+    np.testing.assert_allclose(np.median(panorama[inside], axis=0), COLOUR, atol=2)
     assert not panorama[
         cv2.dilate((instances == 5).astype(np.uint8), np.ones((9, 9))) == 0
     ].any() or (
@@ -108,3 +112,21 @@ def test_photographs_of_several_folders_are_those_of_their_splits(photographs, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no"):
         find_photographs([tmp_path, tmp_path / "empty"])
+
+
+def test_colours_of_backgrounds_and_photographs_keep_their_channels(photographs, tmp_path):
+    """A red object on a blue wall, whatever else is done to their colours."""
+    for path in photographs:
+        cv2.imwrite(str(path), np.full((120, 160, 3), (30, 30, 220), np.uint8))
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((256, 512, 3), (200, 60, 60), np.uint8))
+    out = tmp_path / "out"
+    write_composites(out, range(2), [tmp_path / "wall.png"], CutOuts(photographs), (512, 256))
+    for path in sorted((out / "images").iterdir()):
+        image = read_panorama(path)
+        ids = cv2.imread(str(out / "instances" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5))) > 0
+        assert inside.any()
+        red, _, blue = np.median(image[inside], axis=0)
+        assert red > blue + 40
+        red, _, blue = np.median(image[ids == 0], axis=0)
+        assert blue > red + 40

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.files import read_panorama
 from sap_ros.synthesis.moving import MovingScene, write_videos
 
 SIZE = (512, 256)
@@ -31,13 +32,13 @@ def test_the_lidar_sees_what_the_camera_sees():
     pixels = sphere.direction_to_pixel(points, SIZE).astype(int)
     agree = truth[pixels[:, 1].clip(0, 255), pixels[:, 0].clip(0, 511)] == ids
     assert agree.mean() > 0.98
+    assert len(set(ids.tolist()) - {0}) >= 3
     for i, solid in enumerate(scene.solids, 1):
         eye, _ = scene.pose(2.0)
         away = np.linalg.norm(points[ids == i], axis=1)
         to_centre = np.linalg.norm(solid.centre(2.0) - eye)
-        if len(away):
-            assert (away < to_centre + solid.half.max() * 2).all()
-            assert (away > to_centre - solid.half.max() * 2).all()
+        assert (away < to_centre + solid.half.max() * 2).all()
+        assert (away > to_centre - solid.half.max() * 2).all()
 
 
 def test_videos_are_written_and_gone_on_with(tmp_path):
@@ -45,7 +46,11 @@ def test_videos_are_written_and_gone_on_with(tmp_path):
     write_videos(tmp_path, [5], (512, 256), 2, 4.0, lambda: told.append(1))
     first = tmp_path / "JPEGImages" / "00000005" / "00000.jpg"
     labels = cv2.imread(str(tmp_path / "Annotations" / "00000005" / "00001.png"), -1)
-    assert (labels == MovingScene(5).render(0.25, (512, 256))[1]).all()
+    image, true = MovingScene(5).render(0.25, (512, 256))
+    assert (labels == true).all()
+    shown = read_panorama(first.with_name("00001.jpg")).astype(int)
+    assert np.abs(shown - image).mean() < 4  # JPEG
+    assert np.abs(shown - image[..., ::-1]).mean() > 8  # the channels are in their places
     before = first.stat().st_mtime_ns
     write_videos(tmp_path, [5], (512, 256), 3, 4.0, lambda: told.append(1))
     assert first.stat().st_mtime_ns == before
