@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
 from sap_ros.core import sphere
+from sap_ros.core.appearance import appearance
 from sap_ros.core.fusion import NO_OBJECT, Fusion, connected
 from sap_ros.core.model import Features, Model
 from sap_ros.core.tracker import ViewMask
@@ -36,6 +38,29 @@ class EncodedViews(Generic[V]):
             self.count += 1
             self._features[view] = self.model.encode(self.views.upload(view))
         return self._features[view]
+
+    @torch.inference_mode()
+    def appearance(self, view: int, mask: ViewMask) -> np.ndarray | None:
+        """See :func:`sap_ros.core.appearance.appearance`."""
+        return appearance(self.features(view), mask.logits)
+
+    def prompted_appearance(
+        self, masks: Mapping[int, ViewMask], on_object: np.ndarray
+    ) -> np.ndarray | None:
+        """The appearance in the view whose mask holds most of the prompted directions (P, 3).
+
+        Of several such views, the one with the largest mask; None where no mask holds one of them.
+        """
+        best, chosen = (0, 0), None
+        for view, mask in masks.items():
+            positive = mask.logits > 0
+            side = len(positive)
+            pixels = self.views.locate(view, on_object) * (side / self.views.size)
+            u, v = pixels[np.isfinite(pixels).all(1)].astype(int).clip(0, side - 1).T
+            worth = int(positive[v, u].sum()), int(positive.sum())
+            if worth[0] and worth > best:
+                best, chosen = worth, view
+        return None if chosen is None else self.appearance(chosen, masks[chosen])
 
     def release(self, used: Collection[int]) -> None:
         """Frees the features of views of single objects, but for those in use; a scan's are kept."""

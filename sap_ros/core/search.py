@@ -22,6 +22,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from sap_ros.core.appearance import similar
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing
@@ -389,6 +390,12 @@ def _follow_in(
     if weak and tracked.track is not None and not tracked.lost_for:
         last = views.of_labels(tracked.track.mask)
         priors = {view: last.render(view)[2::4, 2::4] > 0 for view in order}
+
+    def accept(view: int, mask: ViewMask) -> bool:
+        if not tracked.credible(mask, views.solid_angle(view), run.following):
+            return False
+        return similar(tracked.appearance, encoded.appearance(view, mask))
+
     masks = follow(
         encoded.model,
         encoded.features,
@@ -396,7 +403,7 @@ def _follow_in(
         tracked.memory,
         prompts,
         priors,
-        lambda view, mask: tracked.credible(mask, views.solid_angle(view), run.following),
+        accept,
         run.visited,
         run.recent,
     )

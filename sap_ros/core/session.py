@@ -254,7 +254,9 @@ class PanoramaSession:
         found = find(tracked, run)
         tracked.masks = found.masks
         fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
-        if not tracked.prompted_here:
+        if tracked.prompted_here:
+            tracked.appearance = encoded.prompted_appearance(found.masks, tracked.prompt.on_object)
+        else:
             plausible = tracked.plausible(fused.region, fused.logits > 0, size, self.following)
             if not plausible:
                 fused.logits[:] = NO_OBJECT

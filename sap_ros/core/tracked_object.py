@@ -93,6 +93,7 @@ class TrackedObject:
         lost_for: on how many panoramas it has not been found since it was seen last.
         noted: what was found on this panorama is in ``track``.
         feedback: logits (S / 4, S / 4) by view that a correction of the prompt corrects.
+        appearance: how it looked where it was prompted, see :mod:`sap_ros.core.appearance`.
     """
 
     prompt: Prompt
@@ -105,6 +106,7 @@ class TrackedObject:
     lost_for: int = 0
     noted: bool = False
     feedback: dict[int, np.ndarray] = field(default_factory=dict)
+    appearance: np.ndarray | None = None
 
     @property
     def looked_for(self) -> bool:

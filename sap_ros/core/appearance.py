@@ -1,0 +1,60 @@
+"""Whether what was found of an object still looks like what a person prompted.
+
+The mask decoder's own scores are no check: where the object has gone, it masks something else with a high
+predicted IoU. This compares features of the image encoder, which are there already: the mean feature
+under the mask, less the mean of the background around it, now and where the object was prompted.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from sap_ros.core.model import Features
+
+#: Masks whose appearance has a lower cosine with the prompted one are not the object. On moving scenes,
+#: with steps of 0.8 s and occlusions, 99 % of right masks are above 0.6 and 95 % of wrong ones below 0.3.
+LEAST_SIMILARITY = 0.3
+
+# The background is taken from so far around the mask, as a share of the view's side.
+_BACKGROUND = 1 / 8
+
+# Cells of the feature map that the mask must cover in sum; with less, nothing is said.
+_LEAST_CELLS = 0.5
+
+
+def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
+    """How a mask's inside differs from its surroundings.
+
+    Args:
+        features: of the view; the coarsest map, of stride 16, is used.
+        logits: (n, n) mask logits in the view.
+
+    Returns:
+        (channels,) float32; None where the mask or its surroundings are too small to tell.
+    """
+    height, width = features.sizes[-1]
+    positive = (logits > 0).astype(np.uint8)
+    reach = 2 * round(len(positive) * _BACKGROUND) + 1
+    around = cv2.dilate(positive, np.ones((reach, reach), np.uint8)) - positive
+    weights = np.stack(
+        [
+            cv2.resize(part.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            for part in (positive, around)
+        ]
+    ).reshape(2, -1)
+    cells = weights.sum(1, keepdims=True)
+    if cells.min() < _LEAST_CELLS:
+        return None
+    values = features.maps[-1][:, 0].float()
+    inside, outside = torch.from_numpy(weights / cells).to(values.device) @ values
+    return np.asarray((inside - outside).cpu().numpy())
+
+
+def similar(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two appearances (channels,) may be of the same object; True where one is not known."""
+    if one is None or other is None:
+        return True
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) >= LEAST_SIMILARITY * lengths
