@@ -15,6 +15,8 @@ from geometry_msgs.msg import Point, PoseStamped, TransformStamped
 from sap_ros.msg import Object, Prompt
 from sap_ros.srv import AddObject
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import UInt16
+from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core import sphere
 from sap_ros.node.transforms import bearing_quaternion
@@ -204,3 +206,87 @@ def test_the_quaternion_of_a_bearing_has_no_roll():
         left = np.array([2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w)])
         assert left[2] == pytest.approx(0, abs=1e-9)
         assert up[2] >= -1e-9
+
+
+def test_a_pose_is_where_the_object_is_on_the_robot(make_rig, panorama):
+    """base_link to the camera: (0.2, 0, 1.5), turned by 90 degrees."""
+    point_cloud2 = pytest.importorskip("sensor_msgs_py.point_cloud2")
+    rig = make_rig(pose_object=1, target_frame="base_link").up()
+    _fixed(rig, _transform("base_link", "camera_link", yaw=math.pi / 2, at=(0.2, 0.0, 1.5)))
+    poses, arrows = [], []
+    rig.peer.create_subscription(PoseStamped, "pose", poses.append, 10)
+    rig.peer.create_subscription(MarkerArray, "markers", arrows.append, 10)
+    clouds = rig.peer.create_publisher(PointCloud2, "points", 10)
+    rig.until(clouds.get_subscription_count)
+    rig.until(lambda: rig.sap.count_subscribers("markers"))
+    y, z = np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60))
+    wall = np.stack([np.full(y.shape, 4.0), y, z], -1).reshape(-1, 3).astype(np.float32)
+    clouds.publish(point_cloud2.create_cloud_xyz32(rig.message(panorama, stamp=1).header, wall))
+    rig.spin(0.3)
+    rig.publish(panorama, stamp=1)
+    _add(rig, _mask_prompt(rig, 256, 128))
+    rig.until(lambda: poses and arrows)
+    at = poses[0].pose.position
+    np.testing.assert_allclose([at.x, at.y, at.z], [0.2, 4.0, 1.5], atol=0.15)
+    tail, tip = arrows[-1].markers[1].points
+    np.testing.assert_allclose([tail.x, tail.y, tail.z], [0.2, 0.0, 1.5], atol=1e-6)
+    np.testing.assert_allclose([tip.x, tip.y, tip.z], [at.x, at.y, at.z], atol=1e-5)
+
+
+def test_frames_are_broadcast_while_only_tf_is_listened_to(make_rig, panorama):
+    rig = make_rig(broadcast_tf=True)
+    for subscription in list(rig.peer.subscriptions):  # nobody wants masks or objects
+        rig.peer.destroy_subscription(subscription)
+    rig.up(listeners=0)
+    buffer = tf2_ros.Buffer()
+    listener = tf2_ros.TransformListener(buffer, rig.peer)
+    rig.publish(panorama, stamp=1)
+    _add(rig, _mask_prompt(rig, 150, 90))
+    rig.until(lambda: buffer.can_transform("camera_link", "sap/object_1", rclpy.time.Time()))
+    del listener
+
+
+def test_transforms_are_known_again_after_a_simulated_clock_has_jumped_back(make_rig, panorama):
+    """A bag that is played in a loop."""
+    from rosgraph_msgs.msg import Clock
+
+    rig = make_rig(use_sim_time=True, target_frame="odom", tf_timeout=0.1)
+    clock = rig.peer.create_publisher(Clock, "/clock", 10)
+    rig.up()
+    broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
+
+    def play(seconds, yaw):
+        now = Clock()
+        now.clock.sec = seconds
+
+        def is_now():
+            clock.publish(now)
+            return rig.sap.get_clock().now().nanoseconds == seconds * 10**9
+
+        rig.until(is_now)
+        broadcaster.sendTransform(_transform("odom", "camera_link", yaw, seconds=seconds))
+        rig.spin(0.2)
+        count = len(rig.objects)
+        rig.publish(panorama, stamp=seconds)
+        if seconds == 1000:
+            _add(rig, _mask_prompt(rig, 256, 128))
+        rig.until(lambda: len(rig.objects) > count)
+        return rig.objects[-1].objects[0]
+
+    for seconds in (1000, 1001):
+        play(seconds, 0.0)
+    again = play(900, math.pi / 2)  # TF has kept nothing from the time before the jump
+    if again.state == Object.TRACKED:
+        assert again.azimuth == pytest.approx(math.pi / 2, abs=0.3)
+    assert not math.isnan(again.azimuth) or again.state == Object.LOST
+
+
+def test_without_the_transform_a_reset_is_told_too(make_rig, panorama):
+    rig = make_rig(target_frame="odom", tf_timeout=0.1).up()
+    rig.publish(panorama, stamp=2)
+    _add(rig, _mask_prompt(rig, 256, 128))
+    assert _objects(rig).objects
+    remove = rig.peer.create_publisher(UInt16, "remove", 10)
+    rig.until(remove.get_subscription_count)
+    remove.publish(UInt16(data=0))
+    rig.until(lambda: not rig.objects[-1].objects)
