@@ -45,8 +45,9 @@ PARAMETERS = (
     Parameter(
         "strategy",
         "auto",
-        "how the panorama is shown to the model: by views turned to the object (auto, gimbal), by a scan "
-        "(frontier: its views that the mask runs into; scan: all), whole, or as crops",
+        "how the panorama is shown to the model: in views centred on the object (auto, gimbal), in views of "
+        "the scan (frontier: those that the mask extends into; scan: all), resized as a whole (direct), or in "
+        "crops (patches)",
         STRATEGIES,
     ),
     Parameter(
@@ -58,14 +59,14 @@ PARAMETERS = (
     Parameter(
         "coarse_size",
         0,
-        "coarse to fine: new objects are found in views of so many pixels first; 0: at once in full",
+        "coarse to fine: new objects are first found in views of this many pixels; 0: off",
         limits=(0, 2048),
     ),
     Parameter(
         "further_views",
         0,
-        "views that the frontier visits beyond those the mask runs into, for objects that are split "
-        "by what is before them",
+        "frontier: further views to visit, beyond those that the mask extends into, for objects that are "
+        "partly hidden and appear in several parts",
         limits=(0, 24),
     ),
     Parameter("compile", False, "compile the image encoder (torch.compile): for GPUs"),
@@ -99,61 +100,74 @@ PARAMETERS = (
         "axes of the image's frame: body (x forward, z up) or optical (z forward, y down)",
         ("body", "optical"),
     ),
-    Parameter("keep_images", 5, "how many past images a late prompt may be on", limits=(0, 100)),
+    Parameter(
+        "keep_images",
+        5,
+        "number of past images that are kept for prompts that arrive late",
+        limits=(0, 100),
+    ),
     Parameter(
         "patience",
         0.5,
-        "how long a prompt that is stamped later than the newest image waits for its own, in s",
+        "how long a prompt that is stamped later than the newest image waits for its own image, in s",
         limits=(0.0, 60.0),
         dynamic=True,
     ),
     Parameter(
         "cloud_tolerance",
         0.1,
-        "a point cloud gives ranges for images that are stamped at most this far from it, in s",
+        "largest difference between the stamps of a point cloud and of the image it gives ranges for, in s",
         limits=(0.0, 10.0),
         dynamic=True,
     ),
     Parameter(
         "silence",
         2.0,
-        "no image, or no further point cloud, for so long, in s, is a warning in the diagnostics",
+        "time without an image, or without a further point cloud, after which the diagnostics warn, in s",
         limits=(0.1, 3600.0),
         dynamic=True,
     ),
-    Parameter("max_objects", 32, "more objects are rejected", limits=(1, 65534), dynamic=True),
+    Parameter(
+        "max_objects",
+        32,
+        "largest number of objects; prompts for further ones are rejected",
+        limits=(1, 65534),
+        dynamic=True,
+    ),
     Parameter(
         "margin",
         _FOLLOWING.margin,
-        "how far an object may move from image to image, in degrees",
+        "largest angle that an object moves by from image to image, in degrees",
         limits=(0.0, 90.0),
         dynamic=True,
     ),
     Parameter(
         "search",
         _FOLLOWING.search,
-        "views that are looked through, an image, for a lost object",
+        "views of the scan that are searched in each image for a lost object",
         limits=(0, 24),
         dynamic=True,
     ),
     Parameter(
         "min_score",
         _FOLLOWING.min_score,
-        "a mask of lower predicted quality is not the object, unless the one that was pointed at was poor",
+        "a mask with a lower predicted IoU is rejected; the limit is lower for an object whose first mask "
+        "already had a low one",
         limits=(0.0, 1.0),
         dynamic=True,
     ),
     Parameter(
         "max_growth",
         _FOLLOWING.max_growth,
-        "a mask that grows by more than this factor is not the object, but for sure_score",
+        "a mask that grows by more than this factor from one image to the next is rejected, unless its "
+        "predicted IoU exceeds sure_score",
         limits=(1.0, 1000.0),
         dynamic=True,
     ),
     Parameter(
         "sure_score",
         _FOLLOWING.sure_score,
-        "from this predicted quality on, a mask may grow at will",
+        "predicted IoU above which max_growth does not apply",
         limits=(0.0, 1.0),
         dynamic=True,
     ),
@@ -166,8 +180,8 @@ PARAMETERS = (
     Parameter(
         "fixed_frame",
         "",
-        "TF frame in which the world stands still, such as odom: directions and positions that "
-        "were stamped earlier than the image are turned by the robot's motion since",
+        "TF frame that is fixed in the world, such as odom: directions and positions that were stamped "
+        "earlier than the image are corrected for the robot's motion since then",
         dynamic=True,
     ),
     Parameter(
@@ -180,7 +194,7 @@ PARAMETERS = (
     Parameter(
         "broadcast_tf",
         False,
-        "broadcast a TF frame an object, NAMESPACE/object_ID, its x axis along the bearing",
+        "broadcast a TF frame for each object, NAMESPACE/object_ID, with its x axis along the bearing",
         dynamic=True,
     ),
     Parameter(

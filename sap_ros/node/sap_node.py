@@ -86,9 +86,21 @@ class SapNode(LifecycleNode):
         self.create_service(RemoveObject, "remove_object", self._serve_remove)
         self.create_service(Trigger, "reset", self._serve_reset)
         self.create_service(SetBool, "enable", self._serve_enable)
+        # rclpy raises in the service's callback, which would end the node.
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._serve_change_state
         self.get_logger().info("waiting to be configured and activated; the launch file does both")
 
     # Lifecycle
+
+    def _serve_change_state(self, request: Any, response: Any) -> Any:
+        """Refuses a transition that the state does not have: a manager may ask for it twice."""
+        try:
+            return self._change_state(request, response)
+        except RuntimeError as error:
+            self.get_logger().warning(f"the transition is refused: {str(error).splitlines()[0]}")
+            response.success = False
+            return response
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:

@@ -10,7 +10,7 @@ from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.synthesis.moving import MovingScene
 
-SIZE = (1024, 512)
+SIZE = (512, 256)
 
 
 def test_what_is_hidden_is_lost_and_what_is_seen_is_tracked():

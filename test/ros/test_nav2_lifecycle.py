@@ -122,9 +122,6 @@ def test_the_manager_sees_that_the_node_did_not_come_up(parameter):
         assert process.poll() is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rclpy raises on a transition that the state does not have; the node ends"
-)
 def test_a_transition_that_the_state_does_not_have_is_refused():
     """A second STARTUP configures nodes that are inactive already."""
     with managed() as (process, manager, _):
