@@ -93,7 +93,7 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         arguments=[
             *("-d", PathJoinSubstitution([FindPackageShare("sap_ros"), "config", "sap.rviz"])),
-            *("-f", [LaunchConfiguration("namespace"), "_canvas"]),
+            *("-f", LaunchConfiguration("canvas_frame")),
         ],
         remappings=[(f"/sap/{name}", name) for name in shown],
         condition=IfCondition(LaunchConfiguration("rviz")),
@@ -104,6 +104,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node with the parameters that were given as arguments, and what brings it up."""
+    # As the node names the frame, in which rviz2 shows the canvas.
+    namespace = context.launch_configurations["namespace"].strip("/") or "sap"
+    context.launch_configurations["canvas_frame"] = f"{namespace}_canvas".replace("/", "_")
     given = {
         # With their types: an empty string would else be read as YAML's null.
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)

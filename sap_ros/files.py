@@ -37,7 +37,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
         try:
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
                 width, height = image.size
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # of damaged headers PIL raises many kinds
             unknown = isinstance(error, UnidentifiedImageError)
             reason = "its format is not known" if unknown else error
             raise ValueError(f"{name} cannot be read as an image: {reason}") from error

@@ -1,12 +1,13 @@
 """ROS messages as the engine's events, whoever read them: rclpy on a robot, rosbags in a replay.
 
-No ROS is needed. Images are read here and not by cv_bridge: the one on PyPI takes no heed of ``step``,
+No ROS is needed. Images are read here and not by cv_bridge: the one on PyPI ignores ``step``,
 and breaks with numpy 2; here it is a view of the message's bytes.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,6 +25,10 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
     "mono8": (1, cv2.COLOR_GRAY2RGB),
 }
+
+#: Width of the canvas, the panorama laid out flat, in m; what the names of its frames end with.
+CANVAS_WIDTH = 10.0
+CANVAS_SUFFIX = "_canvas"
 
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
 
@@ -141,6 +146,12 @@ def from_prompt(message: Any, accepted: Future[int] | None = None) -> PromptGive
 def from_pixel(point: Any, stamp: int = 0) -> PromptGiven:
     """A geometry_msgs/Point that is a pixel of the image of a stamp, in ns; 0: of the newest."""
     return PromptGiven(points=_vector(point), stamp=stamp)
+
+
+def canvas_to_pixel(point: Any, size: tuple[int, int]) -> SimpleNamespace:
+    """A point on the canvas as a pixel (x, y, z = 0) of the panorama of that (width, height)."""
+    scale = size[0] / CANVAS_WIDTH
+    return SimpleNamespace(x=point.x * scale, y=-point.y * scale, z=0.0)
 
 
 def from_point(message: Any) -> PromptGiven:

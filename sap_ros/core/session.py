@@ -251,7 +251,12 @@ class PanoramaSession:
 
         run = Run(self.following, self.recent, visited, coarse_visited)
         find = search.find if tracked.prompted_here else search.follow
-        found = find(tracked, run)
+        memory = tracked.memory.copy()
+        try:
+            found = find(tracked, run)
+        except BaseException:
+            tracked.memory = memory  # what was found so far would be remembered twice
+            raise
         tracked.masks = found.masks
         fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
         if tracked.prompted_here:

@@ -94,11 +94,12 @@ class Answer:
         instances: label image, and the objects in the panorama's own axes.
         objects: each id exactly once, ascending; rejected prompts without an id come first.
         bearing_frame: TF frame of directions and positions.
-        camera: (3,) m, where the camera is in that frame; NaN where TF does not know.
+        camera: (3,) m, where the camera is in that frame; NaN where TF does not know it.
         labels: free text, by id, of the objects there are.
         rejections: prompts that cannot be used.
         changed: objects have been removed since the last answer.
         problems: what could not be done, in a line each.
+        traces: of exceptions that nobody expected among these.
         seconds: how long each stage took.
         encoded: how many views were encoded.
         points: of the lidar, where a cloud was near enough in time.
@@ -115,6 +116,7 @@ class Answer:
     rejections: tuple[Rejection, ...] = ()
     changed: bool = False
     problems: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     encoded: int = 0
     points: PointsOnObjects | None = None

@@ -13,7 +13,7 @@ from sap_ros.core.instances import Instances
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer, PointsOnObjects, Rejection, reports
 from sap_ros.engine.events import Cloud, Event, Image, PromptGiven, Remove, Reset, Settings
-from sap_ros.engine.inbox import Accepted, Inbox, fail, fulfil
+from sap_ros.engine.inbox import PROMPTS_AN_ANSWER, Accepted, Inbox, fail, fulfil
 from sap_ros.engine.ranging import ids_of_points, ranges_of_objects
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 
@@ -23,7 +23,7 @@ _CLOUDS = 10  # kept, to choose the one nearest to an image
 
 
 class InterruptedWorkError(Exception):
-    """The work is to stop at this view: there is something more urgent to be told."""
+    """Work stops at this view: a removal, a reset or the end of the worker is pending."""
 
 
 class Engine:
@@ -33,8 +33,8 @@ class Engine:
         session: its own; nothing else touches it.
         settings: limits and frames.
         transforms: TF, or its stand-in.
-        interrupted: asked at every view; True ends :meth:`work` there, without an answer. What has
-            been found by then is kept, and the rest is done by the next call.
+        interrupted: called after every view; if it returns True, :meth:`work` stops there and returns
+            None. What has been found by then is kept, and the next call does the rest.
 
     Attributes:
         received, dropped: images that were told, and of these those that were never worked on
@@ -62,6 +62,7 @@ class Engine:
         self._looks = 0
         self._tracking = False
         self._problems: list[str] = []
+        self._traces: list[str] = []
         self._changed = False
         self._decode_seconds = 0.0
         self.received = self.dropped = 0
@@ -70,6 +71,16 @@ class Engine:
     def settings(self) -> Settings:
         """Limits and frames."""
         return self._settings
+
+    @property
+    def waiting(self) -> int:
+        """Prompts that were neither accepted nor rejected yet."""
+        return len(self._inbox)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image that a prompt could be on."""
+        return self._newest is not None
 
     @property
     def labels(self) -> dict[int, str]:
@@ -83,8 +94,8 @@ class Engine:
 
     @property
     def has_news(self) -> bool:
-        """Whether objects were removed, or prompts rejected, since the last answer."""
-        return bool(self._changed or self._inbox.rejections)
+        """Whether objects were removed, prompts rejected or problems met since the last answer."""
+        return bool(self._changed or self._inbox.rejections or self._problems)
 
     @property
     def tracking(self) -> bool:
@@ -92,10 +103,10 @@ class Engine:
         return self._tracking
 
     def take(self, event: Event, now: float) -> None:
-        """Is told of something. Nothing is computed here.
+        """Stores an event. The model is not run.
 
         Args:
-            event: what.
+            event: the event.
             now: s on a clock that does not jump; the recorded time in a replay.
         """
         if isinstance(event, Image):
@@ -105,6 +116,7 @@ class Engine:
         elif isinstance(event, Cloud):
             self._clouds.append(event)
         elif isinstance(event, Remove):
+            self.accept(now)  # prompts that were given before it get their ids first
             self._remove(event)
         elif isinstance(event, Reset):
             self._reset(event)
@@ -209,7 +221,10 @@ class Engine:
     def _remove(self, event: Remove) -> None:
         labels = self._inbox.labels
         if event.object_id not in labels:
-            fail(event.done, f"no object has the id {event.object_id}; there are {sorted(labels)}")
+            reason = f"no object has the id {event.object_id}; there are {sorted(labels)}"
+            if event.done is None:
+                self._problem(reason)
+            fail(event.done, reason)
             return
         self._forget(event.object_id)
         self._changed = True
@@ -238,8 +253,7 @@ class Engine:
     def _look(self) -> None:
         """Looks for objects: those just pointed at, then those looked for longest ago."""
         session, inbox = self._session, self._inbox
-        while inbox.accepted:
-            accepted = inbox.accepted[0]
+        for accepted in inbox.accepted[:PROMPTS_AN_ANSWER]:
             object_id = accepted.prompt.object_id
             try:
                 self._look_at(accepted)
@@ -267,6 +281,7 @@ class Engine:
             except Exception as error:
                 session.give_up(object_id)
                 self._problem(f"object {object_id} could not be followed: {error!r}")
+                self._traces.append(traceback.format_exc())
             self._looked(object_id)
 
     def _looked(self, object_id: int) -> None:
@@ -321,6 +336,7 @@ class Engine:
             rejections,
             self._changed,
             tuple(self._problems),
+            tuple(self._traces),
             {
                 "decode": self._decode_seconds,
                 "segment": looked - accepted,
@@ -329,12 +345,16 @@ class Engine:
             session.encoded,
             points[1] if points is not None else None,
         )
-        inbox.rejections, self._problems, self._changed = [], [], False
+        inbox.rejections, self._problems, self._traces = [], [], []
+        self._changed = False
         self._decode_seconds = 0.0
         return answer
 
     def _to_bearings(self, image: Image, frame_id: str) -> Transform | None:
         """From the image's frame to that of the bearings; None where TF does not know it."""
+        if frame_id and not image.frame_id:
+            self._problem(f"bearings in {frame_id!r} are not known: the images carry no frame_id")
+            return None
         try:
             return self._transforms.lookup(
                 Stamped(frame_id, image.stamp), Stamped(image.frame_id, image.stamp)
@@ -348,7 +368,7 @@ class Engine:
     ) -> tuple[np.ndarray, PointsOnObjects] | None:
         """The points of the cloud nearest to an image: (N, 3) in the image's frame, and their objects.
 
-        Not by message_filters: a replay has none, and must choose the same cloud.
+        Not by message_filters: the engine must work without ROS, and choose the same cloud always.
         """
         if not self._clouds:
             return None

@@ -43,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class PromptGiven:
-    """Somebody points at an object: what a ``sap_ros/Prompt`` says.
+    """A prompt; it has the fields of ``sap_ros/Prompt``.
 
     Attributes:
         points: (P, 3) float64; of pixels, the third value is ignored.
@@ -51,7 +51,7 @@ class PromptGiven:
         box: (0, 3), or (2, 3): its upper left and lower right corner.
         mask: reads a mask (H, W) bool on a panorama; None: there is none.
         space: what the numbers are, a :class:`Space`.
-        stamp: of the image that it is on, in ns; 0: the newest.
+        stamp: in ns; it is on the image that was the newest at this time; 0: on the newest of all.
         frame_id: TF frame of directions and positions; empty: the image's.
         object_id: the object it corrects, or the id of a new one; 0: a new object with a new id.
         label: free text.

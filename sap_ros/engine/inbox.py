@@ -22,8 +22,9 @@ from sap_ros.engine.transforms import Transforms
 MAX_WAITING = 256
 #: Prompts that are accepted for one answer, at most: a flood of them does not hold up images.
 PROMPTS_AN_ANSWER = 8
-#: Accepted prompts that have not been looked for, at most: nobody may be listening.
-MAX_ACCEPTED = 64
+#: Accepted prompts that have not been looked for, at most: nobody may be listening, and each keeps its
+#: image.
+MAX_ACCEPTED = 16
 #: Rejections that are told with one answer, at most: the latest.
 MAX_REJECTIONS = 64
 _ANY_ID = 1  # stands for a new id while a prompt is checked
@@ -65,7 +66,7 @@ class Inbox:
         return len(self._waiting)
 
     def put(self, given: PromptGiven, now: float) -> None:
-        """A prompt has come, at a time in s."""
+        """Stores a prompt that was received at a time in s."""
         if len(self._waiting) >= MAX_WAITING:
             self._reject(given, f"{MAX_WAITING} prompts are waiting already")
         else:
@@ -96,12 +97,10 @@ class Inbox:
         for item in self.due(newest, now, settings.patience)[:most]:
             self._waiting.remove(item)
             given = item[1]
-            if given.accepted is not None and given.accepted.cancelled():
-                continue
-            of_stamp = (image for image in reversed(kept) if image.stamp == given.stamp)
-            image = next(of_stamp, newest) if given.stamp else newest
+            if not claim(given.accepted):
+                continue  # whoever gave it has given up
             try:
-                object_id = self._accept(given, image, settings)
+                object_id = self._accept(given, _image_of(given, newest, kept), settings)
             except ValueError as error:
                 self._reject(given, str(error))
             except Exception as error:  # whatever arrives, the next prompt is answered
@@ -171,13 +170,13 @@ class Inbox:
             self.rejections = [*self.rejections, rejection][-MAX_REJECTIONS:]
 
     def forget(self, object_id: int) -> None:
-        """An object is no more."""
+        """Removes an object, and its accepted prompts."""
         self.labels.pop(object_id, None)
         self._gazes.pop(object_id, None)
         self.accepted = [a for a in self.accepted if a.prompt.object_id != object_id]
 
     def reset(self) -> None:
-        """No object is any more, and no prompt waits; ids start from 1 again."""
+        """Removes all objects and waiting prompts; ids start from 1 again."""
         self._end("all objects have been reset since")
         self.labels.clear()
         self._gazes.clear()
@@ -198,13 +197,28 @@ class Inbox:
         fail(given.accepted, reason)
 
 
+def _image_of(given: PromptGiven, newest: Image, kept: deque[Image]) -> Image:
+    """The kept image that was the newest at the prompt's stamp; else the newest of all."""
+    if not given.stamp:
+        return newest
+    shown = [image for image in kept if image.stamp and image.stamp <= given.stamp]
+    return max(shown, key=lambda image: image.stamp, default=newest)
+
+
+def claim(future: Future[Any] | None) -> bool:
+    """Whether the result is still wanted; from now on it cannot be cancelled."""
+    if future is None or future.running():
+        return True
+    return not future.done() and future.set_running_or_notify_cancel()
+
+
 def fulfil(future: Future[Any] | None, result: object) -> None:
     """Gives a result to whoever still waits for it."""
-    if future is not None and future.set_running_or_notify_cancel():
+    if future is not None and claim(future):
         future.set_result(result)
 
 
 def fail(future: Future[Any] | None, reason: str) -> None:
     """Gives a ValueError to whoever still waits."""
-    if future is not None and future.set_running_or_notify_cancel():
+    if future is not None and claim(future):
         future.set_exception(ValueError(reason))

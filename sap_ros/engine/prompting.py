@@ -13,8 +13,8 @@ from sap_ros.engine.transforms import Stamped, Transform, Transforms
 def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame: str) -> Transform:
     """The transform of a prompt's directions or positions to the frame of an image.
 
-    A prompt of another time than the image's goes through ``fixed_frame``, where there is one: what was
-    pointed at has stayed in the world while the robot moved.
+    A direction or position of another time than the image's is transformed through ``fixed_frame``, where
+    there is one: what was pointed at has stayed in the world while the robot moved.
 
     Raises:
         ValueError: TF does not know it; or a pixel's own image is gone.
@@ -22,16 +22,16 @@ def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame
     if given.space == Space.PIXELS:
         if given.stamp and image.stamp and given.stamp < image.stamp:
             raise ValueError(
-                f"its image, of {_seconds(given.stamp)} s, is no longer kept (keep_images); the "
-                f"newest is of {_seconds(image.stamp)} s"
+                f"the image that it is on, of {_seconds(given.stamp)} s or before, is no longer kept "
+                f"(keep_images); the newest is of {_seconds(image.stamp)} s"
             )
         return Transform()
-    earlier = 0 < given.stamp < image.stamp and bool(fixed_frame)
-    stamp = given.stamp if earlier else image.stamp
+    apart = bool(fixed_frame and given.stamp and image.stamp and given.stamp != image.stamp)
+    stamp = given.stamp if apart else image.stamp
     return transforms.lookup(
         Stamped(image.frame_id, image.stamp),
         Stamped(given.frame_id, stamp),
-        fixed_frame if earlier else "",
+        fixed_frame if apart else "",
     )
 
 

@@ -31,6 +31,8 @@ from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, spher
 from sap_ros.evaluation.replay_files import ReplayFiles
 from sap_ros.files import write_text
 from sap_ros.messages import (
+    CANVAS_SUFFIX,
+    canvas_to_pixel,
     from_gaze,
     from_pixel,
     from_point,
@@ -217,20 +219,23 @@ def replay(
             with measured(session.model.device) as cost:
                 try:
                     answers = run(engine, time / 1e9)
-                except ValueError as error:
-                    told.note(f"an image cannot be used: {error}")
+                except Exception as error:  # the node survives it, too
+                    reason = str(error) if isinstance(error, ValueError) else repr(error)
+                    told.note(f"an image cannot be used: {reason}")
                     source.unusable += 1
                     shot, answers = None, []
             for answer in answers:
                 if answer.news:
                     _write(writer, time, answer)
                 for text in (*(r.reason for r in answer.rejections), *answer.problems):
-                    told.notes.append(text)
+                    told.note(text)
                 if shot is not None:
                     shot.answer = answer
             if shot is not None:
                 shot.seconds += cost.seconds
         finish()
+    if engine.waiting:
+        told.note(f"{engine.waiting} prompts were still waiting for their image at the end")
     source.tell()
     if bag.damage:
         told.notes.append(f"{bag.damage}; what could be read was replayed")
@@ -260,9 +265,10 @@ class _Messages:
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
         count, latest = 0, -1
+        size: tuple[int, int] | None = None
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             if topic != self.topics.images:
-                yield time, _prompt_event(topic, message)
+                yield time, _prompt_event(topic, message, size)
                 continue
             try:
                 event = image_event(message)
@@ -272,7 +278,7 @@ class _Messages:
                 continue
             if self.limit is not None and count >= self.limit:
                 return
-            count += 1
+            count, size = count + 1, event.size
             self._disorder += event.stamp < latest
             latest = max(latest, event.stamp)
             yield time, event
@@ -318,8 +324,16 @@ def _packed(message: Any) -> np.ndarray:
     return cv2.imencode(".png", labels)[1]
 
 
-def _prompt_event(topic: str, message: Any) -> PromptGiven | Remove | Reset:
-    """A message of any of the node's prompt topics, or of ``remove``."""
+def _prompt_event(
+    topic: str, message: Any, size: tuple[int, int] | None
+) -> PromptGiven | Remove | Reset:
+    """A message of any of the node's prompt topics, or of ``remove``.
+
+    Args:
+        topic: where it was recorded.
+        message: of any of the types of these topics.
+        size: of the newest image, for clicks on the canvas.
+    """
     kind = message.__msgtype__
     if kind == PROMPT:
         return from_prompt(message)
@@ -329,7 +343,10 @@ def _prompt_event(topic: str, message: Any) -> PromptGiven | Remove | Reset:
         return from_pixel(message)
     if kind == REMOVE:
         return from_remove(message)
-    return from_position(message) if topic.endswith("position") else from_point(message)
+    if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:
+        return from_pixel(canvas_to_pixel(message.point, size))
+    # rviz2's own topic of clicks, for one, holds positions.
+    return from_point(message) if topic.endswith("prompt/point") else from_position(message)
 
 
 def _given(prompt: Prompt, axes: ImageAxes) -> PromptGiven:

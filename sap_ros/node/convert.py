@@ -15,14 +15,11 @@ from visualization_msgs.msg import Marker, MarkerArray
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import colour
 from sap_ros.engine.answers import ObjectReport
-from sap_ros.messages import object_fields
+from sap_ros.messages import CANVAS_WIDTH, object_fields
 from sap_ros.msg import Object, ObjectArray
 
 # Length of a bearing's arrow where the range is not known, m.
 _ARROW = 2.0
-
-#: Width of the canvas, m.
-CANVAS_WIDTH = 10.0
 
 
 def image_from_labels(labels: np.ndarray, encoding: str, header: Header) -> Image:
@@ -78,12 +75,6 @@ def canvas_message(image: np.ndarray, header: Header) -> PointCloud2:
     return message
 
 
-def canvas_to_pixels(point: Point, size: tuple[int, int]) -> Point:
-    """A point on the canvas as a pixel of the panorama of that (width, height)."""
-    scale = size[0] / CANVAS_WIDTH
-    return Point(x=point.x * scale, y=-point.y * scale)
-
-
 def objects_message(objects: Iterable[ObjectReport], header: Header) -> ObjectArray:
     """Objects as a message; the header is that of their bearings."""
     return ObjectArray(header=header, objects=[_object(o) for o in objects])
@@ -99,7 +90,7 @@ def _object(report: ObjectReport) -> Object:
 
 
 def no_markers() -> MarkerArray:
-    """Takes all markers away."""
+    """Deletes all markers."""
     return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
 
 

@@ -39,11 +39,11 @@ class Health:
         self._came[name] = time.monotonic()
 
     def warn(self, problem: str) -> None:
-        """What came cannot be used."""
+        """Records an input that cannot be used."""
         self._problem = time.monotonic(), problem, DiagnosticStatus.WARN
 
     def fail(self, problem: str) -> None:
-        """The node failed at something that it ought to do."""
+        """Records a failure of the node itself."""
         self._problem = time.monotonic(), problem, DiagnosticStatus.ERROR
 
     def rate(self) -> float:

@@ -6,10 +6,12 @@ are published from there. Whatever arrives, the next good image is answered.
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Change, PromptGiven, Remove, Reset
 from sap_ros.messages import (
+    canvas_to_pixel,
     from_gaze,
     from_pixel,
     from_point,
@@ -42,7 +45,6 @@ from sap_ros.messages import (
 )
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.clouds import cloud_event
-from sap_ros.node.convert import canvas_to_pixels
 from sap_ros.node.diagnostics import Health
 from sap_ros.node.image_input import ImageInput, newest_only
 from sap_ros.node.outputs import Outputs
@@ -60,6 +62,8 @@ from sap_ros.srv import AddObject, RemoveObject
 _PATIENCE = 5.0
 #: How long a service that waits for the worker holds up the executor at a time, in s.
 _TURN = 0.005
+#: Lines that differ in their numbers alone are logged once in so long, in s.
+_LOG_PERIOD = 1.0
 
 
 class SapNode(LifecycleNode):
@@ -75,12 +79,12 @@ class SapNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
         self._health = Health()
-        self._warned = "", 0.0
+        self._logged: dict[str, float] = {}  # when each kind of line was logged
         self._images: ImageInput | None = None
         self._transforms = TfTransforms(self)
         self._size: tuple[int, int] | None = None  # of the newest image
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Diagnostics are to come while a simulated clock stands still, too.
+        # A steady clock: diagnostics continue while simulated time is paused.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(AddObject, "add_object", self._serve_add)
         self.create_service(RemoveObject, "remove_object", self._serve_remove)
@@ -137,6 +141,7 @@ class SapNode(LifecycleNode):
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
         self._health = Health()
+        self._tell_labels({})  # those of an earlier activation are latched
         self._worker = Worker(
             lambda interrupted: Engine(session, settings(values), self._transforms, interrupted),
             self._publish,
@@ -232,7 +237,8 @@ class SapNode(LifecycleNode):
         except ValueError as error:
             self._warn(str(error))
             return
-        self._size = event.size
+        if event.size[0] == 2 * event.size[1]:
+            self._size = event.size
         self._worker.tell(event)
 
     def _take_cloud(self, message: PointCloud2) -> None:
@@ -263,7 +269,7 @@ class SapNode(LifecycleNode):
                 self._warn("there is no image yet that a click on the canvas could be on")
                 return
             # The canvas shows the newest image, and the click's stamp is of the clicking.
-            self._give(from_pixel(canvas_to_pixels(message.point, self._size)))
+            self._give(from_pixel(canvas_to_pixel(message.point, self._size)))
             return
         self._give(from_position(message))
 
@@ -312,11 +318,14 @@ class SapNode(LifecycleNode):
         return response
 
     async def _outcome(self, future: Future[Any], patience: float | None = None) -> str:
-        """Waits for the worker, while the executor goes on; why it failed, or nothing."""
+        """Waits for the worker while the executor goes on; returns the error, or an empty text."""
         end = time.monotonic() + patience if patience is not None else None
         while not future.done():
-            if end is not None and time.monotonic() > end and future.cancel():
-                return f"no image that it could be on has come within {patience:g} s"
+            worker = self._worker
+            has_image = worker is not None and worker.engine.has_image  # then it will be decided
+            late = end is not None and not has_image and time.monotonic() > end
+            if late and future.cancel():
+                return f"no image has been received within {patience:g} s"
             # Jazzy's executor asks again at once: the wait is what keeps it from spinning.
             wait([future], _TURN)
             await _NextTurn()
@@ -350,8 +359,11 @@ class SapNode(LifecycleNode):
                 self.get_logger().debug(rejection.trace)
         for problem in answer.problems:
             self._warn(problem)
+        for trace in answer.traces:
+            self.get_logger().debug(trace)
         seconds = outputs.publish(answer, values)
-        latency = (self.get_clock().now().nanoseconds - answer.stamp) / 1e9
+        now = self.get_clock().now().nanoseconds
+        latency = (now - answer.stamp) / 1e9 if answer.stamp else math.nan
         self._health.finished({**answer.seconds, **seconds}, latency, answer.encoded)
 
     def _tell_labels(self, labels: Mapping[int, str]) -> None:
@@ -363,19 +375,25 @@ class SapNode(LifecycleNode):
         if isinstance(error, ValueError):
             self._warn(str(error))
             return
-        self._log(repr(error), self._health.fail)
+        self._health.fail(repr(error))
+        if self._not_lately(repr(error)):
+            self.get_logger().error(repr(error))
         self.get_logger().debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
-        """A line in the log and in the diagnostics; the same line at most once a second."""
-        self._log(text, self._health.warn)
-
-    def _log(self, text: str, note: Callable[[str], None]) -> None:
-        note(text)
-        now = time.monotonic()
-        if text != self._warned[0] or now - self._warned[1] > 1.0:
-            self._warned = text, now
+        """A line in the diagnostics and in the log."""
+        self._health.warn(text)
+        if self._not_lately(text):
             self.get_logger().warning(text)
+
+    def _not_lately(self, text: str) -> bool:
+        """Whether a line, whatever the numbers in it, was last logged more than a second ago."""
+        kind, now = re.sub(r"[\d.]+", "#", text), time.monotonic()
+        self._logged = {k: t for k, t in self._logged.items() if now - t < _LOG_PERIOD}
+        if kind in self._logged:
+            return False
+        self._logged[kind] = now
+        return True
 
     def _report(self) -> None:
         if self._images is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
 from sap_ros.engine.transforms import Stamped, Transform
+
+#: After waiting in vain for a transform, it is waited for again so much later, in s.
+_RETRY = 1.0
 
 
 class TfTransforms:
@@ -27,6 +32,7 @@ class TfTransforms:
 
     def __init__(self, node: Node) -> None:
         self.timeout = 0.2
+        self._missed: dict[tuple[str, str], float] = {}  # when a transform was waited for in vain
         try:
             import tf2_ros
         except ImportError:
@@ -44,14 +50,18 @@ class TfTransforms:
         to_id, from_id = target.frame_id, source.frame_id
         if not to_id or not from_id:
             return Transform()
-        if to_id == from_id and (not fixed_frame or self._tf2 is None):
+        if to_id == from_id and not fixed_frame:
             return Transform()
         if self._tf2 is None:
             raise ValueError(
                 f"a transform from {from_id!r} to {to_id!r} needs tf2_ros, which is not installed "
                 "(apt install ros-jazzy-tf2-ros-py; there is no wheel of it)"
             )
-        then, limit = Time(nanoseconds=source.stamp), Duration(seconds=self.timeout)
+        then = Time(nanoseconds=source.stamp)
+        # A transform that was missing a moment ago is not waited for again: work would stand still.
+        missed = self._missed.get((to_id, from_id), -math.inf)
+        wait = self.timeout if time.monotonic() - missed > _RETRY else 0.0
+        limit = Duration(seconds=wait)
         try:
             if fixed_frame:
                 now = Time(nanoseconds=target.stamp)
@@ -61,6 +71,8 @@ class TfTransforms:
             else:
                 stamped = self._buffer.lookup_transform(to_id, from_id, then, limit)
         except self._tf2.TransformException as error:
+            if wait:
+                self._missed[to_id, from_id] = time.monotonic()
             seconds = f"{source.stamp // 10**9}.{source.stamp % 10**9:09d}"
             raise ValueError(
                 f"no transform from {from_id!r} to {to_id!r} at {seconds} within "

@@ -14,6 +14,8 @@ from sap_ros.engine.inbox import fail
 
 #: How often it is looked whether somebody has begun to listen, in s.
 _POLL = 0.2
+#: Events of one kind that are queued at most, beside images: the oldest are dropped.
+_QUEUED = 256
 
 
 class Worker:
@@ -57,16 +59,17 @@ class Worker:
         return self.engine.dropped + self._replaced
 
     def tell(self, event: Event) -> None:
-        """Something has come. Of images, those that may be asked for later are kept, and the newest."""
+        """Queues an event; of images, only the newest ``keep_images`` + 1, of others a bounded number."""
         with self._changed:
             if self._stopping:
-                _dismiss(event)
+                _dismiss(event, "the node has been deactivated")
                 return
-            if isinstance(event, Image):
-                images = [e for e in self._events if isinstance(e, Image)]
-                if len(images) > self.engine.settings.keep_images:
-                    self._events.remove(images[0])
-                    self._replaced += 1
+            most = self.engine.settings.keep_images + 1 if isinstance(event, Image) else _QUEUED
+            queued = [e for e in self._events if type(e) is type(event)]
+            if len(queued) >= most:
+                self._events.remove(queued[0])
+                self._replaced += isinstance(event, Image)
+                _dismiss(queued[0], f"{most} events were queued already")
             self._urgent |= isinstance(event, Remove | Reset)
             self._events.append(event)
             self._changed.notify()
@@ -78,23 +81,22 @@ class Worker:
             self._changed.notify()
         self._thread.join()
         for event in self._events:
-            _dismiss(event)
+            _dismiss(event, "the node has been deactivated")
         self.engine.close()
 
     def _run(self) -> None:
         failed = False  # the last work raised: it is not repeated until something has come
         while True:
-            with self._changed:
-                while not (self._stopping or self._events or (not failed and self._ready())):
-                    self._changed.wait(_POLL)
-                if self._stopping:
-                    return
-                events, self._events = list(self._events), deque()
-                self._urgent = False
             try:
-                for event in events:
-                    self.engine.take(event, time.monotonic())
-                failed = False
+                with self._changed:
+                    while not (self._stopping or self._events or (not failed and self._ready())):
+                        self._changed.wait(_POLL)
+                    if self._stopping:
+                        return
+                    events, self._events = list(self._events), deque()
+                    self._urgent = False
+                taken = [self._take(event) for event in events]
+                failed = not all(taken)
                 answer = self._work()
                 self._tell_labels()
                 if answer is not None:
@@ -102,6 +104,16 @@ class Worker:
             except Exception as error:  # the node outlives whatever arrives
                 failed = True
                 self._problem(error)
+
+    def _take(self, event: Event) -> bool:
+        """Tells the engine an event; whether that went well."""
+        try:
+            self.engine.take(event, time.monotonic())
+        except Exception as error:
+            _dismiss(event, repr(error))
+            self._problem(error)
+            return False
+        return True
 
     def _ready(self) -> bool:
         engine, now = self.engine, time.monotonic()
@@ -121,9 +133,9 @@ class Worker:
             self._labelled(labels)
 
 
-def _dismiss(event: Event) -> None:
-    """Answers whoever waits for an event that is not told any more."""
+def _dismiss(event: Event, reason: str) -> None:
+    """Fails the future of an event that will not reach the engine."""
     if isinstance(event, PromptGiven):
-        fail(event.accepted, "the node has been deactivated")
+        fail(event.accepted, reason)
     elif isinstance(event, Remove | Reset):
-        fail(event.done, "the node has been deactivated")
+        fail(event.done, reason)

@@ -477,3 +477,82 @@ def test_settings_out_of_range_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         Settings(**wrong)
+
+
+def test_a_click_between_two_images_is_on_the_one_that_was_shown(make_engine, panorama):
+    """Tools stamp clicks with the time of clicking."""
+    engine = make_engine()
+    other = np.roll(panorama, 200, axis=1)
+    tell(engine, image(panorama, 1), image(other, 2))
+    between = mask_at(100, 100, stamp=SECOND + SECOND // 2)
+    (answer,) = tell(engine, between)
+    assert ids(answer) == [1]
+    assert not answer.rejections
+    engine = make_engine()
+    tell(engine, image(panorama, 1))
+    assert tell(engine, between) == []  # its own image might still come
+    answers = tell(engine, image(other, 2))
+    assert ids(answers[-1]) == [1]
+    assert not answers[-1].rejections
+
+
+def test_a_removal_finds_the_prompt_that_came_just_before_it(make_engine, panorama):
+    engine = make_engine()
+    tell(engine, image(panorama, 1))
+    for event in (mask_at(100, 100), Remove(1), Remove(9)):
+        engine.take(event, 0.0)
+    answer = run(engine, 0.0)[-1]
+    assert answer.objects == ()
+    assert "no object has the id 9" in answer.problems[0]
+
+
+def test_a_prompt_that_was_given_up_makes_no_object(make_engine, panorama):
+    engine = make_engine()
+    accepted: Future[int] = Future()
+    engine.take(mask_at(*AHEAD, accepted=accepted), 0.0)
+    assert accepted.cancel()
+    (answer,) = tell(engine, image(panorama, 1))
+    assert answer.objects == ()
+
+
+def test_prompts_that_nobody_looked_for_are_searched_for_some_an_answer(make_engine, panorama):
+    engine = make_engine()
+    engine.take(image(panorama, 1), 0.0)
+    for i in range(12):
+        engine.take(mask_at(20 + 30 * i, 60), 0.0)
+    engine.accept(0.0)
+    engine.accept(0.0)  # nobody listens meanwhile
+    first = engine.work(0.0)
+    looked = [i for i, state in states(first).items() if state != State.PENDING]
+    assert len(looked) == PROMPTS_AN_ANSWER
+    assert len(first.objects) == 12
+    second = engine.work(0.0)
+    assert all(state != State.PENDING for state in states(second).values())
+
+
+def test_an_interruption_leaves_what_is_remembered(random_model, panorama):
+    """Else a removal would change the masks of the other objects."""
+    answers = []
+    for breaks in (False, True):
+        views = []
+
+        def interrupted(views=views, breaks=breaks):
+            views.append(1)
+            return breaks and len(views) == 30
+
+        engine = Engine(PanoramaSession(random_model, "scan"), interrupted=interrupted)
+        tell(engine, image(panorama, 1), click(300, 120))
+        engine.take(image(np.roll(panorama, 9, axis=1), 2), 0.0)
+        found = [engine.work(0.0), engine.work(0.0)]
+        assert (found[0] is None) == breaks
+        tell(engine, image(np.roll(panorama, 20, axis=1), 3))
+        answers.append(tell(engine, image(np.roll(panorama, 30, axis=1), 4))[-1])
+    np.testing.assert_array_equal(answers[0].instances.labels, answers[1].instances.labels)
+    assert answers[0].objects[0].score == answers[1].objects[0].score
+
+
+def test_bearings_of_images_without_a_frame_are_not_known_in_another(make_engine, panorama):
+    engine = make_engine(KnownTransforms(), target_frame="base_link")
+    answer = tell(engine, image(panorama, 1, frame=""), mask_at(*AHEAD))[-1]
+    assert math.isnan(answer.objects[0].azimuth)
+    assert "no frame_id" in answer.problems[0]

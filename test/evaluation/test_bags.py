@@ -17,7 +17,7 @@ from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types
 from sap_ros.evaluation.make_bag import write_bag
-from sap_ros.evaluation.replay import find_topics, live, replay
+from sap_ros.evaluation.replay import Topics, find_topics, live, replay
 from sap_ros.files import read_panorama
 from sap_ros.messages import image_to_rgb
 
@@ -194,6 +194,27 @@ def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):
     u, v = sphere.direction_to_pixel(spot, (512, 256)).astype(int)
     masks = read(tmp_path / "out" / "bag", "/sap/masks")[-1]
     assert np.array(masks.data).reshape(256, 512)[v, u] == 1
+
+
+def test_clicks_on_the_canvas_are_pixels(random_model, disks, tmp_path):
+    """rviz2's clicks on the panorama that lies flat in a frame of its own."""
+    image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
+    at = make("geometry_msgs/msg/Point", x=300 / 51.2, y=-120 / 51.2, z=0.0)
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.write("/image", 1, raw(1, image))
+        place = make("geometry_msgs/msg/PointStamped", header=header(0, "sap_canvas"), point=at)
+        writer.write("/sap/prompt/position", 2, place)
+    found = []
+    for points in ([], [from_pixels(1, [(300, 120)], (512, 256))]):
+        out = tmp_path / f"out{len(points)}"
+        with Bag(tmp_path / "bag") as bag:
+            topics = find_topics(bag) if not points else Topics("/image")
+            session = PanoramaSession(random_model, "direct")
+            told = replay(bag, topics, session, out, points)
+        assert not told.notes
+        found.append(np.array(read(out / "bag", "/sap/masks")[-1].data))
+    assert found[0].any()
+    np.testing.assert_array_equal(*found)
 
 
 def test_what_cannot_be_played_is_said_and_the_rest_is_played(random_model, disks, tmp_path):
