@@ -115,7 +115,7 @@ def replay(
     Console().print(table)
     for note in told.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"Written to {out}/: bag, overlay.mp4, frames.csv, summary.json")
+    typer.echo(f"Written to {out}/: bag, overlay.mp4, images.csv, summary.json")
 
 
 def _first_size(recorded: Any, topic: str) -> tuple[int, int]:

@@ -13,12 +13,12 @@ from sap_ros.core.instances import Instances
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer, PointsOnObjects, Rejection, reports
 from sap_ros.engine.events import Cloud, Event, Image, PromptGiven, Remove, Reset, Settings
-from sap_ros.engine.inbox import PROMPTS_AN_ANSWER, Accepted, Inbox, fail, fulfil
+from sap_ros.engine.inbox import PROMPTS_PER_ANSWER, Accepted, Inbox, fail, fulfil
 from sap_ros.engine.ranging import ids_of_points, ranges_of_objects
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 
 #: Objects that are looked for, for one answer, at most; those looked for longest ago come first.
-OBJECTS_AN_ANSWER = 32
+OBJECTS_PER_ANSWER = 32
 _CLOUDS = 10  # kept, to choose the one nearest to an image
 
 
@@ -253,7 +253,7 @@ class Engine:
     def _look(self) -> None:
         """Looks for objects: those just pointed at, then those looked for longest ago."""
         session, inbox = self._session, self._inbox
-        for accepted in inbox.accepted[:PROMPTS_AN_ANSWER]:
+        for accepted in inbox.accepted[:PROMPTS_PER_ANSWER]:
             object_id = accepted.prompt.object_id
             try:
                 self._look_at(accepted)
@@ -273,7 +273,7 @@ class Engine:
                 self._looked(object_id)
             inbox.accepted = [a for a in inbox.accepted if a is not accepted]
         longest_ago = sorted(session.pending, key=lambda i: self._order.get(i, 0))
-        for object_id in longest_ago[:OBJECTS_AN_ANSWER]:
+        for object_id in longest_ago[:OBJECTS_PER_ANSWER]:
             try:
                 session.look_for(object_id, self._check)
             except InterruptedWorkError:

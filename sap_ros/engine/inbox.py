@@ -21,7 +21,7 @@ from sap_ros.engine.transforms import Transforms
 #: Prompts that wait, at most; further ones are rejected.
 MAX_WAITING = 256
 #: Prompts that are accepted for one answer, at most: a flood of them does not hold up images.
-PROMPTS_AN_ANSWER = 8
+PROMPTS_PER_ANSWER = 8
 #: Accepted prompts that have not been looked for, at most: nobody may be listening, and each keeps its
 #: image.
 MAX_ACCEPTED = 16
@@ -93,7 +93,7 @@ class Inbox:
             now: s.
             settings: limits and frames.
         """
-        most = min(PROMPTS_AN_ANSWER, MAX_ACCEPTED - len(self.accepted))
+        most = min(PROMPTS_PER_ANSWER, MAX_ACCEPTED - len(self.accepted))
         for item in self.due(newest, now, settings.patience)[:most]:
             self._waiting.remove(item)
             given = item[1]

@@ -1,4 +1,4 @@
-"""A recording replayed, frame by frame: what the node would have answered, with nothing dropped.
+"""A recording replayed, image by image: what the node would have answered, with nothing dropped.
 
 Images and prompts of a bag go through the engine as they go through the live node; masks and bearings
 are written to another bag, with a video, a table and a summary. It is deterministic, and as fast as the
@@ -97,9 +97,9 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
 
 @dataclass
 class Replay:
-    """What a replay has to say, beside its files; see :func:`replay`."""
+    """Results of a replay, besides its files; see :func:`replay`."""
 
-    frames: int = 0
+    images: int = 0
     objects: int = 0
     notes: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -116,10 +116,10 @@ class Replay:
         span = (self.times[-1] - self.times[0]) / 1e9 if len(self.times) > 1 else 0.0
         dropped, latency = live(self.times, self.seconds)
         told: dict[str, Any] = {
-            "frames": self.frames,
+            "images": self.images,
             "objects": self.objects,
             "recorded_rate_hz": round((len(self.times) - 1) / span, 3) if span else None,
-            "seconds_a_frame": round(float(np.median(self.seconds)), 3) if self.seconds else None,
+            "seconds_per_image": round(float(np.median(self.seconds)), 3) if self.seconds else None,
             "dropped_if_live": dropped,
             "latency_if_live_s": latency,
         }
@@ -177,7 +177,7 @@ def replay(
         topics: which of its topics.
         session: works as the node's would.
         out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects``, all that the node would publish),
-            ``overlay.mp4``, ``frames.csv`` and ``summary.json`` (of the last answer to each image).
+            ``overlay.mp4``, ``images.csv`` and ``summary.json`` (of the last answer to each image).
         prompts: objects that are pointed at on the first image.
         settings: the engine's.
         limit: images that are replayed at most.
@@ -199,7 +199,7 @@ def replay(
         def finish() -> None:
             if shot is None or shot.answer is None:
                 return
-            told.frames += 1
+            told.images += 1
             told.seconds.append(shot.seconds)
             told.times.append(shot.time)
             told.objects = max(told.objects, len(shot.answer.instances.objects))
@@ -213,7 +213,7 @@ def replay(
                 finish()
                 shot = _Shot(time)
             engine.take(event, time / 1e9)
-            if told.frames == 0 and isinstance(event, Image):
+            if told.images == 0 and isinstance(event, Image):
                 for prompt in prompts:
                     engine.take(_given(prompt, engine.settings.axes), time / 1e9)
             with measured(session.model.device) as cost:
@@ -239,7 +239,7 @@ def replay(
     source.tell()
     if bag.damage:
         told.notes.append(f"{bag.damage}; what could be read was replayed")
-    if not told.frames:
+    if not told.images:
         raise ValueError(
             f"{bag.path}: no image of {topics.images} could be used. " + "; ".join(told.notes)
         )

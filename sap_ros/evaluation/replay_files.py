@@ -17,7 +17,7 @@ from sap_ros.engine.answers import Answer
 
 
 class ReplayFiles:
-    """``frames.csv`` and ``overlay.mp4``, written image by image; a context manager.
+    """``images.csv`` and ``overlay.mp4``, written image by image; a context manager.
 
     Args:
         out: their folder.
@@ -32,7 +32,7 @@ class ReplayFiles:
         self._first: tuple[int, np.ndarray] | None = None
 
     def __enter__(self) -> ReplayFiles:
-        self._file = (self.out / "frames.csv").open("w", newline="")
+        self._file = (self.out / "images.csv").open("w", newline="")
         self._rows = csv.writer(self._file)
         self._rows.writerow(
             ["stamp_ns", "object", "state", "azimuth_deg", "elevation_deg", "solid_angle_sr",

@@ -141,7 +141,7 @@ class Outputs:
         )
 
     def _poses(self, objects: ObjectArray, camera: np.ndarray, values: Mapping[str, Any]) -> None:
-        """A TF frame an object, and the chosen object's pose."""
+        """A TF frame per object, and the chosen object's pose."""
         frames = []
         for tracked in objects.objects:
             d = tracked.direction

@@ -12,7 +12,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.model import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.axes import ImageAxes
-from sap_ros.engine.engine import OBJECTS_AN_ANSWER, Engine, run
+from sap_ros.engine.engine import OBJECTS_PER_ANSWER, Engine, run
 from sap_ros.engine.events import (
     MAX_LABEL,
     Change,
@@ -24,7 +24,7 @@ from sap_ros.engine.events import (
     Settings,
     Space,
 )
-from sap_ros.engine.inbox import MAX_WAITING, PROMPTS_AN_ANSWER
+from sap_ros.engine.inbox import MAX_WAITING, PROMPTS_PER_ANSWER
 from sap_ros.engine.transforms import Stamped, Transform
 
 SIZE = (512, 256)
@@ -389,23 +389,23 @@ def test_an_old_direction_goes_through_the_fixed_frame(make_engine, panorama):
 def test_work_an_answer_is_bounded_and_the_newest_image_comes_first(make_engine, panorama):
     engine = make_engine(max_objects=300)
     engine.take(image(panorama, 1), 0.0)
-    for i in range(PROMPTS_AN_ANSWER + 3):
+    for i in range(PROMPTS_PER_ANSWER + 3):
         engine.take(mask_at(20 + 30 * i, 60), 0.0)
     first = engine.work(0.0)
-    assert len(first.objects) == PROMPTS_AN_ANSWER
+    assert len(first.objects) == PROMPTS_PER_ANSWER
     engine.take(image(panorama, 2), 0.0)
     second = engine.work(0.0)
     assert second.stamp == 2 * SECOND
-    assert len(second.objects) == PROMPTS_AN_ANSWER + 3
+    assert len(second.objects) == PROMPTS_PER_ANSWER + 3
     for i in range(60):
         engine.take(mask_at(20 + 7 * i, 160, 4), 0.0)
     run(engine, 0.0)
     engine.take(image(panorama, 3), 0.0)
     pending = [i for i, s in states(engine.work(0.0)).items() if s == State.PENDING]
-    assert len(pending) == PROMPTS_AN_ANSWER + 3 + 60 - OBJECTS_AN_ANSWER
+    assert len(pending) == PROMPTS_PER_ANSWER + 3 + 60 - OBJECTS_PER_ANSWER
     engine.take(image(panorama, 4), 0.0)
     after = states(engine.work(0.0))
-    assert all(after[i] != State.PENDING for i in pending[:OBJECTS_AN_ANSWER])  # their turn
+    assert all(after[i] != State.PENDING for i in pending[:OBJECTS_PER_ANSWER])  # their turn
 
 
 def test_prompts_beyond_what_may_wait_are_rejected(make_engine, panorama):
@@ -524,7 +524,7 @@ def test_prompts_that_nobody_looked_for_are_searched_for_some_an_answer(make_eng
     engine.accept(0.0)  # nobody listens meanwhile
     first = engine.work(0.0)
     looked = [i for i, state in states(first).items() if state != State.PENDING]
-    assert len(looked) == PROMPTS_AN_ANSWER
+    assert len(looked) == PROMPTS_PER_ANSWER
     assert len(first.objects) == 12
     second = engine.work(0.0)
     assert all(state != State.PENDING for state in states(second).values())

@@ -76,7 +76,7 @@ def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, com
             bag, topics, session, tmp_path / "out", [from_pixels(2, [(215, 111)], (512, 256))],
             storage=storage, progress=lambda: seen.append(1),
         )  # fmt: skip
-    assert told.frames == len(seen) == FRAMES
+    assert told.images == len(seen) == FRAMES
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["recorded_rate_hz"] == pytest.approx(5)
     assert summary["J"] > 0.5
@@ -88,7 +88,7 @@ def test_a_folder_becomes_a_bag_and_is_replayed(pictures, tmp_path, storage, com
     assert objects[0].header.frame_id == "camera"
     assert [o.id for o in objects[0].objects] == [2]
     assert np.degrees(objects[0].objects[0].azimuth) == pytest.approx(np.degrees(0.5), abs=3)
-    with (tmp_path / "out" / "frames.csv").open(newline="") as file:
+    with (tmp_path / "out" / "images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["TRACKED"] * FRAMES
     assert float(rows[0]["J"]) > 0.5
@@ -233,7 +233,7 @@ def test_what_cannot_be_played_is_said_and_the_rest_is_played(random_model, disk
             bag, find_topics(bag), PanoramaSession(random_model, "direct"), tmp_path / "out",
             [from_pixels(1, [(100, 100)], (512, 256))],
         )  # fmt: skip
-    assert told.frames == 3
+    assert told.images == 3
     text = " ".join(told.notes)
     assert "stamps before" in text
     assert "bayer_rggb8" in text
@@ -254,7 +254,7 @@ def test_a_recording_that_was_cut_off_is_played_to_where_it_breaks_off(
             bag, find_topics(bag), PanoramaSession(random_model, "direct"), tmp_path / "out",
             [from_pixels(1, [(100, 100)], (512, 256))],
         )  # fmt: skip
-    assert 5 < told.frames < 20
+    assert 5 < told.images < 20
     assert "ends early" in told.notes[-1]
     assert "what could be read was replayed" in told.notes[-1]
     file.write_bytes(b"\x89MCAP0\r\n")
