@@ -36,7 +36,7 @@ def test_what_is_hidden_is_lost_and_what_is_seen_is_tracked():
             wrong += thing.state == State.TRACKED and overlap < 0.1
             if k and other.sum() > 50:
                 seen, right = seen + 1, right + (overlap > 0.5)
-    assert wrong <= 2  # without the check: 5
+    assert wrong <= 2
     assert right > 0.9 * seen
 
 
