@@ -165,7 +165,7 @@ class Model:
         sam: the network.
         name: what to call it.
         device: a torch device.
-        fusion, weak_memory, mask_feedback: see :class:`sap_ros.core.checkpoints.ModelInfo`.
+        fusion, weak_memory: see :class:`sap_ros.core.checkpoints.ModelInfo`.
         compiled: the image encoder is compiled (``torch.compile``). Its input has one shape, so that it
             is compiled once; prompts and memory, whose lengths vary, go through as they are.
     """
@@ -178,12 +178,10 @@ class Model:
         fusion: Fusion = "max",
         weak_memory: bool = False,
         compiled: bool = False,
-        mask_feedback: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.sam = sam.to(self.device).eval()
         self.name, self.fusion, self.weak_memory = name, fusion, weak_memory
-        self.mask_feedback = mask_feedback
         self.image_size: int = sam.image_size
         self._bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.compiled = compiled
@@ -207,13 +205,7 @@ class Model:
         sam.image_encoder = self.sam.image_encoder  # the same for all sizes
         sam.load_state_dict(self.sam.state_dict(), assign=True)
         return Model(
-            sam,
-            self.name,
-            self.device,
-            self.fusion,
-            self.weak_memory,
-            self.compiled,
-            self.mask_feedback,
+            sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled
         )
 
     @torch.inference_mode()
@@ -312,4 +304,4 @@ def load_model(
     if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
         sam.image_encoder.trunk.fold()
     info = model_info(name)
-    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled, info.mask_feedback)
+    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled)

@@ -324,9 +324,8 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
-    """The prompt in views; with the masks that it corrects, for a model that was trained so."""
-    previous = tracked.feedback if encoded.model.mask_feedback else None
-    return ViewPrompts(encoded.views, tracked.prompt, previous)
+    """The prompt in views, with the masks that it corrects."""
+    return ViewPrompts(encoded.views, tracked.prompt, tracked.feedback)
 
 
 def _hinted(loop: tuple[int, ...], hint: Hint | None) -> tuple[int, ...]:
