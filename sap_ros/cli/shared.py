@@ -92,7 +92,7 @@ def load_model_with_bar(
     """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
 
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), transient=True) as bars:

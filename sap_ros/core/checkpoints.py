@@ -78,7 +78,6 @@ MODELS: dict[str, ModelInfo] = {
         898_083_611,
     ),
 }
-DEFAULT_MODEL = "sap-nano"
 
 # What SAM 2's build_sam.py sets for its video predictor beside the configuration file; a configuration
 # of ours may set it otherwise.

@@ -16,8 +16,9 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.core.camera import RIGHT_ANGLE, View, warp_mask
 from sap_ros.core.framing import WIDEN, Framing, cut_off, deepest_pixel, spread
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
-from sap_ros.core.tracker import Step, ViewMask
+from sap_ros.core.tracker import Step
 from sap_ros.core.views import PerspectiveViews, nearness
 
 Found = Mapping[int, ViewMask]

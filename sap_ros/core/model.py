@@ -1,11 +1,10 @@
-"""A SAM 2 network on a device: loaded by name, run view by view."""
+"""A SAM 2 network on a device, run view by view."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,8 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sap_ros.core.checkpoints import (
-    DEFAULT_MODEL,
-    build_architecture,
-    check_architecture,
-    checkpoint_path,
-    model_info,
-    read_weights,
-)
-from sap_ros.core.download import Progress
+from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.fusion import Fusion
-from sap_ros.core.nano import EfficientNetLiteTrunk
 
 # Held while the neck's positional encoding is exchanged: models of several sizes share it.
 _NECK = threading.Lock()
@@ -204,9 +194,7 @@ class Model:
         sam = build_architecture(self.name, image_size)
         sam.image_encoder = self.sam.image_encoder  # the same for all sizes
         sam.load_state_dict(self.sam.state_dict(), assign=True)
-        return Model(
-            sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled
-        )
+        return Model(sam, self.name, self.device, self.fusion, self.weak_memory, self.compiled)
 
     @torch.inference_mode()
     def encode(self, view: np.ndarray | Tensor) -> Features:
@@ -266,42 +254,3 @@ def normalize(views: Tensor) -> Tensor:
     mean = torch.tensor(_MEAN, device=views.device)
     std = torch.tensor(_STD, device=views.device)
     return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-
-
-def load_model(
-    name: str = DEFAULT_MODEL,
-    checkpoint: Path | None = None,
-    device: str | torch.device = "cpu",
-    image_size: int | None = None,
-    progress: Progress | None = None,
-    compiled: bool = False,
-) -> Model:
-    """Loads a model.
-
-    Args:
-        name: a key of :data:`MODELS`: which architecture, and which weights.
-        checkpoint: a file with other weights for that architecture.
-        device: a torch device, such as ``cpu`` or ``cuda:0``.
-        image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
-        progress: told of a download, as (bytes, all bytes).
-        compiled: see :class:`Model`.
-
-    Raises:
-        ValueError: an unknown name or device; a damaged file, or one of another architecture.
-        OSError: a file that is not there, a download that failed.
-    """
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
-    sam = build_architecture(name, image_size)
-    path = checkpoint or checkpoint_path(name, progress)
-    weights = read_weights(path)
-    check_architecture(sam, weights, f"{path} does not fit {name}")
-    sam.load_state_dict(weights)
-    if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
-        sam.image_encoder.trunk.fold()
-    info = model_info(name)
-    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled)

@@ -28,7 +28,7 @@ from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.framing import Framing
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine

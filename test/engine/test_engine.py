@@ -9,7 +9,7 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import OBJECTS_PER_ANSWER, Engine, run

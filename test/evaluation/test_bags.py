@@ -12,7 +12,7 @@ pytest.importorskip("rosbags")
 pytest.importorskip("mcap")
 
 from sap_ros.core import sphere
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types

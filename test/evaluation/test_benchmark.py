@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.scan import Scan
 from sap_ros.evaluation.benchmark import Method, evaluate, mask_path, read_records
 from sap_ros.evaluation.summary import interval, summarize
