@@ -214,6 +214,22 @@ def test_equal_gazes_make_one_object_and_use_up_no_others(make_engine, panorama)
     assert ids(tell(engine, click(100, 60))[-1]) == [1, 2]
 
 
+def test_a_gaze_at_what_was_not_found_looks_for_it_again_on_a_later_image(random_model, panorama):
+    engine = Engine(PanoramaSession(random_model, "direct"))
+    score = random_model.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    present = score.detach().clone()
+    try:
+        with torch.no_grad():
+            score.fill_(-50.0)  # no object is found
+        assert states(tell(engine, image(panorama, 1), gaze(300, 120))[-1]) == {1: State.LOST}
+        assert ids(tell(engine, gaze(302, 121))[-1]) == [1]  # looked for on this image already
+        assert states(tell(engine, image(panorama, 2))[-1]) == {1: State.LOST}
+    finally:
+        with torch.no_grad():
+            score.copy_(present)
+    assert states(tell(engine, gaze(302, 121))[-1]) == {1: State.TRACKED}  # under the same id
+
+
 def test_images_without_a_stamp_are_all_answered_and_said(make_engine, panorama):
     engine = make_engine()
     answers = tell(
