@@ -175,5 +175,5 @@ def check_architecture(model: SAM2Base, weights: Mapping[str, Tensor], what: str
         "of another shape": [k for k in own if k in weights and own[k].shape != weights[k].shape],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(k)} {name} (first {k[0]})" for name, k in faults.items() if k)
-        raise ValueError(f"{what}: {told}")
+        listed = "; ".join(f"{len(k)} {name} (first {k[0]})" for name, k in faults.items() if k)
+        raise ValueError(f"{what}: {listed}")

@@ -94,7 +94,7 @@ def decode_view(
         count: length of the sequence.
         memory: what came before; is not changed.
         points: ``point_coords`` (N, P, 2) and ``point_labels`` (N, P), with 2 and 3 for the corners
-            of a box; None where nothing is pointed at.
+            of a box; None: there are none.
         mask: (N, 1, S, S) in 0 to 1, the objects' masks as a prompt. Without points it is taken as
             it is; with them, they correct it.
         previous: (N, 1, S / 4, S / 4) mask logits that the points correct, where no mask is given.

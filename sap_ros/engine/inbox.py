@@ -25,7 +25,7 @@ PROMPTS_PER_ANSWER = 8
 #: Accepted prompts that have not been looked for, at most: nobody may be listening, and each keeps its
 #: image.
 MAX_ACCEPTED = 16
-#: Rejections that are told with one answer, at most: the latest.
+#: Rejections in one answer, at most: the latest.
 MAX_REJECTIONS = 64
 _ANY_ID = 1  # stands for a new id while a prompt is checked
 _SAME_GAZE = np.cos(np.radians(5))  # two gazes nearer than this are on the same object
@@ -48,7 +48,7 @@ class Inbox:
     Attributes:
         labels: free text of each object, by id; accepted ones that were not looked for included.
         accepted: prompts that are to be looked for.
-        rejections: to be told with the next answer.
+        rejections: for the next answer.
     """
 
     def __init__(self, transforms: Transforms) -> None:
@@ -175,7 +175,7 @@ class Inbox:
         tracked = {i.object_id for i in instances.objects if i.state == State.TRACKED}
         self._gazes = {i: gaze for i, gaze in self._gazes.items() if i not in tracked}
 
-    def tell(self, rejection: Rejection) -> None:
+    def add_rejection(self, rejection: Rejection) -> None:
         """Notes a rejection for the next answer, once."""
         known = {(r.object_id, r.reason) for r in self.rejections}
         if (rejection.object_id, rejection.reason) not in known:
@@ -205,7 +205,7 @@ class Inbox:
         self._waiting.clear()
 
     def _reject(self, given: PromptGiven, reason: str, trace: str = "") -> None:
-        self.tell(Rejection(given.object_id, given.label[:MAX_LABEL], reason, trace))
+        self.add_rejection(Rejection(given.object_id, given.label[:MAX_LABEL], reason, trace))
         fail(given.accepted, reason)
 
 

@@ -230,11 +230,11 @@ def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
 
 def _box(mask: np.ndarray) -> Prompt:
     """The box around a mask, across the seam if that is narrower."""
-    thing = measure(mask, 1, 1.0)
-    half = min(thing.azimuth_width, 2 * math.pi - 0.01) / 2
+    extent = measure(mask, 1, 1.0)
+    half = min(extent.azimuth_width, 2 * math.pi - 0.01) / 2
     corners = [
-        sphere.angles_to_direction(thing.azimuth_centre + half, thing.elevation_max),
-        sphere.angles_to_direction(thing.azimuth_centre - half, thing.elevation_min),
+        sphere.angles_to_direction(extent.azimuth_centre + half, extent.elevation_max),
+        sphere.angles_to_direction(extent.azimuth_centre - half, extent.elevation_min),
     ]
     return Prompt(1, box=np.stack(corners))
 
