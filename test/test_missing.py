@@ -15,7 +15,8 @@ from sap_ros.missing import how_to_install
 
 ROOT = Path(__file__).parents[1]
 NODE = [str(ROOT / "scripts" / "sap_node")]
-SEGMENT = ["-m", "sap_ros.cli", "segment", "none.jpg", "--point", "1,1"]
+PANORAMA = ROOT / "sap_ros" / "data" / "demo" / "panorama.jpg"
+SEGMENT = ["-m", "sap_ros.cli", "segment", str(PANORAMA), "--point", "1,1"]
 
 needs_ros = pytest.mark.skipif(
     find_spec("rclpy") is None or find_spec("sap_ros.msg") is None,

@@ -1,4 +1,7 @@
-"""Downloads a file once, into a cache folder, and only ever yields it whole and checked."""
+"""Downloads a file once, into a cache folder; what is returned is whole, with the right hash.
+
+Not by pooch, which begins an interrupted download of 900 MB anew.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ def download(
 
     Args:
         url: http or https address.
-        path: where the file is to be.
+        path: where to write it.
         sha256: its hash, in hexadecimal.
         size: its size, in bytes.
         progress: called with the bytes that are there and ``size``.
         tries: how often a broken connection is tried.
 
     Raises:
-        OSError: the file could not be had; the message names the address, the reason and the
+        OSError: the download failed; the message names the address, the reason and the
             command that fetches it by hand.
         ValueError: the server's file is not the expected one.
     """

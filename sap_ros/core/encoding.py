@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import appearance
+from sap_ros.core.appearance import appearance, most_similar_place
 from sap_ros.core.fusion import NO_OBJECT, Fused, Fusion, ViewMask, connected
 from sap_ros.core.model import Features, Model
 from sap_ros.core.views import Views
@@ -42,6 +42,11 @@ class EncodedViews(Generic[V]):
     def appearance(self, view: int, mask: ViewMask) -> np.ndarray | None:
         """See :func:`sap_ros.core.appearance.appearance`."""
         return appearance(self.features(view), mask.logits)
+
+    @torch.inference_mode()
+    def most_similar_pixel(self, view: int, looked: np.ndarray) -> np.ndarray:
+        """The pixel (u, v) of a view that looks most like an object of that appearance."""
+        return most_similar_place(self.features(view), looked) * self.views.size
 
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray

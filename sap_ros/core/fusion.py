@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -47,6 +47,10 @@ class ViewMask:
     logits: np.ndarray
     predicted_iou: float
     object_score: float
+
+    def absent(self) -> ViewMask:
+        """The same scores, and the object taken to be absent."""
+        return replace(self, logits=np.full_like(self.logits, NO_OBJECT))
 
 
 @dataclass(frozen=True)

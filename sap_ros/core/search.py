@@ -18,19 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from sap_ros.core.appearance import similar
+from sap_ros.core.appearance import FOUND_AGAIN, FOUND_IN_PLACE, similar, similarity
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
-from sap_ros.core.framing import Framing
+from sap_ros.core.framing import Framing, deepest_pixel
 from sap_ros.core.fusion import Fusion, ViewMask
-from sap_ros.core.memory import RECENT
+from sap_ros.core.memory import RECENT, ObjectMemory
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following, grown, rotation_between
-from sap_ros.core.prompts import ViewPrompts
+from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
 from sap_ros.core.scan import Scan
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
@@ -42,6 +43,10 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 #: Which views are given a prompt: ``all`` that see it (the method), or the ``first`` of the object's
 #: order alone (an ablation).
 PromptedViews = Literal["all", "first"]
+
+
+# A mask that covers more than this share of a view is of the view and not of an object with a background.
+_WHOLE_VIEW = 0.95
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ class Found:
 
     masks: dict[int, ViewMask]
     on_object: np.ndarray | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no view has anything of the object."""
+        return not any((mask.logits > 0).any() for mask in self.masks.values())
 
 
 @dataclass(frozen=True)
@@ -259,9 +269,12 @@ class ObjectViewSearch:
         index = views.add(view)
         found = _follow_in(self.encoded, tracked, run, (index,))
         wider = self._framing.widened(views, index, found.masks[index])
-        if wider is None:
-            return found
-        return _follow_in(self.encoded, tracked, run, (views.add(wider),))
+        if wider is not None:
+            found = _follow_in(self.encoded, tracked, run, (views.add(wider),))
+        if found.empty and _known_by_appearance(self.encoded, tracked):
+            order = views_to_search(views, tracked, run.following)
+            return _find_again(self.encoded, tracked, run, order)
+        return found
 
 
 class CoarseToFine:
@@ -371,7 +384,67 @@ def _explore(
 
 def _follow_in_scan(encoded: EncodedViews[Views], tracked: TrackedObject, run: Run) -> Found:
     order = views_to_search(encoded.views, tracked, run.following)
+    if tracked.lost_for and _known_by_appearance(encoded, tracked):
+        return _find_again(encoded, tracked, run, order)
     return _follow_in(encoded, tracked, run, order)
+
+
+def _known_by_appearance(encoded: EncodedViews[Views], tracked: TrackedObject) -> bool:
+    """Whether a lost object is looked for by its appearance: memory that is not weak does better."""
+    return encoded.model.weak_memory and tracked.appearance is not None
+
+
+def _find_again(
+    encoded: EncodedViews[Views], tracked: TrackedObject, run: Run, order: tuple[int, ...]
+) -> Found:
+    """Looks for a lost object by its appearance.
+
+    In each view a click is put where the object would be, had it moved on as before, and another one where
+    the view looks most like it. Of the masks that may be the object, the one that looks most like it is
+    kept.
+    """
+    assert tracked.appearance is not None
+    views = encoded.views
+    expected = tracked.expected_clicks()
+    prompts = ViewPrompts(views, expected).all(order) if expected is not None else {}
+    masks: dict[int, ViewMask] = {}
+    best: tuple[int, ViewMask] | None = None
+    likeness = 0.0
+
+    def accept(least: float, view: int, mask: ViewMask) -> bool:
+        nonlocal likeness
+        solid_angle = views.solid_angle(view)
+        if not tracked.credible(mask, solid_angle, run.following):
+            return False
+        if not tracked.of_usual_size(mask, solid_angle, run.following):
+            return False
+        likeness_here = similarity(tracked.appearance, encoded.appearance(view, mask))
+        if not likeness_here > max(likeness, least):  # NaN, where it cannot be told, is not
+            return False
+        likeness = likeness_here
+        return True
+
+    for view in order:
+        pixel = encoded.most_similar_pixel(view, tracked.appearance)
+        click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
+        for prompt, least in ((prompts.get(view), FOUND_IN_PLACE), (click, FOUND_AGAIN)):
+            if prompt is None:
+                continue
+            found = follow(
+                encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {}, partial(accept, least),
+                run.visited, run.recent,
+            )  # fmt: skip
+            if (found[view].logits > 0).any():
+                best = view, found[view]
+            masks[view] = found[view].absent()
+    if best is None:
+        return Found(masks, None)
+    view, mask = best
+    masks[view] = mask
+    middle = deepest_pixel(mask.logits > 0)
+    assert middle is not None
+    pixel = np.array(middle) * (views.size / len(mask.logits))
+    return Found(masks, views.direction(view, pixel)[None])
 
 
 def _follow_in(
@@ -393,6 +466,8 @@ def _follow_in(
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
+        if tracked.appearance is not None and float((mask.logits > 0).mean()) > _WHOLE_VIEW:
+            return False  # with no background to compare, it is what a lost object turns into
         return similar(tracked.appearance, encoded.appearance(view, mask))
 
     masks = follow(

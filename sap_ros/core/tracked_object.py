@@ -26,6 +26,10 @@ from sap_ros.core.prompts import POSITIVE, Prompt
 # Width of the reduced panorama on which an object's last mask is kept, about.
 _LAST_MASK_WIDTH = 1024
 
+# Share of the change in an object's size (by its logarithm) that is taken for usual with each panorama: an
+# object that grows by half from image to image stays within a max_growth of 3.
+_ADAPTATION = 0.3
+
 # About so many directions sample a mask.
 _SAMPLES = 300
 
@@ -53,6 +57,8 @@ class Track:
         directions: (P, 3) unit vectors that sample its mask evenly, strays left out.
         motion: (3,) difference of the means of the directions of its last two masks.
         solid_angle: of the mask, in sr.
+        usual_solid_angle: the same, averaged over the last panoramas: a mask that leaks grows by a little
+            in each, too.
         mask: (h, w) uint8, the mask on a reduced panorama.
         clicks: its clicks, as far as the mask agrees with them.
         prompted_iou: predicted IoU of the mask that was found where a person prompted it.
@@ -61,6 +67,7 @@ class Track:
     directions: np.ndarray
     motion: np.ndarray
     solid_angle: float
+    usual_solid_angle: float
     mask: np.ndarray
     clicks: Clicks
     prompted_iou: float
@@ -174,7 +181,14 @@ class TrackedObject:
         if mask.predicted_iou > limits.sure_score or track is None:
             return True
         solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
-        return solid_angle <= limits.max_growth * track.solid_angle
+        return solid_angle <= limits.max_growth * track.usual_solid_angle
+
+    def of_usual_size(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
+        """Whether a mask in a view of that solid angle is as large as the object was, within max_growth."""
+        assert self.track is not None
+        solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
+        ratio = solid_angle / self.track.usual_solid_angle
+        return 1 / limits.max_growth <= ratio <= limits.max_growth
 
     def plausible(
         self, region: Region, mask: np.ndarray, size: tuple[int, int], limits: Following
@@ -197,7 +211,7 @@ class TrackedObject:
         masks = (self.masks or {}).values()
         if max((mask.predicted_iou for mask in masks), default=0.0) > limits.sure_score:
             return True
-        return now.solid_angle <= limits.max_growth * track.solid_angle
+        return now.solid_angle <= limits.max_growth * track.usual_solid_angle
 
     def note(self, region: Region, mask: np.ndarray, size: tuple[int, int]) -> None:
         """Keeps where it is for the next panorama; see :meth:`plausible` for the arguments."""
@@ -205,7 +219,7 @@ class TrackedObject:
         if not mask.any():
             self.lost_for += 1
             return
-        self.lost_for = 0
+        was_lost, self.lost_for = self.lost_for > 0, 0
         weights = sphere.row_solid_angles(size)[region.top : region.top + region.rows]
         solid_angle = float(weights @ mask.sum(1))
         directions = main_part(sample_mask(region, mask, size), solid_angle)
@@ -213,17 +227,20 @@ class TrackedObject:
         before = self.track
         if before is None or self.prompted_here:
             clicks = Clicks(self.prompt.directions, self.prompt.labels, centre)
-            motion, prompted_iou = np.zeros(3), self.predicted_iou
+            motion, prompted_iou, usual = np.zeros(3), self.predicted_iou, solid_angle
         else:
             clicks, prompted_iou = before.clicks, before.prompted_iou
-            motion = centre - before.directions.mean(0)
+            usual = before.usual_solid_angle
+            usual *= (solid_angle / usual) ** _ADAPTATION
+            # Found again, it has moved over several panoramas, or the robot has turned.
+            motion = np.zeros(3) if was_lost else centre - before.directions.mean(0)
             # Not where it rests: the clicks would drift.
             if np.linalg.norm(centre - clicks.centre) > AT_REST * disk_radius(solid_angle):
                 moved = rotation_between(clicks.centre, centre).apply(clicks.directions)
                 clicks = replace(clicks, directions=moved, centre=centre)
         clicks = _agreeing(clicks, region, mask, size, directions)
         small = _reduced(region, mask, size)
-        self.track = Track(directions, motion, solid_angle, small, clicks, prompted_iou)
+        self.track = Track(directions, motion, solid_angle, usual, small, clicks, prompted_iou)
 
 
 def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from sap_ros.core.fusion import NO_OBJECT, ViewMask
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.memory import POINTERS, RECENT, Entry, ObjectMemory, once
 from sap_ros.core.model import Decoded, Features, Model, decode_view, empty_memory
 from sap_ros.core.prompts import ViewPrompt
@@ -173,8 +173,7 @@ def follow(
         if mask.object_score > 0 and accept(view, mask):
             memory.write(i, entry, prompted=False)
         else:
-            absent = np.full_like(mask.logits, NO_OBJECT)
-            mask = ViewMask(absent, mask.predicted_iou, mask.object_score)
+            mask = mask.absent()
         found[view] = mask
         visited(view)
     return found

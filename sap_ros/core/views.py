@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, direction_to_view, sees
+from sap_ros.core.camera import View, direction_to_view, sees, view_to_direction
 from sap_ros.core.fusion import Canvas, Fused, Fusion, reached
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
@@ -57,6 +57,9 @@ class Views(Protocol):
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         """View pixels (P, 2) of directions (P, 3); NaN for a direction outside of the view."""
+
+    def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
+        """The unit vector (3,) that a view's pixel (u, v) shows."""
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         """All views, in the order to visit them for an object whose anchor is a direction (3,)."""
@@ -156,6 +159,9 @@ class PerspectiveViews:
         inside = sees(view, directions, slack=_BORDER_SLACK)[:, None]
         return np.where(inside, pixels, np.nan)
 
+    def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
+        return view_to_direction(pixel, self.views[index], self.size)
+
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return self.scan.window(self.scan.nearest(direction))
 
@@ -199,6 +205,10 @@ class WholePanorama:
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         pixels = sphere.direction_to_pixel(directions, self.panorama_size)
         return np.asarray(pixels * self.size / np.array(self.panorama_size))
+
+    def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
+        scaled = np.asarray(pixel) * np.array(self.panorama_size) / self.size
+        return sphere.pixel_to_direction(scaled, self.panorama_size)
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
         return (0,)
@@ -260,7 +270,6 @@ class Crops:
         return np.where(inside, offset * self.size / self._crop, np.nan)
 
     def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
-        """The unit vector (3,) that a crop's pixel (u, v) shows."""
         top, left = self._corners[index]
         u, v = np.asarray(pixel) * self._crop / self.size + (left, top)
         return sphere.pixel_to_direction((u % self.panorama_size[0], v), self.panorama_size)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import appearance, similar
+from sap_ros.core.appearance import appearance, most_similar_place, similar
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import Prompt
@@ -44,6 +44,24 @@ def test_what_is_not_the_object_is_seldom_said_to_be_tracked(monkeypatch):
     without = _wrongly_tracked(model, shots)
     assert without >= 8
     assert with_check < 0.7 * without
+
+
+@pytest.mark.parametrize("corner", [(8, 8), (150, 40), (96, 180)])
+def test_what_looks_like_the_object_is_found_wherever_it_is(panorama, corner):
+    model = load_model()
+    ground = np.ascontiguousarray(np.tile(panorama[:128, :128], (2, 2, 1)))
+
+    def view(top, left):
+        image = ground.copy()
+        image[top : top + 60, left : left + 60] = (200, 40, 40)
+        return model.encode(image)
+
+    logits = np.full((64, 64), -5.0, np.float32)
+    logits[25:40, 23:38] = 5
+    looked = appearance(view(100, 92), logits)
+    u, v = most_similar_place(view(*corner), looked) * 256
+    assert corner[1] <= u <= corner[1] + 60
+    assert corner[0] <= v <= corner[0] + 60
 
 
 def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):

@@ -55,6 +55,23 @@ def test_half_of_an_elongated_object_may_be_hidden():
     assert not tracked.plausible(WHOLE, np.roll(WIDE, 300, axis=1), SIZE, Following())
 
 
+@pytest.mark.parametrize(("growth", "plausible"), [(1.4, True), (2.5, False)])
+def test_an_object_may_come_nearer_and_a_mask_may_not_leak_a_little_more_each_time(
+    growth, plausible
+):
+    """Growth from image to image, by solid angle: below max_growth in both cases."""
+    ahead, solid_angle = np.array([1.0, 0, 0]), 0.02
+    tracked = _noted(_cap(ahead, np.sqrt(solid_angle / np.pi)))
+    for _ in range(4):
+        tracked.advance()
+        tracked.prompted_here = False
+        solid_angle *= growth
+        mask = _cap(ahead, np.sqrt(solid_angle / np.pi))
+        last = tracked.plausible(WHOLE, mask, SIZE, Following())
+        tracked.note(WHOLE, mask, SIZE)
+    assert last is plausible
+
+
 def test_strays_are_left_out():
     ball, speck = _cap(np.array([1.0, 0, 0]), 0.15), _cap(np.array([0, 1.0, 0]), 0.03)
     tracked = _noted(ball | speck)
