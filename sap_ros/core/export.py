@@ -20,6 +20,9 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from sap_ros.core import graphs as graph_module
+from sap_ros.core import nano as nano_module
+from sap_ros.core.download import cache_folder, sha256_of
 from sap_ros.core.graphs import ImageEncoder, MaskDecoder, MemoryAttention, MemoryEncoder
 
 #: The opset of the files: the newest that the exporter in use writes.
@@ -28,7 +31,15 @@ OPSET = 17
 MANIFEST = "manifest.json"
 
 # Numbers of objects and the like that a graph is traced with, and others that it is checked with.
-_TRACED = {"views": 2, "objects": 2, "seen": 1, "points": 3, "memories": 3, "pointers": 4, "side": 48}
+_TRACED = {
+    "views": 2,
+    "objects": 2,
+    "seen": 1,
+    "points": 3,
+    "memories": 3,
+    "pointers": 4,
+    "side": 48,
+}
 _CHECKED = (
     {"views": 1, "objects": 1, "seen": 1, "points": 1, "memories": 1, "pointers": 0, "side": 32},
     {"views": 3, "objects": 3, "seen": 3, "points": 2, "memories": 2, "pointers": 5, "side": 64},
@@ -142,7 +153,8 @@ def export(sam: SAM2Base, name: str, folder: Path, half: bool = False) -> dict[s
         ModuleNotFoundError: onnxruntime is not installed.
     """
     precision = "float16" if half else "float32"
-    exact, written = graphs(sam), {}
+    exact = graphs(sam)
+    written: dict[str, dict[str, Any]] = {}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         for key, graph in graphs(sam, half).items():
@@ -157,7 +169,7 @@ def export(sam: SAM2Base, name: str, folder: Path, half: bool = False) -> dict[s
                 )
             written[key] = {
                 "file": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "sha256": sha256_of(path),
                 "bytes": path.stat().st_size,
                 "inputs": _described(graph.inputs),
                 "outputs": _described(graph.outputs),
@@ -171,9 +183,55 @@ def export(sam: SAM2Base, name: str, folder: Path, half: bool = False) -> dict[s
     return manifest
 
 
-def _manifest(
-    sam: SAM2Base, name: str, precision: str, written: dict[str, Any]
-) -> dict[str, Any]:
+def graph_files(sam: SAM2Base, name: str, tell: Callable[[str], None]) -> dict[str, Path]:
+    """The files of a model's networks in float32, by name: exported to the cache when they are not there.
+
+    They are kept under a hash of the weights and of the code that writes them, and checked by their own.
+
+    Args:
+        sam: the model, as for :func:`export`.
+        name: of the model.
+        tell: told, in a line, that they are exported.
+    """
+    folder = cache_folder() / "graphs" / f"{name}-{sam.image_size}-{_key(sam)}"
+    files = _intact(folder)
+    if files is None:
+        tell(f"exporting {name} for ONNX Runtime to {folder}, once")
+        export(sam, name, folder)
+        files = _intact(folder)
+        assert files is not None
+    return files
+
+
+def _key(sam: SAM2Base) -> str:
+    """Changes with the weights, with this code, and with the packages that it exports with."""
+    digest = hashlib.sha256()
+    for module in (graph_module, nano_module):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    digest.update(f"{sam.image_size} {_versions()}".encode())
+    for key, weight in sam.state_dict().items():
+        digest.update(key.encode())
+        digest.update(weight.contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def _intact(folder: Path) -> dict[str, Path] | None:
+    """The graphs that a folder's manifest names; None where one is missing or another file."""
+    try:
+        graphs = json.loads((folder / MANIFEST).read_text())["graphs"]
+        files = {name: folder / graph["file"] for name, graph in graphs.items()}
+        whole = all(sha256_of(files[name]) == graph["sha256"] for name, graph in graphs.items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return files if whole else None
+
+
+def _versions() -> dict[str, str]:
+    return {part: version(part) for part in ("sap_ros", "torch", "sam2", "onnxruntime")}
+
+
+def _manifest(sam: SAM2Base, name: str, precision: str, written: dict[str, Any]) -> dict[str, Any]:
     """What the files are: the model, its constants outside of the graphs, versions, and each graph."""
     return {
         "model": name,
@@ -182,7 +240,7 @@ def _manifest(
         "opset": OPSET,
         "memories": sam.num_maskmem,
         "pointers": sam.max_obj_ptrs_in_encoder,
-        "versions": {part: version(part) for part in ("sap_ros", "torch", "sam2", "onnxruntime")},
+        "versions": _versions(),
         "graphs": written,
     }
 
@@ -221,7 +279,9 @@ def _example(
             values = torch.randn(shape, generator=generator)
             made[name] = (100 * values.abs() if name == "points" else values).to(kind)
         else:
-            low, high = {"labels": (-1, 4), "memory_ages": (0, 7), "view": (0, 256)}.get(name, (0, 2))
+            low, high = {"labels": (-1, 4), "memory_ages": (0, 7), "view": (0, 256)}.get(
+                name, (0, 2)
+            )
             made[name] = torch.randint(low, high, shape, generator=generator).to(kind)
     return made
 
@@ -237,7 +297,9 @@ def _difference(graph: Graph, exact: nn.Module, path: Path) -> dict[str, float]:
         found = session.run(None, {name: value.numpy() for name, value in example.items()})
         plain = [v.float() if v.dtype == torch.float16 else v for v in example.values()]
         expected = exact(*plain)
-        for one, other in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+        for one, other in zip(
+            found, expected if isinstance(expected, tuple) else [expected], strict=True
+        ):
             apart = float((torch.from_numpy(one).float() - other).abs().max())
             largest = max(largest, apart)
             share = max(share, apart / max(float(other.abs().max()), 1e-6))

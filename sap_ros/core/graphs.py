@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from sap_ros.core.nano import ClickMapSAM2
 
-
 # SAM 2's ImageNet mean and deviation.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -69,6 +68,10 @@ class MaskDecoder(nn.Module):
         object_scores: (N, 1), logit of the object being in the view. At or below 0 it is absent, whatever
             the masks are.
     """
+
+    no_memory: Tensor
+    no_pointer: Tensor
+    positions: Tensor
 
     def __init__(self, sam: SAM2Base) -> None:
         super().__init__()
@@ -120,7 +123,10 @@ class MaskDecoder(nn.Module):
         """SAM 2's ``MaskDecoder.predict_masks``, broadcast over objects in place of repeated."""
         decoder, count = self.decoder, prompts.shape[0]
         own = torch.cat(
-            [part.weight for part in (decoder.obj_score_token, decoder.iou_token, decoder.mask_tokens)]
+            [
+                part.weight
+                for part in (decoder.obj_score_token, decoder.iou_token, decoder.mask_tokens)
+            ]
         )
         tokens = torch.cat([own[None].expand(count, -1, -1), prompts], 1)
         tokens, cells = decoder.transformer(features, self.positions, tokens)
@@ -148,6 +154,10 @@ class MemoryAttention(nn.Module):
 
     Output: ``conditioned`` (N, C, h, w).
     """
+
+    positions: Tensor
+    memory_positions: Tensor
+    memory_times: Tensor
 
     def __init__(self, sam: SAM2Base) -> None:
         super().__init__()
@@ -218,12 +228,18 @@ class _RotaryAttention(nn.Module):
     that real parts come first and imaginary parts after them: that changes no product of query and key.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, attention: RoPEAttention, side: int) -> None:
         super().__init__()
         assert attention.num_heads == 1, "one head is expected"
         channels = attention.internal_dim
         order = torch.cat([torch.arange(0, channels, 2), torch.arange(1, channels, 2)])
-        self.query, self.key = _permuted(attention.q_proj, order), _permuted(attention.k_proj, order)
+        self.query, self.key = (
+            _permuted(attention.q_proj, order),
+            _permuted(attention.k_proj, order),
+        )
         self.value, self.out = attention.v_proj, attention.out_proj
         self.scale = 1 / math.sqrt(channels)
         angles = attention.compute_cis(end_x=side, end_y=side).to(attention.q_proj.weight.device)
@@ -272,6 +288,8 @@ class MemoryEncoder(nn.Module):
 
     Output: ``memory`` (N, C_m, h, w).
     """
+
+    absent: Tensor
 
     def __init__(self, sam: SAM2Base) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sap_ros.core.model import Memory
+from sap_ros.core.network import Memory
 
 #: Views, beside the prompted ones, whose masks SAM 2's memory attention reads.
 RECENT = 6
