@@ -12,14 +12,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from sap_ros import __version__
 from sap_ros.core import graphs as graph_module
 from sap_ros.core import nano as nano_module
 from sap_ros.core.download import cache_folder, sha256_of
@@ -228,7 +229,11 @@ def _intact(folder: Path) -> dict[str, Path] | None:
 
 
 def _versions() -> dict[str, str]:
-    return {part: version(part) for part in ("sap_ros", "torch", "sam2", "onnxruntime")}
+    return {
+        "sap_ros": __version__,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
 def _manifest(sam: SAM2Base, name: str, precision: str, written: dict[str, Any]) -> dict[str, Any]:
@@ -288,9 +293,7 @@ def _example(
 
 def _difference(graph: Graph, exact: nn.Module, path: Path) -> dict[str, float]:
     """Between the file in ONNX Runtime and torch in float32, on inputs of other sizes than it was traced with."""
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     largest, share = 0.0, 0.0
     for seed, counts in enumerate(_CHECKED, 1):
         example = _example(graph.inputs, counts, seed)

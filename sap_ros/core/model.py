@@ -165,7 +165,7 @@ def load_model(
     image_size: int | None = None,
     progress: Progress | None = None,
     compiled: bool = False,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     tell: Callable[[str], None] = _silent,
 ) -> Model:
     """Loads a model.
