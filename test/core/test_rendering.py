@@ -1,5 +1,6 @@
 """rendering: views of a panorama, by cv2.remap and on a torch device."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,17 @@ def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     a = ViewRenderer(image, 64).render(view)
     b = ViewRenderer(turned, 64).render(other)
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("reduced", [(256, 128), (260, 130)], ids=["in tiles", "as a whole"])
+def test_a_fine_panorama_is_reduced_where_it_is_seen(reduced):
+    halvings = 3 if reduced[0] == 256 else 2
+    size = reduced[1] << halvings, reduced[0] << halvings
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    whole = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
+    fine, coarse = ViewRenderer(image, 64), ViewRenderer(whole, 64)
+    for view in SCAN.views:
+        assert np.array_equal(fine.render(view), coarse.render(view))
 
 
 def test_labels_are_picked_not_mixed():
