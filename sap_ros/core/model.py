@@ -33,7 +33,8 @@ from sap_ros.core.network import decode_view as decode_view
 from sap_ros.core.network import empty_memory as empty_memory
 from sap_ros.core.network import remember as remember
 
-Backend = Literal["auto", "torch", "onnxruntime"]
+FixedBackend = Literal["torch", "onnxruntime"]
+Backend = Literal["auto", FixedBackend]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
@@ -86,7 +87,7 @@ class Model:
         weak_memory: bool = False,
         compiled: bool = False,
         mask_feedback: bool = True,
-        backend: Literal["torch", "onnxruntime"] = "torch",
+        backend: FixedBackend = "torch",
         tell: Callable[[str], None] = _silent,
     ) -> None:
         chosen = torch.device(device)
@@ -212,7 +213,7 @@ def load_model(
     )
 
 
-def _chosen(backend: Backend, device: torch.device) -> Literal["torch", "onnxruntime"]:
+def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
     """What ``auto`` stands for here. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
