@@ -221,6 +221,11 @@ class _Layer(nn.Module):
         return x + layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))
 
 
+# Cells of a view that attend to memory at a time: the weights of all would take half a gigabyte, of seven
+# memories of 1024 px.
+_CELLS = 1024
+
+
 class _RotaryAttention(nn.Module):
     """SAM 2's ``RoPEAttention`` with a single head, in real arithmetic.
 
@@ -260,8 +265,11 @@ class _RotaryAttention(nn.Module):
         if further_keys is not None and further_values is not None:
             key = torch.cat([key, self.key(further_keys)], 1)
             value = torch.cat([value, self.value(further_values)], 1)
-        weights = torch.softmax((query * self.scale) @ key.transpose(1, 2), -1)
-        return self.out(weights @ value)
+        key = key.transpose(1, 2)
+        found = [
+            torch.softmax((part * self.scale) @ key, -1) @ value for part in query.split(_CELLS, 1)
+        ]
+        return self.out(torch.cat(found, 1))
 
     def _rotated(self, x: Tensor) -> Tensor:
         """``x`` (..., h * w, C) by the angles of its places."""

@@ -178,8 +178,8 @@ def load_model(
         image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
         progress: told of a download, as (bytes, all bytes).
         compiled: see :class:`Model`.
-        backend: see :class:`Model`; auto: ``onnxruntime`` on a CPU where it is installed, else
-            ``torch``.
+        backend: see :class:`Model`; auto: ``onnxruntime`` on a CPU where it is installed, else, or
+            where it fails, ``torch``.
         tell: see :class:`Model`.
 
     Raises:
@@ -200,7 +200,8 @@ def load_model(
     if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
         sam.image_encoder.trunk.fold()
     info = model_info(name)
-    return Model(
+    made = partial(
+        Model,
         sam,
         name,
         chosen,
@@ -208,9 +209,17 @@ def load_model(
         info.weak_memory,
         compiled,
         info.mask_feedback,
-        _chosen(backend, chosen),
-        tell,
+        tell=tell,
     )
+    fixed = _chosen(backend, chosen)
+    try:
+        return made(backend=fixed)
+    except Exception as error:  # such as a cache that cannot be written to, or too little memory
+        if backend != "auto" or fixed == "torch":
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        tell(f"{name} cannot be run in ONNX Runtime here ({reason}) and falls back to torch")
+        return made(backend="torch")
 
 
 def _chosen(backend: Backend, device: torch.device) -> FixedBackend:

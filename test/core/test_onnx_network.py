@@ -170,6 +170,19 @@ def test_what_is_not_installed_is_said(monkeypatch):
         load_model(backend="tensorflow")
 
 
+def test_where_nothing_can_be_exported_to_auto_is_torch(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SAP_CACHE", str(tmp_path / "file"))
+    told = []
+    model = load_model(backend="auto", tell=told.append)
+    assert model.backend == "torch"
+    assert "Not a directory" in told[-1]
+    assert told[-1].endswith("falls back to torch")
+    assert model.encode(np.zeros((256, 256, 3), np.uint8)).sizes[-1] == (16, 16)
+    with pytest.raises(OSError, match="Not a directory"):
+        load_model(backend="onnxruntime")
+
+
 def test_torch_alone_does_not_import_onnxruntime():
     code = "from sap_ros import load_model; load_model(backend='torch'); import sys; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
