@@ -41,7 +41,7 @@ demo: install/.stamp
 	@$(ENV) sap demo $(if $(PANORAMA),"$(PANORAMA)") $(foreach point,$(POINT),--point "$(point)")
 
 test: install/.stamp $(STAMPS)/dev
-	@$(ENV) python -m pytest -m "not slow"
+	@$(ENV) python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m slow

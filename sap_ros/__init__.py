@@ -2,8 +2,8 @@
 
     from sap_ros import PanoramaSession, Prompt, load_model
 
-The names in ``__all__`` are the public face. They are imported when first used: ``import sap_ros`` and
-everything that describes prompts and results need no torch; a session or a model does.
+The names in ``__all__`` are the public face. They are imported when first used, and none of them imports
+torch: that comes with the first model.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sap_ros.core.instances import Instance, Instances, State
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
     from sap_ros.core.prompts import Prompt, from_pixels
     from sap_ros.core.session import PanoramaSession
 
@@ -42,7 +42,7 @@ _MODULES = {
     "Prompt": "prompts",
     "State": "instances",
     "from_pixels": "prompts",
-    "load_model": "model",
+    "load_model": "loading",
 }
 
 

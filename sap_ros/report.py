@@ -15,10 +15,10 @@ from sap_ros.core.instances import Instances
 def write_objects(path: Path, instances: Instances) -> None:
     """Writes the objects as JSON: angles in degrees, the direction as a unit vector."""
     rows = []
-    for thing in instances.objects:
-        found = thing.solid_angle > 0
+    for instance in instances.objects:
+        found = instance.solid_angle > 0
         degrees = {
-            name: round(math.degrees(getattr(thing, name)), 3)
+            name: round(math.degrees(getattr(instance, name)), 3)
             for name in (
                 "azimuth", "elevation", "azimuth_centre", "azimuth_width",
                 "elevation_min", "elevation_max",
@@ -26,12 +26,12 @@ def write_objects(path: Path, instances: Instances) -> None:
         }  # fmt: skip
         rows.append(
             {
-                "id": thing.object_id,
-                "state": thing.state.name,
-                "direction": [round(float(x), 6) for x in thing.direction] if found else None,
+                "id": instance.object_id,
+                "state": instance.state.name,
+                "direction": [round(float(x), 6) for x in instance.direction] if found else None,
                 **{f"{name}_deg": value if found else None for name, value in degrees.items()},
-                "solid_angle_sr": round(thing.solid_angle, 6),
-                "score": round(thing.score, 4),
+                "solid_angle_sr": round(instance.solid_angle, 6),
+                "score": round(instance.score, 4),
             }
         )
     part = path.with_name(path.name + ".part")
@@ -46,13 +46,13 @@ def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None
     if iou is not None:
         table.add_column("object")
         table.add_column("IoU")
-    for thing in instances.objects:
-        cells = [str(thing.object_id), thing.state.name]
-        angles = (thing.azimuth, thing.elevation, thing.azimuth_width)
+    for instance in instances.objects:
+        cells = [str(instance.object_id), instance.state.name]
+        angles = (instance.azimuth, instance.elevation, instance.azimuth_width)
         cells += [f"{math.degrees(a):{sign}.1f}°" for a, sign in zip(angles, "++-", strict=True)]
-        cells += [f"{thing.solid_angle:.4f}", f"{thing.score:.2f}"]
+        cells += [f"{instance.solid_angle:.4f}", f"{instance.score:.2f}"]
         if iou is not None:
-            name, value = iou[thing.object_id]
+            name, value = iou[instance.object_id]
             cells += [name, f"{value:.3f}"]
         table.add_row(*cells)
     Console().print(table)

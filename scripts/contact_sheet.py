@@ -17,7 +17,7 @@ import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.rendering import ViewRenderer
 from sap_ros.core.session import PanoramaSession

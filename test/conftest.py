@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Before torch is imported: a thread for each test process, of which there are as many as cores. The
+# processes that a test starts inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

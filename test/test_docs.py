@@ -14,7 +14,7 @@ from sap_ros.bench.scenes import DEMO
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view
 from sap_ros.core.export import graph_files
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.rendering import ViewRenderer
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.evaluation.datasets import read_labels

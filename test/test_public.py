@@ -18,18 +18,17 @@ def _run(code, folder):
     "code",
     [
         "import sap_ros",
-        "from sap_ros import Prompt, from_pixels",
-        "from sap_ros import Instance, Instances, State",
+        "from sap_ros import *",
     ],
 )
-def test_prompts_and_results_need_no_torch(code, tmp_path):
-    heavy = "('torch', 'cv2', 'scipy', 'sam2')"
+def test_torch_comes_with_the_first_model(code, tmp_path):
+    heavy = "('torch', 'sam2')"
     loaded = _run(f"{code}; import sys; print([m for m in {heavy} if m in sys.modules])", tmp_path)
     assert loaded.strip() == "[]"
 
 
 def test_the_public_names_are_those_of_the_core(tmp_path):
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
     from sap_ros.core.session import PanoramaSession
 
     assert sap_ros.PanoramaSession is PanoramaSession

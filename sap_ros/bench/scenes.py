@@ -13,7 +13,8 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import build_architecture
-from sap_ros.core.model import Backend, FixedBackend, Model, load_model
+from sap_ros.core.loading import Backend, FixedBackend, load_model
+from sap_ros.core.model import Model
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.composite import draw_shape, paste

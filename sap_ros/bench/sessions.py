@@ -170,8 +170,8 @@ def _publisher() -> Callable[[Instances], object]:
     def publish(found: Instances) -> None:
         header = Header()
         masks.publish(image_from_labels(found.labels, "mono8", header))
-        told = reports(found, {}, {}, (), ImageAxes(), Transform(), {})
-        objects.publish(objects_message(told, header))
+        listed = reports(found, {}, {}, (), ImageAxes(), Transform(), {})
+        objects.publish(objects_message(listed, header))
 
     return publish
 

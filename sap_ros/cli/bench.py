@@ -102,7 +102,7 @@ def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) 
 def _run(name: str, model: str | None, dataset: Path | None, limit: int, device: str) -> Result:
     from sap_ros.bench import backends, memory, rendering, sessions, views
     from sap_ros.bench.scenes import model_of
-    from sap_ros.core.checkpoints import DEFAULT_MODEL
+    from sap_ros.core.loading import DEFAULT_MODEL
 
     if name == "render":
         return rendering.rendering(device)

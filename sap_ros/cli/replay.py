@@ -99,7 +99,7 @@ def replay(
             cast("Strategy", strategy),
         )
         bar = bars.add_task("Replaying", total=limit)
-        told = run(
+        result = run(
             recorded,
             topics,
             session,
@@ -112,11 +112,11 @@ def replay(
             progress=lambda: bars.advance(bar),
         )
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in told.summary().items():
+    for name, value in result.summary().items():
         if name != "notes":
             table.add_row(name, "-" if value is None else str(value))
     Console().print(table)
-    for note in told.notes:
+    for note in result.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"Written to {out}/: bag, overlay.mp4, images.csv, summary.json")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from sap_ros.core.model import Backend, Model
+    from sap_ros.core.loading import Backend
+    from sap_ros.core.model import Model
     from sap_ros.core.prompts import Prompt
 
 MODEL = Annotated[str, typer.Option(help="Model; `sap models` lists them.")]
@@ -103,7 +104,7 @@ def load_model_with_bar(
     """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
 
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), transient=True) as bars:
@@ -121,5 +122,5 @@ def load_model_with_bar(
             view_size,
             progress=show,
             backend=cast("Backend", backend),  # checked there
-            tell=bars.console.print,
+            log=bars.console.print,
         )

@@ -22,7 +22,7 @@ LEAST_SIMILARITY = 0.3
 # The background is taken from so far around the mask, as a share of the view's side.
 _BACKGROUND = 1 / 8
 
-# Cells of the feature map that the mask must cover in sum; with less, nothing is said.
+# Cells of the feature map that the mask must cover in sum; with fewer, it is not judged.
 _LEAST_CELLS = 0.5
 
 

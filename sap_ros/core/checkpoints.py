@@ -35,8 +35,6 @@ class ModelInfo:
         weak_memory: the model's memory is not to be relied on: of a mask, only the connected parts
             are kept that contain a prompted direction, and clicks that are moved along with an object
             carry it to the next panorama.
-        mask_feedback: a further click is decoded together with the mask logits before it, as SAM 2
-            does; False for a model that was not trained so.
     """
 
     config: str
@@ -45,7 +43,6 @@ class ModelInfo:
     size: int = 0
     fusion: Fusion = "max"
     weak_memory: bool = False
-    mask_feedback: bool = True
 
 
 MODELS: dict[str, ModelInfo] = {
@@ -55,7 +52,6 @@ MODELS: dict[str, ModelInfo] = {
         "sap_nano.safetensors",
         fusion="weighted",
         weak_memory=True,
-        mask_feedback=False,
     ),
     "sam2.1-tiny": ModelInfo(
         "sam2.1_hiera_t.yaml",
@@ -82,7 +78,6 @@ MODELS: dict[str, ModelInfo] = {
         898_083_611,
     ),
 }
-DEFAULT_MODEL = "sap-nano"
 
 # What SAM 2's build_sam.py sets for its video predictor beside the configuration file; a configuration
 # of ours may set it otherwise.
@@ -180,5 +175,5 @@ def check_architecture(model: SAM2Base, weights: Mapping[str, Tensor], what: str
         "of another shape": [k for k in own if k in weights and own[k].shape != weights[k].shape],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(k)} {name} (first {k[0]})" for name, k in faults.items() if k)
-        raise ValueError(f"{what}: {told}")
+        listed = "; ".join(f"{len(k)} {name} (first {k[0]})" for name, k in faults.items() if k)
+        raise ValueError(f"{what}: {listed}")

@@ -10,11 +10,10 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import appearance
-from sap_ros.core.fusion import NO_OBJECT, Fusion, connected
+from sap_ros.core.fusion import NO_OBJECT, Fused, Fusion, ViewMask, connected
 from sap_ros.core.model import Model
 from sap_ros.core.network import Features
-from sap_ros.core.tracker import ViewMask
-from sap_ros.core.views import Fused, Views
+from sap_ros.core.views import Views
 
 V = TypeVar("V", bound=Views, covariant=True)
 

@@ -16,8 +16,9 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.core.camera import RIGHT_ANGLE, View, warp_mask
 from sap_ros.core.framing import WIDEN, Framing, cut_off, deepest_pixel, spread
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
-from sap_ros.core.tracker import Step, ViewMask
+from sap_ros.core.tracker import Step
 from sap_ros.core.views import PerspectiveViews, nearness
 
 Found = Mapping[int, ViewMask]
@@ -43,7 +44,7 @@ class Frontier:
         framing: when a part of the mask is seen well enough, and how many further views to visit.
         carry: in a view that sees nothing of the prompt, a click is put where the masks of the views
             before lie; without it, memory alone must find the object there.
-        begun: views of the scan that have been visited already.
+        visited: views of the scan that have been visited already.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class Frontier:
         prompts: ViewPrompts,
         framing: Framing,
         carry: bool,
-        begun: Sequence[int] = (),
+        visited: Sequence[int] = (),
     ) -> None:
         self._views, self._prompts = views, prompts
         self._framing, self._carry = framing, carry
         self._further = framing.further
-        self._visited = list(begun)
+        self._visited = list(visited)
         # Directions on each view's mask, and how near each view's centre they are seen.
         self._on_mask: dict[int, np.ndarray] = {}
         self._near: dict[int, np.ndarray] = {}
@@ -205,8 +206,8 @@ class ObjectViews:
         return view
 
     def _continue_over_scan(self, found: Found) -> Step | None:
-        begun = [i for i in self._visited if i < len(self._views)]
-        self._frontier = Frontier(self._views, self._prompts, self._framing, self._carry, begun)
+        visited = [i for i in self._visited if i < len(self._views)]
+        self._frontier = Frontier(self._views, self._prompts, self._framing, self._carry, visited)
         return self._frontier.next(found)
 
     def _step(self, view: int, found: Found) -> Step:

@@ -184,7 +184,7 @@ def export(sam: SAM2Base, name: str, folder: Path, half: bool = False) -> dict[s
     return manifest
 
 
-def graph_files(sam: SAM2Base, name: str, tell: Callable[[str], None]) -> dict[str, Path]:
+def graph_files(sam: SAM2Base, name: str, log: Callable[[str], None]) -> dict[str, Path]:
     """The files of a model's networks in float32, by name: exported to the cache when they are not there.
 
     They are kept under a hash of the weights and of the code that writes them, and checked by their own.
@@ -192,12 +192,12 @@ def graph_files(sam: SAM2Base, name: str, tell: Callable[[str], None]) -> dict[s
     Args:
         sam: the model, as for :func:`export`.
         name: of the model.
-        tell: told, in a line, that they are exported.
+        log: called with a line where they are exported.
     """
     folder = cache_folder() / "graphs" / f"{name}-{sam.image_size}-{_key(sam)}"
     files = _intact(folder)
     if files is None:
-        tell(f"exporting {name} for ONNX Runtime to {folder}, once")
+        log(f"exporting {name} for ONNX Runtime to {folder}, once")
         export(sam, name, folder)
         files = _intact(folder)
         assert files is not None

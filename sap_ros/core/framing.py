@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import RIGHT_ANGLE, View, view_to_direction
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.motion import check_ranges, grown
-from sap_ros.core.tracker import ViewMask
-from sap_ros.core.views import PerspectiveViews
+
+if TYPE_CHECKING:
+    from sap_ros.core.views import PerspectiveViews
 
 #: How much wider than the region of its possible motion a followed object's view is, by the tangent.
 _MOTION_PADDING = 1.1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -31,6 +32,34 @@ _CERTAIN = 10.0
 
 # Weight of a view at its border, in the weighted mean; at its centre it is 1.
 _LEAST_WEIGHT = 1e-3
+
+
+@dataclass(frozen=True)
+class ViewMask:
+    """What was found of an object in a view.
+
+    Attributes:
+        logits: (S / 4, S / 4) float32; -1024 throughout where the object is taken to be absent.
+        predicted_iou: IoU of the mask as SAM 2's decoder predicts it, 0 to 1.
+        object_score: SAM 2's logit of the object being in the view; absent at or below 0.
+    """
+
+    logits: np.ndarray
+    predicted_iou: float
+    object_score: float
+
+
+@dataclass(frozen=True)
+class Fused:
+    """An object's logits on the panorama.
+
+    Attributes:
+        region: the part of the panorama that they are of; they are below 0 elsewhere.
+        logits: (rows, columns) float32.
+    """
+
+    region: Region
+    logits: np.ndarray
 
 
 class Canvas:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sap_ros.core.network import Memory
+if TYPE_CHECKING:
+    from sap_ros.core.network import Memory
 
 #: Views, beside the prompted ones, whose masks SAM 2's memory attention reads.
 RECENT = 6

@@ -1,30 +1,19 @@
-"""A SAM 2 network on a device: loaded by name, run view by view."""
+"""A SAM 2 network on a device, run view by view."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sap_ros.core.checkpoints import (
-    DEFAULT_MODEL,
-    build_architecture,
-    check_architecture,
-    checkpoint_path,
-    model_info,
-    read_weights,
-)
-from sap_ros.core.download import Progress
+from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.fusion import Fusion
 from sap_ros.core.graphs import normalize as normalize
-from sap_ros.core.nano import EfficientNetLiteTrunk
 from sap_ros.core.network import Decoded as Decoded
 from sap_ros.core.network import Features as Features
 from sap_ros.core.network import Memory as Memory
@@ -33,9 +22,8 @@ from sap_ros.core.network import decode_view as decode_view
 from sap_ros.core.network import empty_memory as empty_memory
 from sap_ros.core.network import remember as remember
 
-FixedBackend = Literal["torch", "onnxruntime"]
-Backend = Literal["auto", FixedBackend]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+if TYPE_CHECKING:
+    from sap_ros.core.loading import FixedBackend
 
 
 class Network(Protocol):
@@ -68,11 +56,11 @@ class Model:
         sam: the network.
         name: what to call it.
         device: a torch device.
-        fusion, weak_memory, mask_feedback: see :class:`sap_ros.core.checkpoints.ModelInfo`.
+        fusion, weak_memory: see :class:`sap_ros.core.checkpoints.ModelInfo`.
         compiled: see :class:`sap_ros.core.network.TorchNetwork`.
         backend: what runs the network: ``torch``; or ``onnxruntime``, which exports it to the cache
             when it is not there.
-        tell: told, in a line, of what takes long, and of what cannot be used.
+        log: called with a line on what takes long, and on what cannot be used.
 
     Attributes:
         device: the torch device of views and prompts.
@@ -86,16 +74,15 @@ class Model:
         fusion: Fusion = "max",
         weak_memory: bool = False,
         compiled: bool = False,
-        mask_feedback: bool = True,
         backend: FixedBackend = "torch",
-        tell: Callable[[str], None] = _silent,
+        log: Callable[[str], None] = _silent,
     ) -> None:
         chosen = torch.device(device)
         # ONNX Runtime takes views and gives masks in the host's memory.
         self.device = chosen if backend == "torch" else torch.device("cpu")
         self.sam = sam.to(self.device).eval()
         self.name, self.fusion, self.weak_memory = name, fusion, weak_memory
-        self.mask_feedback, self.backend = mask_feedback, backend
+        self.backend = backend
         self.image_size: int = sam.image_size
         self._again = partial(
             Model,
@@ -104,9 +91,8 @@ class Model:
             fusion=fusion,
             weak_memory=weak_memory,
             compiled=compiled,
-            mask_feedback=mask_feedback,
             backend=backend,
-            tell=tell,
+            log=log,
         )
         self._network: Network
         if backend == "torch":
@@ -114,7 +100,7 @@ class Model:
         else:
             from sap_ros.core.onnx_network import OnnxNetwork  # which needs onnxruntime
 
-            self._network = OnnxNetwork(self.sam, name, chosen, tell)
+            self._network = OnnxNetwork(self.sam, name, chosen, log)
 
     def resized(self, image_size: int) -> Model:
         """The same model, its weights shared, for views of another size.
@@ -157,81 +143,3 @@ class Model:
     def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]:
         """Encodes what SAM 2 reads of a decoded view in later ones, and keeps it as SAM 2 does."""
         return self._network.remember(features, decoded)
-
-
-def load_model(
-    name: str = DEFAULT_MODEL,
-    checkpoint: Path | None = None,
-    device: str | torch.device = "cpu",
-    image_size: int | None = None,
-    progress: Progress | None = None,
-    compiled: bool = False,
-    backend: Backend = "auto",
-    tell: Callable[[str], None] = _silent,
-) -> Model:
-    """Loads a model.
-
-    Args:
-        name: a key of :data:`MODELS`: which architecture, and which weights.
-        checkpoint: a file with other weights for that architecture.
-        device: a torch device, such as ``cpu`` or ``cuda:0``.
-        image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
-        progress: told of a download, as (bytes, all bytes).
-        compiled: see :class:`Model`.
-        backend: see :class:`Model`; auto: ``onnxruntime`` on a CPU where it is installed, else, or
-            where it fails, ``torch``.
-        tell: see :class:`Model`.
-
-    Raises:
-        ValueError: an unknown name, device or backend; a damaged file, or one of another architecture.
-        OSError: a file that is not there, a download that failed.
-    """
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
-    sam = build_architecture(name, image_size)
-    path = checkpoint or checkpoint_path(name, progress)
-    weights = read_weights(path)
-    check_architecture(sam, weights, f"{path} does not fit {name}")
-    sam.load_state_dict(weights)
-    if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
-        sam.image_encoder.trunk.fold()
-    info = model_info(name)
-    made = partial(
-        Model,
-        sam,
-        name,
-        chosen,
-        info.fusion,
-        info.weak_memory,
-        compiled,
-        info.mask_feedback,
-        tell=tell,
-    )
-    fixed = _chosen(backend, chosen)
-    try:
-        return made(backend=fixed)
-    except Exception as error:  # such as a cache that cannot be written to, or too little memory
-        if backend != "auto" or fixed == "torch":
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        tell(f"{name} cannot be run in ONNX Runtime here ({reason}) and falls back to torch")
-        return made(backend="torch")
-
-
-def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
-    """What ``auto`` stands for here. Raises ValueError if the backend is unknown or not installed."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
-    missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
-    if backend == "onnxruntime" and missing:
-        raise ValueError(
-            f"backend is onnxruntime, and {' and '.join(missing)} are not installed: "
-            "pip install onnxruntime onnx (on NVIDIA's GPUs onnxruntime-gpu in its place)"
-        )
-    if backend == "auto":
-        return "torch" if missing or device.type != "cpu" else "onnxruntime"
-    return backend

@@ -26,26 +26,26 @@ class OnnxNetwork:
         sam: the same network in torch, on a CPU: its constants, and weights to export.
         name: of the model.
         device: ``cpu``, or ``cuda:0``: with its TensorRT or CUDA provider, where there is one.
-        tell: told, in a line, of what takes long, and of a provider that cannot be used.
+        log: called with a line on what takes long, and on a provider that cannot be used.
     """
 
     def __init__(
-        self, sam: SAM2Base, name: str, device: torch.device, tell: Callable[[str], None]
+        self, sam: SAM2Base, name: str, device: torch.device, log: Callable[[str], None]
     ) -> None:
         self._sam = sam
-        files = graph_files(sam, name, tell)
+        files = graph_files(sam, name, log)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that wait by spinning take a core from the robot's other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
-        providers = _providers(device, files["image_encoder"].parent, tell)
+        providers = _providers(device, files["image_encoder"].parent, log)
         self._sessions = {}
         for graph, file in files.items():
             session = onnxruntime.InferenceSession(file, options, providers=providers)
             wanted, got = providers[0][0], session.get_providers()[0]
             if got != wanted:
-                tell(f"{graph}: ONNX Runtime cannot use {wanted} here and falls back to {got}")
+                log(f"{graph}: ONNX Runtime cannot use {wanted} here and falls back to {got}")
             self._sessions[graph] = session
 
     def encode(self, view: np.ndarray | Tensor) -> Features:
@@ -179,7 +179,7 @@ def _map(features: Features, level: int) -> np.ndarray:
 
 
 def _providers(
-    device: torch.device, folder: Path, tell: Callable[[str], None]
+    device: torch.device, folder: Path, log: Callable[[str], None]
 ) -> list[tuple[str, dict[str, Any]]]:
     """ONNX Runtime's providers for a device, best first; built engines are kept in the folder."""
     if device.type == "cpu":
@@ -198,9 +198,9 @@ def _providers(
     here = onnxruntime.get_available_providers()
     usable = [(name, options) for name, options in known.items() if name in here]
     if not usable:
-        tell(f"this onnxruntime has neither of {', '.join(known)}: it falls back to {_CPU}")
+        log(f"this onnxruntime has neither of {', '.join(known)}: it falls back to {_CPU}")
     elif usable[0][0] == "TensorrtExecutionProvider":
-        tell(
+        log(
             f"TensorRT engines are kept in {folder / 'tensorrt'}; they are built on first use, which takes minutes"
         )
     return [*usable, (_CPU, {})]

@@ -56,12 +56,12 @@ def draw_overlay(
             shape = cv2.MARKER_STAR if label == POSITIVE else cv2.MARKER_TILTED_CROSS
             for shade, width in (((0, 0, 0), 6), ((255, 255, 255), 3)):
                 cv2.drawMarker(painted, at, shade, shape, round(22 * unit), _width(width, unit))
-    for thing in instances.objects:
-        if thing.state != State.TRACKED:
+    for instance in instances.objects:
+        if instance.state != State.TRACKED:
             continue
-        text = f"{thing.object_id}: {math.degrees(thing.azimuth):+.1f}, {math.degrees(thing.elevation):+.1f} deg"
+        text = f"{instance.object_id}: {math.degrees(instance.azimuth):+.1f}, {math.degrees(instance.elevation):+.1f} deg"
         (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7 * unit, 1)
-        u, v = sphere.direction_to_pixel(thing.direction, size)
+        u, v = sphere.direction_to_pixel(instance.direction, size)
         at = _corner(
             (np.clip(u - wide / 2, 0, size[0] - wide), np.clip(v - 24 * unit, high, size[1]))
         )

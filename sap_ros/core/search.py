@@ -26,14 +26,14 @@ from sap_ros.core.appearance import similar
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing
-from sap_ros.core.fusion import Fusion
+from sap_ros.core.fusion import Fusion, ViewMask
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following, grown, rotation_between
 from sap_ros.core.prompts import ViewPrompts
 from sap_ros.core.scan import Scan
 from sap_ros.core.tracked_object import TrackedObject
-from sap_ros.core.tracker import ViewMask, explore, follow, track
+from sap_ros.core.tracker import explore, follow, track
 from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover
 
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
@@ -324,9 +324,8 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
-    """The prompt in views; with the masks that it corrects, for a model that was trained so."""
-    previous = tracked.feedback if encoded.model.mask_feedback else None
-    return ViewPrompts(encoded.views, tracked.prompt, previous)
+    """The prompt in views, with the masks that it corrects."""
+    return ViewPrompts(encoded.views, tracked.prompt, tracked.feedback)
 
 
 def _hinted(loop: tuple[int, ...], hint: Hint | None) -> tuple[int, ...]:

@@ -18,21 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from sap_ros.core.framing import Framing
-from sap_ros.core.fusion import NO_OBJECT, Fusion
+from sap_ros.core.fusion import NO_OBJECT, Fusion, ViewMask
 from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
-from sap_ros.core.model import Model
 from sap_ros.core.motion import Following
 from sap_ros.core.panorama import NOWHERE, Region, check_panorama
 from sap_ros.core.prompts import Prompt
-from sap_ros.core.search import OpenSearch, Run, Search, Strategy, search_by
 from sap_ros.core.tracked_object import TrackedObject
-from sap_ros.core.tracker import ViewMask
+
+if TYPE_CHECKING:
+    from sap_ros.core.model import Model
+    from sap_ros.core.search import OpenSearch, Search, Strategy
 
 FusionChoice = Literal["auto", "max", "weighted"]
 
@@ -84,6 +85,10 @@ class PanoramaSession:
             raise ValueError(f"fusion is {fusion!r}; it must be one of {known}")
         if not 0 <= recent <= RECENT:
             raise ValueError(f"recent is {recent}; it must lie between 0 and {RECENT}")
+        from sap_ros.core.search import (
+            search_by,  # torch comes with it, and there is a model by now
+        )
+
         self.model = model
         self.fusion: Fusion = model.fusion if fusion == "auto" else fusion
         self.following = following or Following()
@@ -236,6 +241,8 @@ class PanoramaSession:
         Raises:
             ValueError: there is no panorama, or no such object.
         """
+        from sap_ros.core.search import Run
+
         size = self.size
         self._check_id(object_id)
         search, tracked = self._search, self._objects[object_id]

@@ -9,7 +9,7 @@ import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View
-from sap_ros.core.fusion import NO_OBJECT
+from sap_ros.core.fusion import NO_OBJECT, Fused, ViewMask
 from sap_ros.core.instances import measure
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import (
@@ -22,8 +22,6 @@ from sap_ros.core.motion import (
 )
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import POSITIVE, Prompt
-from sap_ros.core.tracker import ViewMask
-from sap_ros.core.views import Fused
 
 # Width of the reduced panorama on which an object's last mask is kept, about.
 _LAST_MASK_WIDTH = 1024

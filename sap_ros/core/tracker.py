@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from sap_ros.core.fusion import NO_OBJECT
+from sap_ros.core.fusion import NO_OBJECT, ViewMask
 from sap_ros.core.memory import POINTERS, RECENT, Entry, ObjectMemory, once
 from sap_ros.core.model import Model
 from sap_ros.core.network import Decoded, Features, empty_memory
@@ -25,21 +25,6 @@ from sap_ros.core.prompts import ViewPrompt
 # How far a mask may have moved in its view since the last panorama, as a share of the view's side, for
 # it to be compared with the last mask.
 _MOTION = 0.125
-
-
-@dataclass(frozen=True)
-class ViewMask:
-    """What was found of an object in a view.
-
-    Attributes:
-        logits: (S / 4, S / 4) float32; -1024 throughout where the object is taken to be absent.
-        predicted_iou: IoU of the mask as SAM 2's decoder predicts it, 0 to 1.
-        object_score: SAM 2's logit of the object being in the view; absent at or below 0.
-    """
-
-    logits: np.ndarray
-    predicted_iou: float
-    object_score: float
 
 
 @dataclass(frozen=True)

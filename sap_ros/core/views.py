@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view, sees
-from sap_ros.core.fusion import Canvas, Fusion, reached
+from sap_ros.core.fusion import Canvas, Fused, Fusion, reached
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
@@ -38,19 +37,6 @@ _BORDER_SLACK = 1e-9
 
 #: Indices of views with their mask logits, (n, n) float32 each.
 Masks = Iterable[tuple[int, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Fused:
-    """An object's logits on the panorama.
-
-    Attributes:
-        region: the part of the panorama that they are of; they are below 0 elsewhere.
-        logits: (rows, columns) float32.
-    """
-
-    region: Region
-    logits: np.ndarray
 
 
 class Views(Protocol):

@@ -162,7 +162,7 @@ class Client(Node):
             if masks is None or found is None or len(found[0].objects) < len(clicks):
                 return False
             # Both topics are published again after each click, and may arrive in either order.
-            tracked = [thing.id for thing in found[0].objects if thing.state == State.TRACKED]
+            tracked = [message.id for message in found[0].objects if message.state == State.TRACKED]
             return bool(np.isin(tracked, np.frombuffer(masks.data, np.uint8)).all())
 
         self._wait(answered, "answer", _ANSWER)
@@ -226,15 +226,15 @@ def _instances(masks: Image, found: ObjectArray) -> Instances:
     """The messages as the core's types; extents are measured from the masks."""
     labels = np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.step)
     objects = []
-    for thing in found.objects:
-        at = thing.direction
+    for message in found.objects:
+        at = message.direction
         objects.append(
             replace(
-                measure(labels == thing.id, thing.id, thing.score),
-                state=State(thing.state),
+                measure(labels == message.id, message.id, message.score),
+                state=State(message.state),
                 direction=np.array([at.x, at.y, at.z]),
-                azimuth=thing.azimuth,
-                elevation=thing.elevation,
+                azimuth=message.azimuth,
+                elevation=message.elevation,
             )
         )
     return Instances(labels, tuple(objects))

@@ -66,18 +66,21 @@ def show_live(
     rows: list[dict[str, Any]] = [
         {
             "time": a.index / rate,
-            "id": thing.object_id,
-            "name": names[thing.object_id],
-            "state": thing.state.name,
-            "azimuth_deg": round(math.degrees(thing.azimuth), 2),
-            "elevation_deg": round(math.degrees(thing.elevation), 2),
+            "id": instance.object_id,
+            "name": names[instance.object_id],
+            "state": instance.state.name,
+            "azimuth_deg": round(math.degrees(instance.azimuth), 2),
+            "elevation_deg": round(math.degrees(instance.elevation), 2),
             "iou": round(
-                iou(a.instances.labels == thing.object_id, truths[a.index] == thing.object_id), 4
+                iou(
+                    a.instances.labels == instance.object_id, truths[a.index] == instance.object_id
+                ),
+                4,
             ),
             "latency_s": round(a.latency, 3),
         }
         for a in answers
-        for thing in a.instances.objects
+        for instance in a.instances.objects
     ]
     out.mkdir(parents=True, exist_ok=True)
     with (out / "live.csv").open("w", newline="") as file:

@@ -50,9 +50,9 @@ def load_still(panorama: Path | None, points: list[str]) -> Still:
     objects = json.loads((SHIPPED / "objects.json").read_text())
     return Still(
         image,
-        [tuple(thing["click"]) for thing in objects],
+        [tuple(entry["click"]) for entry in objects],
         cv2.imread(str(SHIPPED / "instances.png"), cv2.IMREAD_UNCHANGED),
-        {thing["id"]: thing["name"] for thing in objects},
+        {entry["id"]: entry["name"] for entry in objects},
     )
 
 

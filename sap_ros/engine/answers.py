@@ -187,7 +187,7 @@ def reports(
         instances: on the panorama.
         pending: labels, by id, of accepted objects that have not been looked for.
         labels: free text, by id.
-        rejections: prompts that cannot be used; one on an object that stays is told with that.
+        rejections: prompts that cannot be used; one on an object that stays is its ``reason``.
         axes, transform: see :func:`report`.
         ranges: in m, by id.
     """
@@ -207,11 +207,11 @@ def reports(
         found.setdefault(object_id, ObjectReport(object_id, label, State.PENDING))
     nameless = []
     for rejection in rejections:
-        told = ObjectReport(
+        rejected = ObjectReport(
             rejection.object_id, rejection.label, State.REJECTED, reason=rejection.reason
         )
         if rejection.object_id:
-            found.setdefault(rejection.object_id, told)
+            found.setdefault(rejection.object_id, rejected)
         else:
-            nameless.append(told)
+            nameless.append(rejected)
     return (*nameless, *(found[i] for i in sorted(found)))

@@ -37,7 +37,7 @@ class Engine:
             None. What has been found by then is kept, and the next call does the rest.
 
     Attributes:
-        received, dropped: images that were told, and of these those that were never worked on
+        received, dropped: images that came, and of these those that were never worked on
             because a newer one came while objects were followed.
     """
 
@@ -53,7 +53,7 @@ class Engine:
         self._transforms = transforms or NoTransforms()
         self._interrupted = interrupted
         session.following = self._settings.following
-        self._newest: Image | None = None  # told last
+        self._newest: Image | None = None  # the last that came
         self._shown: tuple[Image, np.ndarray] | None = None  # the session's
         self._kept: deque[Image] = deque(maxlen=self._settings.keep_images + 1)
         self._clouds: deque[Cloud] = deque(maxlen=_CLOUDS)
@@ -251,7 +251,7 @@ class Engine:
             raise InterruptedWorkError
 
     def _look(self) -> None:
-        """Looks for objects: those just pointed at, then those looked for longest ago."""
+        """Looks for objects: those just prompted, then those looked for longest ago."""
         session, inbox = self._session, self._inbox
         for accepted in inbox.accepted[:PROMPTS_PER_ANSWER]:
             object_id = accepted.prompt.object_id
@@ -266,7 +266,7 @@ class Engine:
                 reason = str(error) if expected else repr(error)
                 trace = "" if expected else traceback.format_exc()
                 label = inbox.labels.get(object_id, "")
-                inbox.tell(Rejection(object_id, label, reason, trace))
+                inbox.add_rejection(Rejection(object_id, label, reason, trace))
                 if object_id not in session.object_ids:
                     self._forget(object_id)
             else:
@@ -289,7 +289,7 @@ class Engine:
         self._order[object_id] = self._looks
 
     def _look_at(self, accepted: Accepted) -> None:
-        """Looks for an object where it was pointed at, on the image that it was pointed at on."""
+        """Looks for an object where it was prompted, on the image of the prompt."""
         session, prompt, image = self._session, accepted.prompt, accepted.image
         corrects = not prompt.complete  # points off the object alone: where it is now
         if image is self._current or corrects:

@@ -1,4 +1,4 @@
-"""What the engine is told: images, prompts, point clouds, and what is to be forgotten or changed."""
+"""Events for the engine: images, prompts, point clouds, removals, and changes of settings."""
 
 from __future__ import annotations
 

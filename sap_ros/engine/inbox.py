@@ -25,7 +25,7 @@ PROMPTS_PER_ANSWER = 8
 #: Accepted prompts that have not been looked for, at most: nobody may be listening, and each keeps its
 #: image.
 MAX_ACCEPTED = 16
-#: Rejections that are told with one answer, at most: the latest.
+#: Rejections in one answer, at most: the latest.
 MAX_REJECTIONS = 64
 _ANY_ID = 1  # stands for a new id while a prompt is checked
 _SAME_GAZE = np.cos(np.radians(5))  # two gazes nearer than this are on the same object
@@ -48,14 +48,15 @@ class Inbox:
     Attributes:
         labels: free text of each object, by id; accepted ones that were not looked for included.
         accepted: prompts that are to be looked for.
-        rejections: to be told with the next answer.
+        rejections: for the next answer.
     """
 
     def __init__(self, transforms: Transforms) -> None:
         self._transforms = transforms
         self._waiting: deque[tuple[float, PromptGiven]] = deque()
         self._next_id = 1
-        self._gazes: dict[int, np.ndarray] = {}  # directions of objects that were not found yet
+        # Objects of gazes that have not been found: each one's direction, and the image that it was on.
+        self._gazes: dict[int, tuple[np.ndarray, Image]] = {}
         self._found: Instances | None = None
         self.labels: dict[int, str] = {}
         self.accepted: list[Accepted] = []
@@ -116,26 +117,28 @@ class Inbox:
         """
         transform = locate(given, image, self._transforms, settings.fixed_frame)
         # Checked before a new id is given, which a prompt that is refused must not use up.
-        any_id = given.object_id or _ANY_ID
-        prompt = prompt_on(given, any_id, image.size, settings.axes, transform)
-        is_new = given.object_id not in self.labels
+        prompt = prompt_on(given, given.object_id or _ANY_ID, image.size, settings.axes, transform)
+        wanted: int | None = given.object_id  # 0: a new one
+        if given.gaze:
+            prompt.check_complete()
+            wanted = self._object_of_gaze(prompt.anchor, image)
+            if wanted is None:
+                return 0
+        is_new = wanted not in self.labels
         if is_new:
             prompt.check_complete()
-        if given.gaze and self._looked_at(prompt.anchor):
-            return 0
         if is_new and len(self.labels) >= settings.max_objects:
             raise ValueError(
                 f"there are {len(self.labels)} objects, and max_objects is {settings.max_objects}"
             )
-        object_id = given.object_id or self._free_id(settings.largest_id)
+        object_id = wanted or self._free_id(settings.largest_id)
         if object_id > settings.largest_id:
             raise ValueError(
                 f"id {object_id} does not fit into the mask; 1 to {settings.largest_id} do"
             )
-        if not given.object_id:
-            prompt = replace(prompt, object_id=object_id)
+        prompt = replace(prompt, object_id=object_id)
         if given.gaze:
-            self._gazes[object_id] = prompt.anchor
+            self._gazes[object_id] = prompt.anchor, image
         self.labels[object_id] = given.label[:MAX_LABEL] or self.labels.get(object_id, "")
         self.accepted.append(Accepted(prompt, image))
         return object_id
@@ -148,14 +151,23 @@ class Inbox:
                 return object_id
         raise ValueError(f"all ids up to {largest} are used; remove an object")
 
-    def _looked_at(self, direction: np.ndarray) -> bool:
-        """Whether an object is in a direction, or is looked for by an earlier gaze."""
+    def _object_of_gaze(self, direction: np.ndarray, image: Image) -> int | None:
+        """The object that a gaze prompts; 0: a new one; None: it adds nothing.
+
+        It adds nothing where an object was found, or is to be looked for on this image by an earlier
+        gaze. What an earlier gaze was at and was not found is prompted anew on a later image.
+        """
+        lost: set[int] = set()
         if self._found is not None:
             height, width = self._found.labels.shape
             u, v = sphere.direction_to_pixel(direction, (width, height)).astype(int)
             if int(self._found.labels[min(v, height - 1), min(u, width - 1)]) in self.labels:
-                return True
-        return any(float(direction @ other) > _SAME_GAZE for other in self._gazes.values())
+                return None
+            lost = {i.object_id for i in self._found.objects if i.state == State.LOST}
+        for object_id, (other, its_image) in self._gazes.items():
+            if float(direction @ other) > _SAME_GAZE:
+                return object_id if object_id in lost and its_image is not image else None
+        return 0
 
     def found(self, instances: Instances) -> None:
         """Takes note of what was found, for the gazes that come."""
@@ -163,7 +175,7 @@ class Inbox:
         tracked = {i.object_id for i in instances.objects if i.state == State.TRACKED}
         self._gazes = {i: gaze for i, gaze in self._gazes.items() if i not in tracked}
 
-    def tell(self, rejection: Rejection) -> None:
+    def add_rejection(self, rejection: Rejection) -> None:
         """Notes a rejection for the next answer, once."""
         known = {(r.object_id, r.reason) for r in self.rejections}
         if (rejection.object_id, rejection.reason) not in known:
@@ -193,7 +205,7 @@ class Inbox:
         self._waiting.clear()
 
     def _reject(self, given: PromptGiven, reason: str, trace: str = "") -> None:
-        self.tell(Rejection(given.object_id, given.label[:MAX_LABEL], reason, trace))
+        self.add_rejection(Rejection(given.object_id, given.label[:MAX_LABEL], reason, trace))
         fail(given.accepted, reason)
 
 

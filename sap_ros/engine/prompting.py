@@ -14,7 +14,7 @@ def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame
     """The transform of a prompt's directions or positions to the frame of an image.
 
     A direction or position of another time than the image's is transformed through ``fixed_frame``, where
-    there is one: what was pointed at has stayed in the world while the robot moved.
+    there is one: the target has stayed in the world while the robot moved.
 
     Raises:
         ValueError: TF does not know it; or a pixel's own image is gone.

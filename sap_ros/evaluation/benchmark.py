@@ -40,7 +40,7 @@ class Method:
         prompt: what the model is given: clicks, the object's box, or its mask in the nearest view.
         overlap: between the scan's views.
         order: order of the scan's views.
-        fusion: how overlapping views are fused.
+        fusion: how overlapping views are fused; ``auto`` is ``max`` where only one view is prompted.
         click_frames: which views are given a click.
     """
 
@@ -58,10 +58,13 @@ class Method:
 
     def session(self, model: Model) -> PanoramaSession:
         """A session with these settings."""
-        first: PromptedViews = "first" if self.prompt == "mask" else self.click_frames
+        prompted: PromptedViews = "first" if self.prompt == "mask" else self.click_frames
         scan = Scan(overlap=self.overlap, order=self.order)
+        fusion = self.fusion
+        if prompted == "first" and fusion == "auto":  # views whose memory failed would outvote it
+            fusion = "max"
         return PanoramaSession(
-            model, search_by(self.strategy, model, scan=scan, prompted=first), fusion=self.fusion
+            model, search_by(self.strategy, model, scan=scan, prompted=prompted), fusion=fusion
         )
 
 
@@ -202,15 +205,13 @@ def _answers(
     """The predicted masks of an object, as packed bits, after each number of clicks."""
     answers = []
     found = np.zeros_like(mask)
-    given: list[tuple[np.ndarray, int]] = []
+    session.reset()
     for count in range(1, max(counts) + 1) if method.prompt == "clicks" else [0]:
-        if method.prompt == "clicks":
-            given.append(_next_click(mask, found))
-            directions, signs = zip(*given, strict=True)
-            prompt = Prompt(1, np.stack(directions), np.array(signs))
+        if method.prompt == "clicks":  # a further one corrects the object, as a person's does
+            direction, label = _next_click(mask, found)
+            prompt = Prompt(1, direction[None], np.array([label]))
         else:
             prompt = first_prompt(mask, method.prompt)
-        session.reset()
         session.add_prompt(prompt)
         found = session.segment().labels > 0
         if count in counts:
@@ -229,11 +230,11 @@ def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
 
 def _box(mask: np.ndarray) -> Prompt:
     """The box around a mask, across the seam if that is narrower."""
-    thing = measure(mask, 1, 1.0)
-    half = min(thing.azimuth_width, 2 * math.pi - 0.01) / 2
+    extent = measure(mask, 1, 1.0)
+    half = min(extent.azimuth_width, 2 * math.pi - 0.01) / 2
     corners = [
-        sphere.angles_to_direction(thing.azimuth_centre + half, thing.elevation_max),
-        sphere.angles_to_direction(thing.azimuth_centre - half, thing.elevation_min),
+        sphere.angles_to_direction(extent.azimuth_centre + half, extent.elevation_max),
+        sphere.angles_to_direction(extent.azimuth_centre - half, extent.elevation_min),
     ]
     return Prompt(1, box=np.stack(corners))
 

@@ -99,10 +99,12 @@ class Sequence:
 
 
 def _truth(mask: np.ndarray, instance_id: int) -> Truth:
-    thing = measure(mask, instance_id, 1.0)
-    near_a_pole = max(thing.elevation_max, -thing.elevation_min) > math.radians(75)
+    instance = measure(mask, instance_id, 1.0)
+    near_a_pole = max(instance.elevation_max, -instance.elevation_min) > math.radians(75)
     seam = bool(mask[:, 0].any() and mask[:, -1].any())
-    return Truth(instance_id, size_class(thing.solid_angle), seam, near_a_pole, thing.solid_angle)
+    return Truth(
+        instance_id, size_class(instance.solid_angle), seam, near_a_pole, instance.solid_angle
+    )
 
 
 def _two_to_one(pixels: np.ndarray, interpolation: int) -> np.ndarray:

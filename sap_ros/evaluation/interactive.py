@@ -153,7 +153,7 @@ def evaluate_photographs(
         most: objects of a photograph, at most.
         mask_before: the logits of the mask before go into each correction, as in SAM 2's video
             predictor; else each is decoded from the clicks alone.
-        progress: told of every photograph.
+        progress: called after every photograph.
     """
     answers = []
     for path in photographs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Topics:
 
     Attributes:
         images: the panoramas, raw or compressed.
-        prompts: what is pointed at, and removed, as the node's topics have it.
+        prompts: prompts and removals, of the types of the node's topics.
         truth: label images with the images' stamps, or nothing.
     """
 
@@ -92,6 +93,11 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
             for topic in bag.of_kind(_PROMPTS)
             if bag.topics[topic] == PROMPT or "/prompt/" in topic or topic.endswith("/remove")
         ]
+        nodes = sorted({re.sub("/(prompt(/.*)?|remove)$", "", topic) for topic in prompts})
+        if len(nodes) > 1:
+            raise ValueError(
+                f"{bag.path} has prompts for several nodes ({', '.join(nodes)}): name the topics of one"
+            )
     return Topics(images, tuple(prompts), truth)
 
 
@@ -107,7 +113,7 @@ class Replay:
     scores: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Something that the user should know, said once."""
+        """Something that the user should know, noted once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -115,7 +121,7 @@ class Replay:
         """Frames, speed, what would have been dropped live, and J and F where there is truth."""
         span = (self.times[-1] - self.times[0]) / 1e9 if len(self.times) > 1 else 0.0
         dropped, latency = live(self.times, self.seconds)
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "images": self.images,
             "objects": self.objects,
             "recorded_rate_hz": round((len(self.times) - 1) / span, 3) if span else None,
@@ -126,9 +132,9 @@ class Replay:
         if self.scores:
             means = np.mean(self.scores, axis=0)
             names = ("J", "F", "sphere_J", "sphere_F")
-            told |= {name: round(float(v), 4) for name, v in zip(names, means, strict=True)}
-            told["J&F"] = round(float(means[:2].mean()), 4)
-        return {**told, "notes": self.notes}
+            values |= {name: round(float(v), 4) for name, v in zip(names, means, strict=True)}
+            values["J&F"] = round(float(means[:2].mean()), 4)
+        return {**values, "notes": self.notes}
 
 
 def live(times: Sequence[int], seconds: Sequence[float]) -> tuple[int, float | None]:
@@ -178,33 +184,33 @@ def replay(
         session: works as the node's would.
         out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects``, all that the node would publish),
             ``overlay.mp4``, ``images.csv`` and ``summary.json`` (of the last answer to each image).
-        prompts: objects that are pointed at on the first image.
+        prompts: prompts on the first image.
         settings: the engine's.
         limit: images that are replayed at most.
         video_rate: images a second of the video; 0: as recorded.
         storage: of the bag that is written.
-        progress: told of each image.
+        progress: called after each image.
 
     Raises:
         ValueError: nothing can be replayed.
     """
-    told = Replay()
+    result = Replay()
     out.mkdir(parents=True, exist_ok=True)
     engine = Engine(session, settings)
-    source = _Messages(bag, topics, told, limit)
-    truths = _Truths(bag, topics.truth, told)
+    source = _Messages(bag, topics, result, limit)
+    truths = _Truths(bag, topics.truth, result)
     with BagWriter(out / "bag", storage) as writer, ReplayFiles(out, video_rate) as outputs:
         shot: _Shot | None = None
 
         def finish() -> None:
             if shot is None or shot.answer is None:
                 return
-            told.images += 1
-            told.seconds.append(shot.seconds)
-            told.times.append(shot.time)
-            told.objects = max(told.objects, len(shot.answer.instances.objects))
+            result.images += 1
+            result.seconds.append(shot.seconds)
+            result.times.append(shot.time)
+            result.objects = max(result.objects, len(shot.answer.instances.objects))
             scores = _scores(shot.answer.instances, truths.of(shot.answer))
-            told.scores += [score for score in scores.values() if score is not None]
+            result.scores += [score for score in scores.values() if score is not None]
             outputs.write(shot.time, shot.answer, scores, shot.seconds)
             progress()
 
@@ -213,7 +219,7 @@ def replay(
                 finish()
                 shot = _Shot(time)
             engine.take(event, time / 1e9)
-            if told.images == 0 and isinstance(event, Image):
+            if result.images == 0 and isinstance(event, Image):
                 for prompt in prompts:
                     engine.take(_given(prompt, engine.settings.axes), time / 1e9)
             with measured(session.model.device) as cost:
@@ -221,30 +227,30 @@ def replay(
                     answers = run(engine, time / 1e9)
                 except Exception as error:  # the node survives it, too
                     reason = str(error) if isinstance(error, ValueError) else repr(error)
-                    told.note(f"an image cannot be used: {reason}")
+                    result.note(f"an image cannot be used: {reason}")
                     source.unusable += 1
                     shot, answers = None, []
             for answer in answers:
                 if answer.news:
                     _write(writer, time, answer)
                 for text in (*(r.reason for r in answer.rejections), *answer.problems):
-                    told.note(text)
+                    result.note(text)
                 if shot is not None:
                     shot.answer = answer
             if shot is not None:
                 shot.seconds += cost.seconds
         finish()
     if engine.waiting:
-        told.note(f"{engine.waiting} prompts were still waiting for their image at the end")
+        result.note(f"{engine.waiting} prompts were still waiting for their image at the end")
     source.tell()
     if bag.damage:
-        told.notes.append(f"{bag.damage}; what could be read was replayed")
-    if not told.images:
+        result.notes.append(f"{bag.damage}; what could be read was replayed")
+    if not result.images:
         raise ValueError(
-            f"{bag.path}: no image of {topics.images} could be used. " + "; ".join(told.notes)
+            f"{bag.path}: no image of {topics.images} could be used. " + "; ".join(result.notes)
         )
-    write_text(out / "summary.json", json.dumps(told.summary(), indent=2) + "\n")
-    return told
+    write_text(out / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
+    return result
 
 
 @dataclass
@@ -259,8 +265,8 @@ class _Shot:
 class _Messages:
     """The images and prompts of a bag as events, in the order of recording."""
 
-    def __init__(self, bag: Bag, topics: Topics, told: Replay, limit: int | None) -> None:
-        self.bag, self.topics, self.told, self.limit = bag, topics, told, limit
+    def __init__(self, bag: Bag, topics: Topics, result: Replay, limit: int | None) -> None:
+        self.bag, self.topics, self.result, self.limit = bag, topics, result, limit
         self.unusable = self._disorder = 0
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
@@ -274,7 +280,7 @@ class _Messages:
                 event = image_event(message)
             except ValueError as error:
                 self.unusable += 1
-                self.told.note(f"an image cannot be used: {error}")
+                self.result.note(f"an image cannot be used: {error}")
                 continue
             if self.limit is not None and count >= self.limit:
                 return
@@ -286,18 +292,18 @@ class _Messages:
     def tell(self) -> None:
         """Notes what was wrong with the images."""
         if self._disorder:
-            self.told.note(
+            self.result.note(
                 f"{self._disorder} images have stamps before those of earlier ones; played as recorded"
             )
         if self.unusable:
-            self.told.note(f"{self.unusable} images could not be used")
+            self.result.note(f"{self.unusable} images could not be used")
 
 
 class _Truths:
     """The true label images of a bag by stamp, packed as PNG."""
 
-    def __init__(self, bag: Bag, topic: str, told: Replay) -> None:
-        self._told = told
+    def __init__(self, bag: Bag, topic: str, result: Replay) -> None:
+        self._result = result
         self._packed: dict[int, np.ndarray] = {}
         for _, _, message in bag.messages([topic]) if topic else ():
             self._packed[nanoseconds(message.header.stamp)] = _packed(message)
@@ -308,7 +314,7 @@ class _Truths:
             return None
         labels = cv2.imdecode(self._packed[answer.stamp], cv2.IMREAD_UNCHANGED)
         if labels.shape != answer.image.shape[:2]:
-            self._told.note(
+            self._result.note(
                 f"a true mask is {labels.shape[::-1]}, its image {answer.image.shape[1::-1]}"
             )
             return None

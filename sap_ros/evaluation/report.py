@@ -187,10 +187,10 @@ def _cases(
 
 def _picture(image: np.ndarray, true: np.ndarray, found: np.ndarray) -> np.ndarray:
     """A view (S, S, 3) RGB of an object with its found, missed and excess pixels tinted."""
-    thing = measure(true, 1, 1.0)
-    radius = math.degrees(math.sqrt(thing.solid_angle / math.pi))
+    instance = measure(true, 1, 1.0)
+    radius = math.degrees(math.sqrt(instance.solid_angle / math.pi))
     fov = min(110.0, max(40.0, 5 * radius))
-    azimuth, elevation = sphere.direction_to_angles(thing.direction)
+    azimuth, elevation = sphere.direction_to_angles(instance.direction)
     view = View(float(azimuth), float(elevation), math.radians(fov))
     kinds = (true & found) + 2 * (true & ~found) + 3 * (found & ~true).astype(np.uint8)
     picture = ViewRenderer(image, _SIDE).render(view).astype(np.float32)

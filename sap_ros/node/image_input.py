@@ -29,7 +29,7 @@ class ImageInput:
         node: the node.
         compressed: ``image/compressed`` in place of ``image``.
         take: called with every image.
-        warn: told when a publisher's quality of service does not fit.
+        warn: called when a publisher's quality of service does not fit.
     """
 
     def __init__(

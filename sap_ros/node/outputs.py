@@ -44,7 +44,7 @@ class Outputs:
     Args:
         node: the node, being configured.
         transforms: TF.
-        problem: told, in a line, of whatever cannot be published.
+        problem: called with a line that says what cannot be published.
     """
 
     def __init__(

@@ -10,8 +10,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from sap_ros.core.checkpoints import DEFAULT_MODEL, MODELS
-from sap_ros.core.model import BACKENDS
+from sap_ros.core.checkpoints import MODELS
+from sap_ros.core.loading import BACKENDS, DEFAULT_MODEL
 from sap_ros.core.motion import Following
 from sap_ros.core.prompts import MAX_OBJECT_ID
 from sap_ros.core.search import STRATEGIES

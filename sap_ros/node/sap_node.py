@@ -28,7 +28,7 @@ from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.core.framing import Framing
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
@@ -128,7 +128,7 @@ class SapNode(LifecycleNode):
                 values["view_size"] or None,
                 compiled=values["compile"],
                 backend=values["backend"],
-                tell=self.get_logger().info,
+                log=self.get_logger().info,
             )
             session = PanoramaSession(
                 model,
@@ -192,6 +192,11 @@ class SapNode(LifecycleNode):
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
+            del worker
+            if str(self._values.get("device", "")).startswith("cuda"):
+                import torch
+
+                torch.cuda.empty_cache()  # torch keeps freed memory, which other nodes may need
         self._size = None
 
     def _close(self) -> None:
@@ -225,7 +230,7 @@ class SapNode(LifecycleNode):
             self._values = {**self._values, **values}
             self._transforms.timeout = self._values["tf_timeout"]
             if self._worker and values:
-                self._worker.tell(Change(settings(self._values)))
+                self._worker.put(Change(settings(self._values)))
         return SetParametersResult(successful=True)
 
     # Inputs
@@ -241,17 +246,17 @@ class SapNode(LifecycleNode):
             return
         if event.size[0] == 2 * event.size[1]:
             self._size = event.size
-        self._worker.tell(event)
+        self._worker.put(event)
 
     def _take_cloud(self, message: PointCloud2) -> None:
         self._health.came("points")
         if self._worker is not None:
-            self._worker.tell(cloud_event(message))
+            self._worker.put(cloud_event(message))
 
     def _take_remove(self, message: UInt16) -> None:
         """What `remove_object` and `reset` do, as a topic: a recording of it can be replayed."""
         if self._worker is not None:
-            self._worker.tell(from_remove(message))
+            self._worker.put(from_remove(message))
 
     def _take_prompt(self, message: PromptMessage) -> None:
         self._give(from_prompt(message))
@@ -281,7 +286,7 @@ class SapNode(LifecycleNode):
 
     def _give(self, given: PromptGiven) -> None:
         if self._worker is not None:
-            self._worker.tell(given)
+            self._worker.put(given)
 
     # Services
 
@@ -292,7 +297,7 @@ class SapNode(LifecycleNode):
             response.object_id = request.prompt.object_id
             response.message = "the node is not active"
             return response
-        worker.tell(from_prompt(request.prompt, accepted))
+        worker.put(from_prompt(request.prompt, accepted))
         response.object_id = request.prompt.object_id
         response.message = await self._outcome(accepted, _PATIENCE)
         response.success = not response.message
@@ -305,7 +310,7 @@ class SapNode(LifecycleNode):
         if self._worker is None:
             response.message = "the node is not active"
             return response
-        self._worker.tell(Remove(request.object_id, done))
+        self._worker.put(Remove(request.object_id, done))
         response.message = await self._outcome(done)
         response.success = not response.message
         return response
@@ -314,7 +319,7 @@ class SapNode(LifecycleNode):
         done: Future[int] = Future()
         response.success, response.message = True, "0 objects are forgotten"
         if self._worker is not None:
-            self._worker.tell(Reset(done))
+            self._worker.put(Reset(done))
             problem = await self._outcome(done)
             response.message = problem or f"{done.result()} objects are forgotten"
         return response

@@ -1,4 +1,4 @@
-"""The thread that drives the engine: callbacks tell it events, and return at once."""
+"""The thread that drives the engine: callbacks queue events, and return at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset
 from sap_ros.engine.inbox import fail
 
-#: How often it is looked whether somebody has begun to listen, in s.
+#: How often subscribers are looked for, in s.
 _POLL = 0.2
 #: Events of one kind that are queued at most, beside images: the oldest are dropped.
 _QUEUED = 256
 
 
 class Worker:
-    """Tells the engine what has come, and has it work while its answers are wanted.
+    """Hands events to the engine, and has it work while its answers are wanted.
 
     Args:
         make_engine: makes the engine, given what interrupts its work.
@@ -43,7 +43,7 @@ class Worker:
         self._changed = threading.Condition()
         self._events: deque[Event] = deque()
         self._urgent = self._stopping = False
-        self._replaced = 0  # images that were not even told to the engine
+        self._replaced = 0  # images dropped before they reached the engine
         self._labels: Mapping[int, str] = {}
         self._thread = threading.Thread(target=self._run, name="sap worker")
         self._thread.start()
@@ -58,7 +58,7 @@ class Worker:
         """Images that were never worked on, because a newer one came meanwhile."""
         return self.engine.dropped + self._replaced
 
-    def tell(self, event: Event) -> None:
+    def put(self, event: Event) -> None:
         """Queues an event; of images, only the newest ``keep_images`` + 1, of others a bounded number."""
         with self._changed:
             if self._stopping:
@@ -98,7 +98,7 @@ class Worker:
                 taken = [self._take(event) for event in events]
                 failed = not all(taken)
                 answer = self._work()
-                self._tell_labels()
+                self._report_labels()
                 if answer is not None:
                     self._answered(answer)
             except Exception as error:  # the node outlives whatever arrives
@@ -106,7 +106,7 @@ class Worker:
                 self._problem(error)
 
     def _take(self, event: Event) -> bool:
-        """Tells the engine an event; whether that went well."""
+        """Hands the engine an event; whether that went well."""
         try:
             self.engine.take(event, time.monotonic())
         except Exception as error:
@@ -126,7 +126,7 @@ class Worker:
         self.engine.accept(now)
         return None
 
-    def _tell_labels(self) -> None:
+    def _report_labels(self) -> None:
         labels = self.engine.labels
         if labels != self._labels:
             self._labels = labels

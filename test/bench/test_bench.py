@@ -61,7 +61,7 @@ def test_rendering_keeps_a_table_a_row():
 
 
 def test_a_second_prompt_is_timed_against_the_first():
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
 
     result = reprompt(load_model(image_size=64), repeats=1)
     assert set(result.figures) == {"auto", "scan"}

@@ -6,7 +6,7 @@ import pytest
 from sap_ros.core import sphere
 from sap_ros.core.appearance import appearance, similar
 from sap_ros.core.instances import State
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.synthesis.moving import MovingScene

@@ -9,9 +9,9 @@ from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view, warp_mask
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing, deepest_pixel, finest_fov, framed, spread
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.prompts import Prompt, ViewPrompts
 from sap_ros.core.scan import Scan
-from sap_ros.core.tracker import ViewMask
 from sap_ros.core.views import PerspectiveViews, nearness
 
 SIDE = 64

@@ -115,14 +115,14 @@ def test_the_cache_is_by_weights_and_a_damaged_file_is_renewed(
     monkeypatch.setenv("SAP_CACHE", str(tmp_path))
     folder = tmp_path / "graphs" / f"sap-nano-64-{module._key(nano)}"
     shutil.copytree(exported[0], folder)
-    told = []
-    files = graph_files(nano, "sap-nano", told.append)
+    lines = []
+    files = graph_files(nano, "sap-nano", lines.append)
     assert files["mask_decoder"] == folder / "mask_decoder.onnx"
-    assert told == []
+    assert lines == []
     files["mask_decoder"].write_bytes(files["mask_decoder"].read_bytes()[:1000])
-    assert graph_files(nano, "sap-nano", told.append) == files
-    assert len(told) == 1
-    assert str(folder) in told[0]
+    assert graph_files(nano, "sap-nano", lines.append) == files
+    assert len(lines) == 1
+    assert str(folder) in lines[0]
     assert sha256_of(files["mask_decoder"]) == exported[1]["graphs"]["mask_decoder"]["sha256"]
     other = random_weights("sap-nano", 64)
     assert module._key(other) == module._key(nano)

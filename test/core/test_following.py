@@ -9,7 +9,7 @@ import torch
 from sap_ros.core import sphere
 from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.motion import Following
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan

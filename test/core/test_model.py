@@ -11,7 +11,7 @@ from torch import nn
 
 from sap_ros.core import checkpoints
 from sap_ros.core.checkpoints import MODELS, build_architecture, read_weights
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 
 
 class _Code:

@@ -10,7 +10,8 @@ import torch
 from sap_ros.bench.scenes import clicks_on, labelled
 from sap_ros.core import onnx_network
 from sap_ros.core.checkpoints import build_architecture
-from sap_ros.core.model import Model, load_model
+from sap_ros.core.loading import load_model
+from sap_ros.core.model import Model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.session import PanoramaSession
 
@@ -160,7 +161,7 @@ def test_another_view_size_is_exported_by_itself():
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
-    monkeypatch.setattr("sap_ros.core.model.find_spec", lambda name: None)
+    monkeypatch.setattr("sap_ros.core.loading.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"onnxruntime and onnx are not installed: pip install"):
         load_model(backend="onnxruntime")
     assert load_model(backend="auto").backend == "torch"
@@ -173,11 +174,11 @@ def test_what_is_not_installed_is_said(monkeypatch):
 def test_where_nothing_can_be_exported_to_auto_is_torch(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SAP_CACHE", str(tmp_path / "file"))
-    told = []
-    model = load_model(backend="auto", tell=told.append)
+    lines = []
+    model = load_model(backend="auto", log=lines.append)
     assert model.backend == "torch"
-    assert "Not a directory" in told[-1]
-    assert told[-1].endswith("falls back to torch")
+    assert "Not a directory" in lines[-1]
+    assert lines[-1].endswith("falls back to torch")
     assert model.encode(np.zeros((256, 256, 3), np.uint8)).sizes[-1] == (16, 16)
     with pytest.raises(OSError, match="Not a directory"):
         load_model(backend="onnxruntime")
@@ -190,20 +191,20 @@ def test_torch_alone_does_not_import_onnxruntime():
 
 
 def test_providers_fall_back_in_one_line(monkeypatch, tmp_path):
-    told = []
+    lines = []
     monkeypatch.setattr(
         onnx_network.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
     )
-    providers = onnx_network._providers(torch.device("cuda:1"), tmp_path, told.append)
+    providers = onnx_network._providers(torch.device("cuda:1"), tmp_path, lines.append)
     assert [name for name, _ in providers] == ["CPUExecutionProvider"]
-    assert told == [
+    assert lines == [
         "this onnxruntime has neither of TensorrtExecutionProvider, CUDAExecutionProvider: it falls back "
         "to CPUExecutionProvider"
     ]
     everything = ["CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnx_network.onnxruntime, "get_available_providers", lambda: everything)
     (first, options), (second, cuda), _ = onnx_network._providers(
-        torch.device("cuda:1"), tmp_path, told.append
+        torch.device("cuda:1"), tmp_path, lines.append
     )
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["device_id"] == cuda["device_id"] == 1

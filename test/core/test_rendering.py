@@ -92,7 +92,7 @@ def test_a_model_takes_views_from_a_device(random_model, panorama):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_model_encodes_the_same(panorama):
-    from sap_ros.core.model import load_model
+    from sap_ros.core.loading import load_model
 
     plain, compiled = load_model(image_size=64), load_model(image_size=64, compiled=True)
     view = ViewRenderer(panorama, 64).render(View(0.0, 0.0))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan
 from sap_ros.core.search import STRATEGIES, search_by

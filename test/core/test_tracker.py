@@ -133,11 +133,6 @@ def test_a_session_corrects_the_mask_before(random_model, panorama, strategy):
         session.add_prompt(from_pixels(1, [(300, 120)], (512, 256)))
         session.segment()
         assert all(logits is None for logits in given)
-        given.clear()
-        patch.setattr(random_model, "mask_feedback", False)
-        session.add_prompt(from_pixels(1, [(305, 125)], (512, 256), [0]))
-        session.segment()
-        assert all(logits is None for logits in given)
 
 
 def test_the_order_of_views_is_free_and_each_is_visited_once(random_model, panorama):

@@ -9,7 +9,7 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import OBJECTS_PER_ANSWER, Engine, run
@@ -212,6 +212,22 @@ def test_equal_gazes_make_one_object_and_use_up_no_others(make_engine, panorama)
     assert ids(last) == [1]
     assert not any(a.rejections for a in run(engine, 0.0))
     assert ids(tell(engine, click(100, 60))[-1]) == [1, 2]
+
+
+def test_a_gaze_at_what_was_not_found_looks_for_it_again_on_a_later_image(random_model, panorama):
+    engine = Engine(PanoramaSession(random_model, "direct"))
+    score = random_model.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    present = score.detach().clone()
+    try:
+        with torch.no_grad():
+            score.fill_(-50.0)  # no object is found
+        assert states(tell(engine, image(panorama, 1), gaze(300, 120))[-1]) == {1: State.LOST}
+        assert ids(tell(engine, gaze(302, 121))[-1]) == [1]  # looked for on this image already
+        assert states(tell(engine, image(panorama, 2))[-1]) == {1: State.LOST}
+    finally:
+        with torch.no_grad():
+            score.copy_(present)
+    assert states(tell(engine, gaze(302, 121))[-1]) == {1: State.TRACKED}  # under the same id
 
 
 def test_images_without_a_stamp_are_all_answered_and_said(make_engine, panorama):

@@ -12,7 +12,7 @@ pytest.importorskip("rosbags")
 pytest.importorskip("mcap")
 
 from sap_ros.core import sphere
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types
@@ -268,6 +268,9 @@ def test_a_topic_that_is_not_there_is_said_with_those_that_are(disks, tmp_path):
         writer.write("/front", 1, raw(10**9, image))
         writer.write("/back", 1, raw(10**9, image))
         writer.write("/text", 1, make("std_msgs/msg/String", data="x"))
+        pixel = make("geometry_msgs/msg/Point", x=1.0, y=1.0, z=0.0)
+        writer.write("/front/sap/prompt/pixel", 2, pixel)
+        writer.write("/back/sap/prompt/pixel", 3, pixel)
     with Bag(tmp_path / "bag") as bag:
         with pytest.raises(
             ValueError, match=r"name the topic of the images; there are /back, /front"
@@ -277,6 +280,9 @@ def test_a_topic_that_is_not_there_is_said_with_those_that_are(disks, tmp_path):
             find_topics(bag, "/left")
         with pytest.raises(ValueError, match="is of the type std_msgs/msg/String; it must be"):
             find_topics(bag, "/text")
+        with pytest.raises(ValueError, match=r"for several nodes \(/back/sap, /front/sap\)"):
+            find_topics(bag, "/front")
+        assert find_topics(bag, "/front", ["/front/sap/prompt/pixel"]).images == "/front"
     with pytest.raises(ValueError, match="no such file"), Bag(tmp_path / "none"):
         pass
     with pytest.raises(ValueError, match="exists"):

@@ -8,7 +8,7 @@ import pytest
 
 coco_mask = pytest.importorskip("pycocotools.mask")
 
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.evaluation.interactive import (
     GOAL,
     MOST_CLICKS,

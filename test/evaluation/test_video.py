@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sap_ros.core import sphere
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.evaluation.benchmark import Method
 from sap_ros.evaluation.datasets import read_sequences
 from sap_ros.evaluation.video import evaluate_videos, read_tracks, track_columns

@@ -14,7 +14,7 @@ from sap_ros.msg import Prompt as PromptMessage
 from std_msgs.msg import UInt16
 
 from sap_ros.core import sphere
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.engine import Engine, run
 from sap_ros.engine.events import Image, PromptGiven, Remove, Reset, Settings, Space

@@ -36,9 +36,6 @@ _EXPECTED = {
     Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: State.PRIMARY_STATE_FINALIZED,
 }
 
-# In one process with all other tests of the node, the service has answered late: in a run of its own.
-pytestmark = pytest.mark.slow
-
 
 class Manager:
     """Does to one node what the lifecycle manager does to each in its ``node_names``."""

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("rosbags")
 
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.replay import find_topics, replay

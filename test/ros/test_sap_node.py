@@ -16,7 +16,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 
 from sap_ros.core import sphere
 from sap_ros.core.instances import State, measure
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 

@@ -60,15 +60,15 @@ def start(random_model):
 
 def test_labels_are_told_whenever_they_change(start, panorama):
     worker, heard = start()
-    worker.tell(_image(panorama, 1))
-    worker.tell(_click(300, 120, label="door"))
+    worker.put(_image(panorama, 1))
+    worker.put(_click(300, 120, label="door"))
     _until(lambda: heard["labels"] == [{1: "door"}])
-    worker.tell(_click(100, 60))
+    worker.put(_click(100, 60))
     _until(lambda: heard["labels"][-1] == {1: "door", 2: ""})
-    worker.tell(Remove(1))
+    worker.put(Remove(1))
     _until(lambda: heard["labels"][-1] == {2: ""})
-    worker.tell(_click(900, 5))  # rejected: no label
-    worker.tell(Reset())
+    worker.put(_click(900, 5))  # rejected: no label
+    worker.put(Reset())
     _until(lambda: heard["labels"][-1] == {})
     assert len(heard["labels"]) == 4
 
@@ -76,8 +76,8 @@ def test_labels_are_told_whenever_they_change(start, panorama):
 def test_prompts_are_accepted_while_nobody_listens(start, panorama):
     worker, heard = start(wanted=lambda engine: False)
     accepted: Future[int] = Future()
-    worker.tell(_image(panorama, 1))
-    worker.tell(_click(300, 120, accepted=accepted))
+    worker.put(_image(panorama, 1))
+    worker.put(_click(300, 120, accepted=accepted))
     assert accepted.result(30) == 1
     assert not heard["answers"]
 
@@ -85,14 +85,14 @@ def test_prompts_are_accepted_while_nobody_listens(start, panorama):
 def test_what_is_queued_is_bounded(start, panorama):
     hold = threading.Event()
     worker, _ = start(wanted=lambda engine: hold.wait(30) and False)
-    worker.tell(_image(panorama, 1))
+    worker.put(_image(panorama, 1))
     time.sleep(0.1)  # it is held up, as by a long piece of work
     for k in range(1000):
-        worker.tell(Cloud(lambda: np.zeros((0, 3)), k, "lidar"))
-        worker.tell(_image(panorama, 2 + k))
+        worker.put(Cloud(lambda: np.zeros((0, 3)), k, "lidar"))
+        worker.put(_image(panorama, 2 + k))
     prompts = [Future() for _ in range(300)]
     for future in prompts:
-        worker.tell(_click(5, 5, accepted=future))
+        worker.put(_click(5, 5, accepted=future))
     assert len(worker._events) <= 256 + 256 + 6
     assert "queued" in str(prompts[0].exception(0))
     assert worker.dropped >= 990
@@ -102,9 +102,9 @@ def test_what_is_queued_is_bounded(start, panorama):
 def test_a_stop_answers_whoever_waits(start):
     worker, _ = start()
     accepted, done = Future(), Future()
-    worker.tell(_click(300, 120, accepted=accepted))  # there is no image
+    worker.put(_click(300, 120, accepted=accepted))  # there is no image
     worker.stop()
-    worker.tell(Reset(done))
+    worker.put(Reset(done))
     for future in (accepted, done):
         assert "deactivated" in str(future.exception(5))
 
@@ -115,20 +115,20 @@ def test_a_failure_ends_neither_the_thread_nor_the_others_events(start, panorama
     def broken():
         raise MemoryError("no room")
 
-    worker.tell(Image((512, 256), broken, SECOND, "camera"))
+    worker.put(Image((512, 256), broken, SECOND, "camera"))
     _until(lambda: heard["problems"])
-    worker.tell(_image(panorama, 2))
-    worker.tell(_click(300, 120))
+    worker.put(_image(panorama, 2))
+    worker.put(_click(300, 120))
     _until(lambda: heard["answers"] and heard["answers"][-1].objects)
 
 
 def test_a_reset_stops_work_at_the_next_view(start, panorama):
     worker, heard = start(strategy="scan")
     done: Future[int] = Future()
-    worker.tell(_image(panorama, 1))
+    worker.put(_image(panorama, 1))
     for i in range(8):
-        worker.tell(_click(30 + 50 * i, 120))
-    worker.tell(Reset(done))
+        worker.put(_click(30 + 50 * i, 120))
+    worker.put(Reset(done))
     assert done.result(30) in range(9)
     _until(lambda: heard["answers"] and heard["answers"][-1].changed)
     assert not any(o.object_id for o in heard["answers"][-1].objects)

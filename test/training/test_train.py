@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sap_ros.core.checkpoints import build_architecture, checkpoint_path, read_weights
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.training.config import as_yaml, read_config
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.train import train
