@@ -221,7 +221,7 @@ class _Layer(nn.Module):
         return x + layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))
 
 
-# Cells of a view that attend to memory at a time: the weights of all would take half a gigabyte, of seven
+# Cells of a view that attend to memory at a time, about: the weights of all would take half a gigabyte, of seven
 # memories of 1024 px.
 _CELLS = 1024
 
@@ -267,7 +267,8 @@ class _RotaryAttention(nn.Module):
             value = torch.cat([value, self.value(further_values)], 1)
         key = key.transpose(1, 2)
         found = [
-            torch.softmax((part * self.scale) @ key, -1) @ value for part in query.split(_CELLS, 1)
+            torch.softmax((part * self.scale) @ key, -1) @ value
+            for part in query.chunk(max(1, len(self.cos) // _CELLS), 1)
         ]
         return self.out(torch.cat(found, 1))
 
