@@ -55,9 +55,9 @@ def backends(name: str, device: str, repeats: int = 16, images: int = 12) -> Res
     stream = [scene.render(0.1 * i, (1024, 512)) for i in range(images)]
     counts = (1, 6)
     stages = [
-        "a view encoded",
-        "an answer, 4096x2048",
-        *(f"an image followed, {n}" for n in counts),
+        "encode a view",
+        "answer at 4096x2048",
+        *(f"follow {n} object{'s' * (n > 1)}, 1024x512" for n in counts),
     ]
     found = {b: {stage: _Measured() for stage in stages} for b in models}
     masks: dict[str, list[np.ndarray]] = {b: [] for b in models}
