@@ -23,6 +23,13 @@ settings.load_profile("sap")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(pytestconfig: pytest.Config) -> None:
+    """Exported graphs are kept with pytest's own cache, for this run and the next."""
+    assert pytestconfig.cache is not None
+    os.environ["SAP_CACHE"] = str(pytestconfig.cache.mkdir("sap_ros"))
+
+
 @pytest.fixture(scope="session")
 def random_model() -> Model:
     """sap-nano's architecture with random weights, 64 pixels a view; it always masks something."""

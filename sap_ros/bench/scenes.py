@@ -13,7 +13,7 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import build_architecture
-from sap_ros.core.loading import load_model
+from sap_ros.core.loading import Backend, FixedBackend, load_model
 from sap_ros.core.model import Model
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.files import read_panorama
@@ -58,15 +58,20 @@ def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
     return Labelled(picture, labels)
 
 
-def random_tiny(image_size: int | None = None, device: str = "cpu") -> Model:
+def random_tiny(
+    image_size: int | None = None, device: str = "cpu", backend: FixedBackend = "torch"
+) -> Model:
     """SAM 2.1 tiny's architecture with random weights: to measure cost, not quality."""
     torch.manual_seed(0)
-    return Model(build_architecture("sam2.1-tiny", image_size), "sam2.1-tiny", device)
+    sam = build_architecture("sam2.1-tiny", image_size)
+    return Model(sam, "sam2.1-tiny", device, backend=backend)
 
 
-def model_of(name: str, device: str) -> Model:
-    """A model by its name; ``random-tiny`` is :func:`random_tiny`."""
-    return random_tiny(device=device) if name == "random-tiny" else load_model(name, device=device)
+def model_of(name: str, device: str, backend: Backend = "auto") -> Model:
+    """A model by its name; ``random-tiny`` is :func:`random_tiny`, in torch unless said otherwise."""
+    if name == "random-tiny":
+        return random_tiny(device=device, backend="torch" if backend == "auto" else backend)
+    return load_model(name, device=device, backend=backend)
 
 
 def clicks_on(labels: np.ndarray, ids: Sequence[int]) -> list[tuple[float, float]]:

@@ -89,14 +89,13 @@ def overhead(model: Model, repeats: int = 3) -> Result:
         # A mask prompt: with random weights a click gives an arbitrary mask and number of views.
         session.add_prompt(Prompt(1, mask=box))
         with (
-            stopwatch(model, ("encode", "remember"), model.device) as encoding,
-            stopwatch(model.sam, ("_track_step",), model.device) as decoding,
+            stopwatch(model, ("encode", "decode", "remember"), model.device) as calls,
         ):
             found = session.segment()
         marks.append(time.perf_counter())
         publish(found)
         marks.append(time.perf_counter())
-        network = encoding[0] + decoding[0]
+        network = calls[0]
         parts = {
             "decode the JPEG": marks[1] - marks[0],
             "render, prompt, fuse, measure": marks[2] - marks[1] - network,

@@ -8,6 +8,7 @@ import typer
 
 from sap_ros.cli.bench import bench
 from sap_ros.cli.evaluate import app as evaluate
+from sap_ros.cli.export import export
 from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, models, segment
 from sap_ros.cli.synth import synth
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, demo, train, replay, bag, bench):
+for command in (segment, models, demo, export, train, replay, bag, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")

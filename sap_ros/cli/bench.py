@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sap_ros.bench.result import Result
 
-_NAMES = ("render", "views", "reprompt", "overhead", "scaling", "memory", "live")
+_NAMES = ("render", "views", "reprompt", "overhead", "scaling", "memory", "live", "backend")
 
 
 def bench(
@@ -100,7 +100,7 @@ def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) 
 
 
 def _run(name: str, model: str | None, dataset: Path | None, limit: int, device: str) -> Result:
-    from sap_ros.bench import memory, rendering, sessions, views
+    from sap_ros.bench import backends, memory, rendering, sessions, views
     from sap_ros.bench.scenes import model_of
     from sap_ros.core.loading import DEFAULT_MODEL
 
@@ -110,6 +110,8 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
         return memory.memory()
     if name == "overhead":
         return sessions.overhead(model_of(model or "random-tiny", device))
+    if name == "backend":
+        return backends.backends(model or DEFAULT_MODEL, device)
     loaded = model_of(model or DEFAULT_MODEL, device)
     if name == "views":
         return views.views(loaded, dataset, limit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sap_ros.cli.shared import (
+    BACKEND,
     CHECKPOINT,
     DEVICE,
     MODEL,
@@ -63,6 +64,7 @@ def replay(
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "cpu",
+    backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
 ) -> None:
     """Run the node's processing on a rosbag, without ROS. Writes masks and objects as a bag, a video, a
@@ -93,7 +95,8 @@ def replay(
                 f"{bag} has no prompts, and no --point is given: there is nothing to look for"
             )
         session = PanoramaSession(
-            load_model_with_bar(model, checkpoint, device), cast("Strategy", strategy)
+            load_model_with_bar(model, checkpoint, device, backend=backend),
+            cast("Strategy", strategy),
         )
         bar = bars.add_task("Replaying", total=limit)
         result = run(

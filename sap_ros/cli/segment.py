@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sap_ros.cli.shared import (
+    BACKEND,
     CHECKPOINT,
     COARSE,
     DEVICE,
@@ -38,6 +39,7 @@ def segment(
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "cpu",
+    backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
     fusion: FUSION = "auto",
     view_size: VIEW_SIZE = None,
@@ -54,7 +56,7 @@ def segment(
     image = read_panorama(panorama)
     prompts = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
-        load_model_with_bar(model, checkpoint, device, view_size),
+        load_model_with_bar(model, checkpoint, device, view_size, backend),
         cast("Strategy", strategy),  # checked by the session
         fusion=cast("FusionChoice", fusion),
         coarse=coarse,
@@ -115,6 +117,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_out"),
     model: MODEL = "sap-nano",
     device: DEVICE = "cpu",
+    backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
 ) -> None:
     """Run the ROS 2 node as a separate process, click on a panorama over DDS, show the masks."""
@@ -127,7 +130,7 @@ def demo(
             f"the demo needs ROS 2 and this package built with colcon ({error}); `make demo` does both"
         ) from error
     still = load_still(panorama, point or [])
-    with running_node(model, device, strategy) as client:
+    with running_node(model, device, strategy, backend) as client:
         show_still(client, still, out)
         if panorama is None and not point:
             show_live(client, out)

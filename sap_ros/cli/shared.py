@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from sap_ros.core.loading import Backend
     from sap_ros.core.model import Model
     from sap_ros.core.prompts import Prompt
 
@@ -17,6 +18,13 @@ CHECKPOINT = Annotated[
     Path | None, typer.Option(help="File with other weights for that model.", show_default=False)
 ]
 DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
+BACKEND = Annotated[
+    str,
+    typer.Option(
+        help="What runs the model: torch; onnxruntime, for which it is exported once; or auto: onnxruntime "
+        "on a CPU where it is installed."
+    ),
+]
 STRATEGY = Annotated[
     str,
     typer.Option(
@@ -87,7 +95,11 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
 
 
 def load_model_with_bar(
-    name: str, checkpoint: Path | None, device: str, view_size: int | None = None
+    name: str,
+    checkpoint: Path | None,
+    device: str,
+    view_size: int | None = None,
+    backend: str = "auto",
 ) -> Model:
     """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -103,4 +115,12 @@ def load_model_with_bar(
                 bar.append(bars.add_task(f"Downloading {name}", total=size))
             bars.update(bar[0], completed=done)
 
-        return load_model(name, checkpoint, device, view_size, progress=show)
+        return load_model(
+            name,
+            checkpoint,
+            device,
+            view_size,
+            progress=show,
+            backend=cast("Backend", backend),  # checked there
+            log=bars.console.print,
+        )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sap_ros.core.model import Features
+from sap_ros.core.network import Features
 
 #: Masks whose appearance has a lower cosine with the prompted one are not the object. Chosen on four moving
 #: scenes (`sap synth moving`, sap-nano, `auto`), tried on three others: with steps of 0.8 s and half of the

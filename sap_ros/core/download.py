@@ -64,7 +64,7 @@ def download(
         if part.stat().st_size < size:
             reason = OSError(f"it ended after {part.stat().st_size:,} of {size:,} bytes")
             continue
-        digest = _sha256(part)
+        digest = sha256_of(part)
         if digest != sha256:
             part.unlink()
             raise ValueError(
@@ -97,7 +97,8 @@ def _fetch(url: str, part: Path, size: int, progress: Progress | None) -> None:
                     progress(there, size)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

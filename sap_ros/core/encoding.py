@@ -11,7 +11,8 @@ import torch
 from sap_ros.core import sphere
 from sap_ros.core.appearance import appearance, most_similar_place
 from sap_ros.core.fusion import NO_OBJECT, Fused, Fusion, ViewMask, connected
-from sap_ros.core.model import Features, Model
+from sap_ros.core.model import Model
+from sap_ros.core.network import Features
 from sap_ros.core.views import Views
 
 V = TypeVar("V", bound=Views, covariant=True)

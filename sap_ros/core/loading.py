@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import torch
@@ -12,6 +14,14 @@ if TYPE_CHECKING:
     from sap_ros.core.model import Model
 
 DEFAULT_MODEL = "sap-nano"
+
+FixedBackend = Literal["torch", "onnxruntime"]
+Backend = Literal["auto", FixedBackend]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def load_model(
@@ -21,6 +31,8 @@ def load_model(
     image_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     compiled: bool = False,
+    backend: Backend = "auto",
+    log: Callable[[str], None] = _silent,
 ) -> Model:
     """Loads a model.
 
@@ -31,9 +43,12 @@ def load_model(
         image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
         progress: called during a download, with the bytes so far and all bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
+        backend: what runs the model, see there; auto: ``onnxruntime`` on a CPU where it is installed,
+            else, or where it fails, ``torch``.
+        log: called with a line on what takes long, and on what cannot be used.
 
     Raises:
-        ValueError: an unknown name or device; a damaged file, or one of another architecture.
+        ValueError: an unknown name, device or backend; a damaged file, or one of another architecture.
         OSError: a file that is not there, a download that failed.
     """
     import torch
@@ -56,4 +71,28 @@ def load_model(
     if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
         sam.image_encoder.trunk.fold()
     info = checkpoints.model_info(name)
-    return Model(sam, name, chosen, info.fusion, info.weak_memory, compiled)
+    made = partial(Model, sam, name, chosen, info.fusion, info.weak_memory, compiled, log=log)
+    fixed = _chosen(backend, chosen)
+    try:
+        return made(backend=fixed)
+    except Exception as error:  # such as a cache that cannot be written to, or too little memory
+        if backend != "auto" or fixed == "torch":
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log(f"{name} cannot be run in ONNX Runtime here ({reason}) and falls back to torch")
+        return made(backend="torch")
+
+
+def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
+    """What ``auto`` stands for here. Raises ValueError if the backend is unknown or not installed."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
+    missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
+    if backend == "onnxruntime" and missing:
+        raise ValueError(
+            f"backend is onnxruntime, and {' and '.join(missing)} are not installed: "
+            "pip install onnxruntime onnx (on NVIDIA's GPUs onnxruntime-gpu in its place)"
+        )
+    if backend == "auto":
+        return "torch" if missing or device.type != "cpu" else "onnxruntime"
+    return backend

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sap_ros.core.model import Memory
+    from sap_ros.core.network import Memory
 
 #: Views, beside the prompted ones, whose masks SAM 2's memory attention reads.
 RECENT = 6

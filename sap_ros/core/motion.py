@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
@@ -105,9 +106,11 @@ def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
     density = np.exp((cosines - 1) * 2 / max(radius, _LEAST_RADIUS) ** 2).sum(1)
     limit = min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi)
     near = cosines[density.argmax()] > math.cos(limit)
+    if near.all():
+        return directions
     spacing = math.sqrt(solid_angle / len(directions))
     linked = cosines > math.cos(min(_CONNECTED_STEPS * spacing, math.pi))
-    _, part = connected_components(linked, directed=False)
+    _, part = connected_components(csr_array(linked), directed=False)  # dense ones are copied twice
     return np.asarray(directions[near | np.isin(part, part[near])])
 
 

@@ -13,6 +13,8 @@ Frames and units, used everywhere in the package:
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -64,9 +66,15 @@ def view_rotation(yaw: float, pitch: float) -> Array:
     ``yaw`` turns the optical axis counter-clockwise (left), ``pitch`` turns it up, both in rad; the
     view has no roll, so its x axis lies in the horizontal plane.
     """
-    forward = angles_to_direction(yaw, pitch)
-    right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
-    return np.stack([right, np.cross(forward, right), forward], axis=1)
+    sine, cosine, up, level = math.sin(yaw), math.cos(yaw), math.sin(pitch), math.cos(pitch)
+    # Columns: right, down, forward.
+    return np.array(
+        [
+            [sine, up * cosine, level * cosine],
+            [-cosine, up * sine, level * sine],
+            [0.0, -level, up],
+        ]
+    )
 
 
 def row_solid_angles(size: tuple[int, int]) -> Array:

@@ -18,7 +18,8 @@ import torch
 
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.memory import POINTERS, RECENT, Entry, ObjectMemory, once
-from sap_ros.core.model import Decoded, Features, Model, decode_view, empty_memory
+from sap_ros.core.model import Model
+from sap_ros.core.network import Decoded, Features, empty_memory
 from sap_ros.core.prompts import ViewPrompt
 
 # How far a mask may have moved in its view since the last panorama, as a share of the view's side, for
@@ -200,10 +201,7 @@ def _decode(
     if prompt is not None and prompt.previous is not None:
         previous = torch.from_numpy(prompt.previous[None, None]).to(model.device).float()
     read = memory.read(recent) if prompt is None else empty_memory()  # a prompt is decoded alone
-    with model.precision():
-        view = decode_view(
-            model.sam, features, model.positions, index, count, read, points, mask, previous
-        )
+    view = model.decode(features, index, count, read, points, mask, previous)
     return view, once(lambda: model.remember(features, view))
 
 

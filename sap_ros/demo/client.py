@@ -48,7 +48,7 @@ class Answer:
 
 
 @contextmanager
-def running_node(model: str, device: str, strategy: str) -> Iterator[Client]:
+def running_node(model: str, device: str, strategy: str, backend: str) -> Iterator[Client]:
     """Starts the installed node as a separate process and activates it; ends it when done.
 
     Raises:
@@ -58,7 +58,8 @@ def running_node(model: str, device: str, strategy: str) -> Iterator[Client]:
     # With best effort, fragments of 25 MB messages are lost if the system's socket buffers are small.
     reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
-    for parameter in (f"model:={model}", f"device:={device}", f"strategy:={strategy}", reliable):
+    values = {"model": model, "device": device, "strategy": strategy, "backend": backend}
+    for parameter in (*(f"{name}:={value}" for name, value in values.items()), reliable):
         command += ["-p", parameter]
     if shutil.which("python3") is None:
         raise OSError("python3 is not on the PATH; activate the environment first")

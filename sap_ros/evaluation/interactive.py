@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sap_ros.core.model import Decoded, Features, Model, decode_view, empty_memory
+from sap_ros.core.model import Model
+from sap_ros.core.network import Decoded, Features
 from sap_ros.evaluation.metrics import iou
 
 #: Clicks after which the IoU is reported.
@@ -207,17 +208,11 @@ def _decode(
     before: Tensor | None,
 ) -> Decoded:
     """Decodes a view for N objects with their points (N, P, 2) and labels (N, P)."""
-    count = len(points)
-    several = Features([part.expand(-1, count, -1) for part in features.maps], features.sizes)
-    positions = [part.expand(-1, count, -1) for part in model.positions]
     given = {
         "point_coords": torch.from_numpy(points).to(model.device),
         "point_labels": torch.from_numpy(labels).to(model.device),
     }
-    with model.precision():
-        return decode_view(
-            model.sam, several, positions, 0, 1, empty_memory(), given, previous=before
-        )
+    return model.decode(features, points=given, previous=before)
 
 
 def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from sap_ros.core.checkpoints import MODELS
-from sap_ros.core.loading import DEFAULT_MODEL
+from sap_ros.core.loading import BACKENDS, DEFAULT_MODEL
 from sap_ros.core.motion import Following
 from sap_ros.core.prompts import MAX_OBJECT_ID
 from sap_ros.core.search import STRATEGIES
@@ -43,6 +43,13 @@ PARAMETERS = (
     Parameter("model", DEFAULT_MODEL, "model to load", tuple(MODELS)),
     Parameter("checkpoint", "", "file with other weights for that model; empty: its own"),
     Parameter("device", "cpu", "torch device: cpu, cuda, cuda:1"),
+    Parameter(
+        "backend",
+        "auto",
+        "what runs the model: torch, or onnxruntime, for which it is exported once (on a GPU with TensorRT "
+        "or CUDA, where onnxruntime has them); auto: onnxruntime on a CPU where it is installed, else torch",
+        BACKENDS,
+    ),
     Parameter(
         "strategy",
         "auto",

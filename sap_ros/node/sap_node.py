@@ -127,6 +127,8 @@ class SapNode(LifecycleNode):
                 values["device"],
                 values["view_size"] or None,
                 compiled=values["compile"],
+                backend=values["backend"],
+                log=self.get_logger().info,
             )
             session = PanoramaSession(
                 model,

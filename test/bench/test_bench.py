@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from sap_ros.bench.backends import backends
 from sap_ros.bench.rendering import rendering
 from sap_ros.bench.result import Goal, Timing, stopwatch, timed
 from sap_ros.bench.scenes import clicks_on, labelled
@@ -65,6 +66,15 @@ def test_a_second_prompt_is_timed_against_the_first():
     result = reprompt(load_model(image_size=64), repeats=1)
     assert set(result.figures) == {"auto", "scan"}
     assert all(seconds > 0 for taken in result.figures.values() for seconds in taken)
+
+
+def test_both_backends_are_timed_by_turns():
+    result = backends("sap-nano", "cpu", repeats=1, images=2)
+    one, other = result.figures["torch"], result.figures["onnxruntime"]
+    assert one.keys() == other.keys()
+    for whole, network in [*one.values(), *other.values()]:
+        assert 0 < network <= whole
+    assert result.figures["least_iou"] >= 0.999
 
 
 def test_the_command_writes_its_figures_and_says_what_is_missing(tmp_path):

@@ -1,5 +1,6 @@
 """rendering: views of a panorama, by cv2.remap and on a torch device."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,18 @@ def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     a = ViewRenderer(image, 64).render(view)
     b = ViewRenderer(turned, 64).render(other)
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [2048, 1042])  # halved to 256 columns, to 260
+def test_a_fine_panorama_is_averaged_over_areas(width):
+    image = np.random.default_rng(0).integers(0, 256, (width // 2, width, 3), np.uint8)
+    reduced = cv2.resize(
+        image, (256, 128) if width == 2048 else (520, 260), interpolation=cv2.INTER_AREA
+    )
+    fine = ViewRenderer(image, 64 if width == 2048 else 128)
+    coarse = ViewRenderer(reduced, fine.size)
+    for view in SCAN.views:
+        assert np.abs(fine.render(view).astype(int) - coarse.render(view)).max() <= 2
 
 
 def test_labels_are_picked_not_mixed():

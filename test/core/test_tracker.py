@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from sap_ros.core import tracker
 from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.model import Model
 from sap_ros.core.prompts import ViewPrompt, from_pixels
@@ -18,10 +17,11 @@ from sap_ros.core.tracker import track
 SIZE, COUNT = 256, 6
 
 
-@pytest.fixture(scope="module")
-def tiny():
+@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
+def tiny(request):
     torch.manual_seed(0)
-    return Model(build_architecture("sam2.1-tiny", SIZE), "random tiny")
+    sam = build_architecture("sam2.1-tiny", SIZE)
+    return Model(sam, "random tiny", backend=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +114,14 @@ def test_a_session_corrects_the_mask_before(random_model, panorama, strategy):
     session.segment()
     first = {i: mask.logits for i, (_, mask) in session.view_masks(1).items()}
     given = []
-    decode = tracker.decode_view
+    decode = random_model.decode
 
     def spy(*arguments):
-        given.append(arguments[8])
+        given.append(arguments[6])
         return decode(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracker, "decode_view", spy)
+        patch.setattr(random_model, "decode", spy)
         session.add_prompt(from_pixels(1, [(305, 125)], (512, 256), [0]))
         session.segment()
         corrected = [logits for logits in given if logits is not None]
