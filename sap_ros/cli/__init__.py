@@ -12,6 +12,7 @@ from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, models, segment
 from sap_ros.cli.synth import synth
 from sap_ros.cli.train import train
+from sap_ros.cli.web import web
 from sap_ros.missing import how_to_install
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, demo, train, replay, bag, bench):
+for command in (segment, models, web, demo, train, replay, bag, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")
