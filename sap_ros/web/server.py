@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ MOST_COMMANDS = 16
 _PAGE = Path(__file__).parent / "page"
 _HEARTBEAT = 10.0  # s: a connection over which nothing comes back for so long is closed
 
+_LOG = logging.getLogger(__name__)
 _VIEWERS = web.AppKey("viewers", Viewers)
 
 
@@ -111,6 +113,9 @@ async def _take(
         reply |= {"message": done.message, "object_id": done.object_id}
     except ValueError as error:
         reply |= {"ok": False, "message": str(error)}
+    except Exception as error:  # whatever a command meets, the next one is answered
+        _LOG.exception("a command has failed")
+        reply |= {"ok": False, "message": repr(error)}
     with contextlib.suppress(ConnectionError):
         await socket.send_json(reply)
 

@@ -76,9 +76,11 @@ const connection = new Connection({
     redraw();
   },
   state: (values) => {
+    const before = state;
     state = values;
-    if (!objectOf(chosen)) chosen = 0;
-    if (!objectOf(followed)) followed = 0;
+    const isGone = (id) => before.objects.some((object) => object.id === id) && !objectOf(id);
+    if (isGone(chosen)) chosen = 0;
+    if (isGone(followed)) followed = 0;
     refresh();
   },
   picture: (head, blob) => {
