@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from contextlib import contextmanager
 
+import aiohttp
+import cv2
 import numpy as np
 import pytest
 from aiohttp import web
@@ -104,3 +107,59 @@ def serving(back_end, token="", port=None):
 @pytest.fixture
 def stills(label, pictures):
     return Stills(label(pictures))
+
+
+class Page:
+    """What page/connection.js does, without drawing."""
+
+    def __init__(self, socket, draws=True):
+        self.socket, self.draws = socket, draws
+        self.state, self.image, self.masks, self.images = {}, None, None, []
+        self.replies = []
+
+    async def take(self, seconds=60.0):
+        """The next message."""
+        message = await self.socket.receive(seconds)
+        if message.type == aiohttp.WSMsgType.BINARY:
+            length = int.from_bytes(message.data[:4], "big")
+            head, content = json.loads(message.data[4 : 4 + length]), message.data[4 + length :]
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            if head["type"] == "image":
+                self.image, self.stamp = pixels, head["stamp"]
+                self.images.append(head["stamp"])
+                if self.draws:
+                    await self.socket.send_json({"type": "drawn"})
+            else:
+                self.masks = pixels[..., 2] + 256 * pixels[..., 1].astype(int)
+        elif message.type == aiohttp.WSMsgType.TEXT:
+            values = json.loads(message.data)
+            if values["type"] == "state":
+                self.state = values
+            else:
+                self.replies.append(values)
+        else:
+            raise ConnectionError(message)
+
+    async def until(self, ready):
+        async def wait():
+            while not ready():
+                await self.take()
+
+        await asyncio.wait_for(wait(), 60)
+
+    async def ask(self, **command):
+        await self.socket.send_json({"request": len(self.replies), **command})
+        count = len(self.replies)
+        await self.until(lambda: len(self.replies) > count)
+        return self.replies[-1]
+
+
+def url(access, path=""):
+    return f"http://{access.host}:{access.port}/{path}"
+
+
+def connect(session, access, **headers):
+    origin = {"Origin": f"http://{access.host}:{access.port}"}
+    return session.ws_connect(
+        url(access, "connection"), headers={**origin, **headers}, max_msg_size=0
+    )
