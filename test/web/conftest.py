@@ -92,13 +92,20 @@ def serving(back_end, token="", port=None):
         await runner.setup()
         await web.TCPSite(runner, access.host, access.port, reuse_address=True).start()
 
-    loop.run_until_complete(start())
+    async def stop():
+        await runner.cleanup()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
+        asyncio.run_coroutine_threadsafe(start(), loop).result(60)
         yield access
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(20)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

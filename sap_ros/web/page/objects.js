@@ -3,7 +3,7 @@
 import { describe } from "./geometry.js";
 import { cssColour } from "./renderer.js";
 
-const STATES = { PENDING: "waiting", TRACKED: "found", LOST: "lost", REJECTED: "rejected", SAVED: "saved" };
+const STATES = { PENDING: "waiting", TRACKED: "found", LOST: "not found", REJECTED: "rejected", SAVED: "saved" };
 
 export class ObjectList {
   // actions: choose(id), rename(id, label), follow(id), remove(id).

@@ -6,6 +6,7 @@ import { cssColour } from "./renderer.js";
 const TAP_MOVES = 6; // CSS pixels that a tap may move by
 const WHEEL = 0.0015; // of the logarithm of the zoom, a pixel of the wheel's scroll
 const KEY_ZOOM = 1.2;
+const DRAGS_TO_STAY = 4;
 const SMALLEST_BOX = 4; // CSS pixels
 
 export class Pane {
@@ -177,8 +178,11 @@ export class Pane {
   #magnify(factor, [x, y]) {
     const under = this.view.toDirection(x, y);
     this.view.magnify(factor);
-    const now = under && this.view.toPane(under);
-    if (now) this.view.drag(x - now[0], y - now[1]); // what is under the pointer stays there
+    // What is under the pointer stays there; a drag is exact in the middle of the pane alone.
+    for (let i = 0; i < DRAGS_TO_STAY; i += 1) {
+      const now = under && this.view.toPane(under);
+      if (now) this.view.drag(x - now[0], y - now[1]);
+    }
   }
 
   #click(at, keys) {
