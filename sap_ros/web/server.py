@@ -20,7 +20,9 @@ LARGEST_MESSAGE = 4096
 #: Commands of one page that are worked on at a time; further ones are not read until one is done.
 MOST_COMMANDS = 16
 
-_PAGE = Path(__file__).parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+# The page's files, by name: nothing else is served. Where colcon links them they are links.
+_FILES = {p.name: p for p in (Path(__file__).parent / "page").iterdir() if p.suffix in _TYPES}
 _HEARTBEAT = 10.0  # s: a connection over which nothing comes back for so long is closed
 
 _LOG = logging.getLogger(__name__)
@@ -54,8 +56,13 @@ def make_app(back_end: BackEnd, access: Access) -> web.Application:
         yield
         await back_end.stop()
 
-    async def index(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(_PAGE / "index.html")
+    async def page(request: web.Request) -> web.Response:
+        file = _FILES.get(request.match_info.get("name", "index.html"))
+        if file is None:
+            raise web.HTTPNotFound
+        return web.Response(
+            text=file.read_text("utf-8"), content_type=_TYPES[file.suffix], charset="utf-8"
+        )
 
     async def connect(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
@@ -66,9 +73,9 @@ def make_app(back_end: BackEnd, access: Access) -> web.Application:
         return socket
 
     app.cleanup_ctx.append(run)
-    app.router.add_get("/", index)
+    app.router.add_get("/", page)
+    app.router.add_get("/page/{name}", page)
     app.router.add_get("/connection", connect)
-    app.router.add_static("/page/", _PAGE)
     return app
 
 

@@ -22,6 +22,7 @@ uniform vec2 span;        // its width and height in such pixels
 uniform float detail;     // mipmap level
 uniform float outline;    // width in such pixels
 uniform int chosen;       // object id
+uniform bool masked;      // whether there are masks
 out vec4 colour;
 const float PI = 3.14159265358979;
 
@@ -50,6 +51,7 @@ void main() {
     return;
   }
   colour = vec4(textureLod(panorama, at, detail).rgb, 1.0);
+  if (!masked) return;
   int id = idAt(gl_FragCoord.xy);
   if (id > 0) colour.rgb = mix(colour.rgb, shade(id), id == chosen ? 0.35 : 0.5);
   int edge = id;
@@ -100,6 +102,7 @@ export class Renderer {
     gl.useProgram(this.program);
     gl.enable(gl.SCISSOR_TEST);
     gl.uniform1i(places.chosen, chosen);
+    gl.uniform1i(places.masked, "masks" in this.pictures);
     gl.uniform1f(places.outline, 1.5 * scale);
     for (const { view, left, top } of panes) {
       const width = Math.round(view.width * scale);
@@ -139,7 +142,7 @@ export class Renderer {
     if (!gl.getProgramParameter(this.program, gl.LINK_STATUS) && !gl.isContextLost()) {
       throw new Error(`The panorama cannot be drawn: ${gl.getProgramInfoLog(this.program)}`);
     }
-    const names = ["spherical", "middle", "focal", "axes", "place", "span", "detail", "outline", "chosen"];
+    const names = ["spherical", "middle", "focal", "axes", "place", "span", "detail", "outline", "chosen", "masked"];
     this.places = Object.fromEntries(names.map((n) => [n, gl.getUniformLocation(this.program, n)]));
     gl.useProgram(this.program);
     this.textures = {};
