@@ -1,9 +1,13 @@
 """Labelling a folder: clicks, undo, what is saved, and that `sap eval` and training read it."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from sap_ros.core import sphere
@@ -16,6 +20,8 @@ from sap_ros.training.sources import open_source
 from sap_ros.web.folder import PanoramaFolder
 
 from .conftest import DISKS, SIZE, ray
+
+CONFIG = Path(__file__).parents[2] / "config" / "training" / "nano_sap.yaml"
 
 RED, GREEN, BLUE = (ray(*DISKS[name]) for name in ("red", "green", "blue"))
 
@@ -153,6 +159,32 @@ def test_evaluation_and_training_read_what_is_saved(label, pictures):
     source = open_source(Source(path=str(pictures), kind="panoramas"))
     window = source.window(128, 4, 2, np.random.default_rng(0))
     assert window.masks.any()
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_labelled_folder_as_it_is(label, pictures, tmp_path):
+    labelling = label(pictures)
+    for _ in range(2):
+        click(labelling, RED)
+        click(labelling, GREEN)
+        labelling.step(1)
+
+    def sap(*arguments):
+        command = [sys.executable, "-m", "sap_ros.cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    sap("eval", pictures, "--strategy", "direct", "--out", tmp_path / "eval")
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert "direct" in json.dumps(results)
+    recipe = yaml.safe_load(CONFIG.read_text())
+    recipe["sources"] = {"labelled": {"kind": "panoramas", "path": str(pictures)}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    start = ["init=own", "init_memory=", "validation="]
+    small = ["iterations=2", "size=64", "views=3", "window=3", "workers=0"]
+    sap("train", "--config", tmp_path / "recipe.yaml", "--out", tmp_path / "run", *start, *small)
+    assert (tmp_path / "run" / "weights.safetensors").stat().st_size > 1_000_000
 
 
 def test_nothing_is_half_written_when_writing_fails(label, pictures, monkeypatch):

@@ -1,7 +1,10 @@
 """The live page over real DDS with the real node; skipped by name where ROS 2 is missing."""
 
 import asyncio
+import signal
+import subprocess
 import threading
+import urllib.request
 
 import aiohttp
 import numpy as np
@@ -10,13 +13,15 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
 from sap_ros.core import sphere
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.web.commands import Box, Point
 from sap_ros.web.live import Live, PageNode, prompt_message
 
 from ..ros.conftest import make_rig, spots  # noqa: F401
-from .conftest import Page, connect, serving
+from .conftest import Page, connect, free_port, serving
 
 
 class Visitor:
@@ -165,6 +170,24 @@ def test_the_page_says_what_is_missing_and_recovers(visit, spots):  # noqa: F811
     assert page.state["live"]["rate"] is None
     rig.executor.add_node(rig.sap)
     stream(rig, image, lambda: not page.state["alert"])
+
+
+def test_the_executable_serves_the_page_and_ends_quietly():
+    try:
+        prefix = get_package_prefix("sap_ros")
+    except PackageNotFoundError:
+        pytest.skip("the package is not built: make build")
+    port = free_port()
+    command = [f"{prefix}/lib/sap_ros/sap_web", "--ros-args", "-p", f"port:={port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == f"Open http://127.0.0.1:{port}/\n"
+        # Where colcon installs links, the page's files are links out of the folder.
+        for name in ("", "page/page.js", "page/style.css"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}") as answer:
+                assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
 
 
 def test_a_click_has_the_stamp_of_its_image_and_the_frames_axes():
