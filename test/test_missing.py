@@ -71,7 +71,7 @@ def without(tmp_path):
         "web-aiohttp",
         "sap-torch",
         "sap-sam2",
-    ],  # fmt: skip
+    ],
 )
 def test_a_missing_package_is_one_line_that_says_how_to_install_it(
     without, name, command, code, said
