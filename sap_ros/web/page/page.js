@@ -177,7 +177,7 @@ function draw() {
   const [width, height] = [Math.round(stage.width * scale), Math.round(stage.height * scale)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const visible = panes.filter((pane) => pane.visible);
-  const written = state.objects.map((object) => ({ ...object, text: tagOf(object) }));
+  const written = state.objects.map((object) => ({ ...object, ...tagsOf(object) }));
   for (const pane of visible) {
     pane.resize();
     pane.write(written, chosen, [...waiting]);
@@ -190,9 +190,9 @@ function draw() {
 }
 
 // The node draws ids into a live image itself.
-function tagOf({ id, label }) {
-  if (state.mode === "live") return label;
-  return label ? `${id} ${label}` : `${id}`;
+function tagsOf({ id, label }) {
+  if (state.mode === "live") return { tag: label, short: "" };
+  return { tag: label ? `${id} ${label}` : `${id}`, short: `${id}` };
 }
 
 // What the state says

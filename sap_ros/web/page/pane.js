@@ -6,11 +6,12 @@ import { cssColour } from "./renderer.js";
 const TAP_MOVES = 6; // CSS pixels that a tap may move by
 const WHEEL = 0.0015; // of the logarithm of the zoom, a pixel of the wheel's scroll
 const KEY_ZOOM = 1.2;
+const LEAST_ZOOM_FOR_LABELS = 2; // of the flat panorama
 const DRAGS_TO_STAY = 4;
 const SMALLEST_BOX = 4; // CSS pixels
 
 export class Pane {
-  // actions: changed(pane), moved(), point(direction, {shift, add}), box(corners), problem(text);
+  // actions: moved(), point(direction, {shift, add}), box(corners), problem(text);
   // boxing(): whether a drag draws a box.
   constructor(element, view, actions) {
     this.element = element;
@@ -39,11 +40,14 @@ export class Pane {
     this.view.resize(this.element.clientWidth, this.element.clientHeight);
   }
 
-  // objects: [{id, label, direction, text}], waiting: directions that are being looked at.
+  // objects: [{id, direction, tag, short}], waiting: directions that are being looked at.
   write(objects, chosen, waiting) {
     const wanted = new Map();
-    for (const { id, label, direction, text } of objects) {
-      if (direction) wanted.set(`object ${id}`, { direction, text: text ?? label, id });
+    // On the whole panorama objects are small, and full tags would hide them.
+    const isSmall = this.view.zoom < LEAST_ZOOM_FOR_LABELS;
+    for (const { id, direction, tag, short } of objects) {
+      const text = isSmall ? short : tag;
+      if (direction) wanted.set(`object ${id}`, { direction, text, id });
     }
     for (const [i, direction] of waiting.entries()) wanted.set(`click ${i}`, { direction, id: 0 });
     for (const [key, tag] of this.tags) {
