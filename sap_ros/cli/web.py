@@ -29,7 +29,7 @@ def web(
             help="Address to listen on; 0.0.0.0: reachable from other machines, with a token."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port.", min=1, max=65535)] = 8360,
+    port: Annotated[int, typer.Option(help="TCP port.")] = 8360,
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "cpu",
@@ -46,10 +46,10 @@ def web(
     from sap_ros.web.server import serve
     from sap_ros.web.stills import Stills
 
+    access = make_access(host, port)
     folder = PanoramaFolder(panoramas, out)
     session = PanoramaSession(
         load_model_with_bar(model, checkpoint, device, view_size),
         cast("Strategy", strategy),  # checked by the session
     )
-    access = make_access(host, port)
     asyncio.run(serve(Stills(Labelling(folder, session)), access))

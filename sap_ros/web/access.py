@@ -23,6 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SAFE_METHODS = ("GET", "HEAD")
 _TOKEN_BYTES = 16
+_LAST_PORT = 65535
 # No other page may show this one in a frame, and only scripts of this server run.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; img-src 'self' blob: data:",
@@ -107,7 +108,9 @@ class Access:
 
 
 def make_access(host: str, port: int) -> Access:
-    """With a new token unless the address is a loopback one."""
+    """With a new token unless the address is a loopback one; ValueError where there is no such port."""
+    if not 1 <= port <= _LAST_PORT:
+        raise ValueError(f"port is {port}; it must lie between 1 and {_LAST_PORT}")
     return Access(host, port, "" if _is_loopback(host) else secrets.token_urlsafe(_TOKEN_BYTES))
 
 

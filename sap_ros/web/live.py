@@ -18,6 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point as PointMessage
 from rcl_interfaces.srv import GetParameters
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -80,7 +81,8 @@ class PageNode(Node):
         self._viewers = viewers
         self.create_subscription(ObjectArray, "objects", self._take_objects, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, 10)
-        self.create_timer(_WATCH, self._watch)
+        # A steady clock: simulated time may stand still.
+        self.create_timer(_WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _take_image(self, message: CompressedImage) -> None:
         assert self._viewers is not None

@@ -21,6 +21,10 @@ SHOWN_WIDTH = 4096
 _JPEG_QUALITY = 90
 
 
+class _StoppedError(Exception):
+    """The server ends; what is being looked for is not wanted any more."""
+
+
 class Stills:
     """Panoramas of a folder. One thread does all work, in the order in which it was asked for.
 
@@ -31,6 +35,7 @@ class Stills:
     def __init__(self, labelling: Labelling) -> None:
         self._labelling = labelling
         self._worker = ThreadPoolExecutor(1, "stills")
+        self._stopping = False
         self._count = 0  # of panoramas that were shown: their stamp
 
     async def start(self, viewers: Viewers) -> None:
@@ -41,6 +46,7 @@ class Stills:
         return await self._do(lambda: self._handle(command))
 
     async def stop(self) -> None:
+        self._stopping = True  # ends work at the next view
         self._worker.shutdown(cancel_futures=True)
 
     async def _do(self, work: Callable[[], Any]) -> Any:
@@ -85,6 +91,8 @@ class Stills:
         return self._labelling.point(direction, command.positive, object_id, told)
 
     def _progress(self, done: int, count: int, object_id: int) -> None:
+        if self._stopping:
+            raise _StoppedError
         self._tell(f"Looking for object {object_id}: view {done}")
 
     def _show_panorama(self) -> None:

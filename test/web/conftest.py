@@ -16,7 +16,7 @@ from aiohttp import web
 from PIL import Image
 
 from sap_ros.core import sphere
-from sap_ros.core.model import load_model
+from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.web.access import Access
 from sap_ros.web.folder import PanoramaFolder

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import time
 
 import aiohttp
 import cv2
@@ -12,7 +13,10 @@ import pytest
 from sap_ros.core.session import PanoramaSession
 from sap_ros.web.access import Access, make_access
 from sap_ros.web.commands import Done
+from sap_ros.web.folder import PanoramaFolder
+from sap_ros.web.labelling import Labelling
 from sap_ros.web.server import LARGEST_MESSAGE
+from sap_ros.web.stills import Stills
 from sap_ros.web.viewers import IN_FLIGHT, MOST_VIEWERS
 
 from .conftest import DISKS, Page, connect, ray, serving, url
@@ -113,6 +117,12 @@ def test_a_token_is_made_unless_the_page_is_for_this_machine_alone(host, open_to
     assert bool(access.token) == open_to_others
     assert access.token != make_access("0.0.0.0", 8360).token
     assert access.token not in repr(access) or not access.token
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_that_there_is_not_is_refused(port):
+    with pytest.raises(ValueError, match=f"port is {port}"):
+        make_access("127.0.0.1", port)
 
 
 def test_the_link_is_printed_and_as_a_qr_code_for_a_phone():
@@ -223,3 +233,32 @@ def test_two_pages_label_a_folder(stills, pictures, nano):
         run(work)
     rows = json.loads((pictures / "labels" / "a.json").read_text())
     assert [(row["id"], row["name"]) for row in rows] == [(1, "ball")]
+
+
+def test_the_server_ends_at_the_next_view(pictures, nano, monkeypatch):
+    """Work on a large model takes minutes, which nobody waits for."""
+    session = PanoramaSession(nano, "scan")  # 24 views
+    stills, views = Stills(Labelling(PanoramaFolder(pictures), session)), []
+    tell = stills._progress
+
+    def slowly(done, count, object_id):
+        views.append(done)
+        time.sleep(0.5)
+        tell(done, count, object_id)
+
+    async def work(session):
+        async with connect(session, access) as socket:
+            page = Page(socket)
+            await page.until(lambda: page.image is not None)
+            red = [float(x) for x in ray(*DISKS["red"])]
+            await socket.send_json(
+                {"type": "point", "positive": True, "object_id": 0, "stamp": page.stamp,
+                 "direction": red}
+            )  # fmt: skip
+            while not views:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(stills, "_progress", slowly)
+    with serving(stills) as access:
+        run(work)
+    assert len(views) <= 4

@@ -219,6 +219,7 @@ function refresh() {
     find("save").disabled = folder.saved;
   }
   if (live) set("facts", liveFacts(live));
+  find("facts").ariaLive = live ? "off" : "polite"; // numbers that change all the time are not read out
   find("reset").disabled = objects.length === 0;
   if (connection.isOpen) warn(state.alert);
   redraw();
