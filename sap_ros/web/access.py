@@ -75,7 +75,8 @@ class Access:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuses requests from elsewhere, and adds the headers that keep other pages out."""
         try:
-            response = self._refusal(request) or await handler(request)
+            refusal = self._refusal(request)  # a mapping, and so False where it has no entry
+            response = await handler(request) if refusal is None else refusal
         except web.HTTPException as error:
             error.headers.update(_HEADERS)
             raise
@@ -83,7 +84,7 @@ class Access:
             response.headers.update(_HEADERS)
         return response
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request) -> web.StreamResponse | None:
         if not self.token and not _is_loopback(_name_of(request.host)):
             return web.Response(
                 status=403,
