@@ -43,7 +43,7 @@ def visit(chromium):
     """Opens a page; whatever goes wrong in its scripts fails the test."""
     problems, contexts = [], []
 
-    def opened(link, width=1280, height=800, touch=False):
+    def opened(link, width=1280, height=800, touch=False, ready="#stage[data-stamp]"):
         context = chromium.new_context(
             viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch
         )
@@ -51,7 +51,7 @@ def visit(chromium):
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(link)
-        page.wait_for_selector("#stage[data-stamp]")
+        page.wait_for_selector(ready)
         page.wait_for_selector("#sphere[data-azimuth]")
         return page
 
@@ -247,7 +247,32 @@ def test_all_controls_have_names_and_fit(visit, stills, width):
                 assert box["height"] >= 36, name  # for a finger
 
 
-def test_pinch_and_wheel_keep_what_is_under_them(visit, stills):
+def test_two_fingers_zoom_and_click_nothing(visit, stills):
+    with serving(stills) as access:
+        page = visit(access.link, width=390, touch=True)
+        box = page.locator("#sphere").bounding_box()
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        fingers = page.context.new_cdp_session(page)
+
+        def touch(kind, *apart):
+            points = [
+                {"x": middle[0] + side * a / 2, "y": middle[1], "id": i}
+                for a in apart
+                for i, side in enumerate((-1, 1))
+            ]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", 60)
+        for apart in (80, 100, 120):
+            touch("touchMove", apart)
+        touch("touchEnd")
+        page.wait_for_timeout(500)
+        assert numbers(page.locator("#sphere"))["field"] == pytest.approx(45, abs=3)
+        assert not stills._labelling.objects
+        assert page.locator(".waiting").count() == 0
+
+
+def test_the_wheel_keeps_what_is_under_it(visit, stills):
     with serving(stills) as access:
         page = visit(access.link)
         target = ray(*DISKS["red"])

@@ -147,6 +147,30 @@ def test_a_click_on_the_page_is_the_nodes_object(visit, spots, axes):  # noqa: F
     assert "live camera" in visitor.ask(type="save")["message"]
 
 
+def test_a_click_is_on_the_image_that_was_on_the_screen(visit, spots):  # noqa: F811
+    """The disk is gone by the time of the click: it was found, and is lost, while the wall is found."""
+    image, truth = spots
+    rig, visitor = visit()
+    rig.up()
+    page = visitor.page
+    stream(rig, image, lambda: page.image is not None)
+    seen, empty = page.stamp, image.copy()
+    empty[truth == 2] = image[truth == 0][: (truth == 2).sum()]
+    now = int(seen) // 10**9 + 1
+    rig.publish(empty, now)
+    rig.until(lambda: page.stamp == str(now * 10**9))
+    left = [float(x) for x in sphere.angles_to_direction(np.pi / 2, 0.0)]
+    click = {"type": "point", "direction": left, "positive": True, "object_id": 0}
+    assert visitor.ask(**click, stamp=seen)["object_id"] == 1
+    assert visitor.ask(**click, stamp=page.stamp)["object_id"] == 2
+
+    def states():
+        return [visitor.objects()[i]["state"] for i in (1, 2) if i in visitor.objects()]
+
+    rig.until(lambda: len(states()) == 2 and "PENDING" not in states())
+    assert states() == ["LOST", "TRACKED"]
+
+
 def test_the_node_draws_only_while_a_page_is_open(visit, spots):  # noqa: F811
     rig, visitor = visit()
     rig.up()
