@@ -168,22 +168,22 @@ class PageNode(Node):
             }
         )
 
-    def _row(self, thing: Any, frame_id: str) -> Mapping[str, Any]:
+    def _row(self, message: Any, frame_id: str) -> Mapping[str, Any]:
         direction = None
         if self._axes is not None and frame_id == self.frame_id:
-            at = thing.direction
+            at = message.direction
             direction = vector(*self._axes.from_frame(np.array([at.x, at.y, at.z])))
-        states = {thing.PENDING: "PENDING", thing.TRACKED: "TRACKED", thing.LOST: "LOST"}
+        states = {message.PENDING: "PENDING", message.TRACKED: "TRACKED", message.LOST: "LOST"}
         return {
-            "id": thing.id,
-            "label": thing.label,
-            "state": states.get(thing.state, "REJECTED"),
+            "id": message.id,
+            "label": message.label,
+            "state": states.get(message.state, "REJECTED"),
             "direction": direction,
-            "azimuth": finite(thing.azimuth),
-            "elevation": finite(thing.elevation),
-            "score": finite(thing.score),
-            "range": finite(thing.range),
-            "reason": thing.reason,
+            "azimuth": finite(message.azimuth),
+            "elevation": finite(message.elevation),
+            "score": finite(message.score),
+            "range": finite(message.range),
+            "reason": message.reason,
         }
 
     # In the event loop
