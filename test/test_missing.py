@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 NODE = [str(ROOT / "scripts" / "sap_node")]
 PAGE = [str(ROOT / "scripts" / "sap_web")]
 WEB = ["-m", "sap_ros.cli", "web", "none.jpg"]
-SEGMENT = ["-m", "sap_ros.cli", "segment", "none.jpg", "--point", "1,1"]
+PANORAMA = str(
+    ROOT / "sap_ros" / "data" / "demo" / "panorama.jpg"
+)  # files are read before torch is needed
+SEGMENT = ["-m", "sap_ros.cli", "segment", PANORAMA, "--point", "1,1"]
 
 needs_ros = pytest.mark.skipif(
     find_spec("rclpy") is None or find_spec("sap_ros.msg") is None,
