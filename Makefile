@@ -1,6 +1,7 @@
 # make demo    set everything up, segment a panorama with the node over ROS 2, show the result
 #              PANORAMA=path POINT="u,v u,v"  your own panorama, and an object a click
 # make test    set everything up, run the tests (make test-slow: the long ones)
+# make test-web  the web page's tests, also those in a browser
 # make heldout the held-out panoramas, made anew, and the shipped weights' table on them
 #              PANORAMAS=folder PHOTOGRAPHS=folder INDEX=csv  what they are made from (docs/training.md)
 # make check   lint, types, import rules
@@ -8,7 +9,7 @@
 # make clean   remove all that these have made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow heldout check build clean
+.PHONY: help demo test test-slow test-web heldout check build clean
 
 STAMPS := .venv/.stamps
 SOURCES := $(shell find msg srv sap_ros config launch scripts -type f -not -name '*.pyc' 2>/dev/null)
@@ -45,6 +46,10 @@ test: install/.stamp $(STAMPS)/dev
 
 test-slow: install/.stamp $(STAMPS)/dev
 	@$(ENV) python -m pytest -m slow
+
+test-web: install/.stamp $(STAMPS)/dev
+	@scripts/setup.sh browser
+	@$(ENV) python -m pytest test/web
 
 heldout: install/.stamp $(STAMPS)/dev
 	@$(ENV) sap synth composite --backgrounds "$(PANORAMAS)" --photographs "$(PHOTOGRAPHS)" \

@@ -23,6 +23,7 @@ setup(
     package_data={
         "sap_ros": ["py.typed", "data/models/*", "data/demo/*"],
         "sap_ros.evaluation": ["templates/*"],
+        "sap_ros.web": ["page/*"],
         "sap_ros.definitions": ["*.msg"],
         "sap_ros.config": [
             "*.yaml",
@@ -44,6 +45,8 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "efficientnet-lite-pytorch==0.1.0",
+        "aiohttp>=3.9",  # this and segno: `sap web`
+        "segno>=1.5",
     ],
     extras_require={
         "sam2": ["sam2>=1.1,<2"],

@@ -84,6 +84,18 @@ def generate_launch_description() -> LaunchDescription:
             default_value="false",
             description="open rviz2 with the panorama as a flat image in the 3D view, to click on",
         ),
+        DeclareLaunchArgument(
+            "web", default_value="false", description="serve a web page to click in"
+        ),
+        DeclareLaunchArgument(
+            "web_host",
+            default_value="127.0.0.1",
+            description="address that the page is served on; 0.0.0.0: for other machines too, with a "
+            "token",
+        ),
+        DeclareLaunchArgument(
+            "web_port", default_value="8360", description="TCP port that the page is served on"
+        ),
     ]
     # The configuration names topics under /sap; in another namespace they are remapped to it.
     shown = ("canvas", "overlay", "markers", "prompt/position")
@@ -98,8 +110,21 @@ def generate_launch_description() -> LaunchDescription:
         remappings=[(f"/sap/{name}", name) for name in shown],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
+    web = Node(
+        package="sap_ros",
+        executable="sap_web",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            {
+                "host": ParameterValue(LaunchConfiguration("web_host"), value_type=str),
+                "port": ParameterValue(LaunchConfiguration("web_port"), value_type=int),
+            }
+        ],
+        output="screen",
+        condition=IfCondition(LaunchConfiguration("web")),
+    )
     # Which arguments were given is known only when the launch runs.
-    return LaunchDescription([*arguments, OpaqueFunction(function=_start_node), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_start_node), rviz, web])
 
 
 def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv, a step at a time: scripts/setup.sh core | ros | dev. The Makefile calls it.
+# Sets up .venv, a step at a time: scripts/setup.sh core | ros | dev | browser. The Makefile calls it.
 #
 #   PYTHON            interpreter to use (CPython 3.10 to 3.13); found when left out
 #   TORCH_INDEX_URL   package index for torch; left out: CPU builds, unless an NVIDIA GPU is there
@@ -86,6 +86,16 @@ core() {
   install "sap_ros" --no-deps --no-build-isolation -e .
 }
 
+# Installs Debian packages where that is allowed; else says how.
+packages() {
+  local command="apt-get update && apt-get install -y $*"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing $*"
+    bash -c "$command" >>"$LOG" 2>&1 && return
+  fi
+  die "missing: $*; install with: sudo bash -c '$command'"
+}
+
 # cmake and a C++ compiler, for the messages.
 compiler() {
   local missing=()
@@ -93,12 +103,7 @@ compiler() {
   command -v g++ >/dev/null || missing+=(g++)
   command -v make >/dev/null || missing+=(make)
   if [ ${#missing[@]} -eq 0 ]; then return; fi
-  local command="apt-get update && apt-get install -y ${missing[*]}"
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "setup: installing ${missing[*]}"
-    bash -c "$command" >>"$LOG" 2>&1 && return
-  fi
-  die "missing: ${missing[*]}; install with: sudo bash -c '$command'"
+  packages "${missing[@]}"
 }
 
 ros() {
@@ -120,7 +125,17 @@ dev() {
   install "the tools for tests and checks" "${LOCK[@]}" -r requirements/dev.txt
 }
 
+# The browser that the page's tests drive.
+browser() {
+  : >"$LOG"
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v $name >/dev/null; then return; fi
+  done
+  packages chromium
+}
+
 case "${1:-}" in
-  core | ros | dev) "$1" ;;
-  *) die "which step? core, ros or dev" ;;
+  core | ros | dev | browser) "$1" ;;
+  *) die "which step? core, ros, dev or browser" ;;
 esac

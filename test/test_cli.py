@@ -1,8 +1,11 @@
 """cli: the command as a person types it."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 
 import cv2
 import numpy as np
@@ -247,3 +250,25 @@ def test_ablations_have_a_row_each(tmp_path, panorama):
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert len(rows) == 7
     assert {row["views"] for row in rows} == {1, 12, 24}
+
+
+def test_web_serves_a_panorama_until_it_is_interrupted(picture):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "sap_ros.cli", "web", str(picture), "--port", port]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.readline().strip() or process.stdout.readline().strip()
+        assert said == f"Open http://127.0.0.1:{port}/"
+        with urllib.request.urlopen(f"{said.split()[1]}page/page.js") as answer:
+            assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
+        taken = sap("web", picture, "--port", port)
+        assert (taken.returncode, "address already in use" in taken.stderr) == (2, True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_web_says_what_cannot_be_shown(tmp_path):
+    done = sap("web", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "holds no panorama" in done.stderr

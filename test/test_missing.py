@@ -15,8 +15,11 @@ from sap_ros.missing import how_to_install
 
 ROOT = Path(__file__).parents[1]
 NODE = [str(ROOT / "scripts" / "sap_node")]
-PANORAMA = ROOT / "sap_ros" / "data" / "demo" / "panorama.jpg"
-SEGMENT = ["-m", "sap_ros.cli", "segment", str(PANORAMA), "--point", "1,1"]
+PAGE = [str(ROOT / "scripts" / "sap_web")]
+WEB = ["-m", "sap_ros.cli", "web", "none.jpg"]
+# Files are read before torch is needed: this one is there.
+PANORAMA = str(ROOT / "sap_ros" / "data" / "demo" / "panorama.jpg")
+SEGMENT = ["-m", "sap_ros.cli", "segment", PANORAMA, "--point", "1,1"]
 
 needs_ros = pytest.mark.skipif(
     find_spec("rclpy") is None or find_spec("sap_ros.msg") is None,
@@ -55,10 +58,22 @@ def without(tmp_path):
         pytest.param("torch", NODE, 1, "pip install torch --index-url", marks=needs_ros),
         pytest.param("sam2", NODE, 1, "--no-deps --no-build-isolation sam2", marks=needs_ros),
         pytest.param("rclpy", NODE, 1, "source ROS 2", marks=needs_ros),
+        pytest.param("rclpy", PAGE, 1, "source ROS 2", marks=needs_ros),
+        pytest.param("aiohttp", PAGE, 1, "pip install aiohttp", marks=needs_ros),
+        ("aiohttp", WEB, 2, "pip install aiohttp"),
         ("torch", SEGMENT, 2, "pip install torch --index-url"),
         ("sam2", SEGMENT, 2, "--no-deps --no-build-isolation sam2"),
     ],
-    ids=["node-torch", "node-sam2", "node-rclpy", "sap-torch", "sap-sam2"],
+    ids=[
+        "node-torch",
+        "node-sam2",
+        "node-rclpy",
+        "page-rclpy",
+        "page-aiohttp",
+        "web-aiohttp",
+        "sap-torch",
+        "sap-sam2",
+    ],
 )
 def test_a_missing_package_is_one_line_that_says_how_to_install_it(
     without, name, command, code, said

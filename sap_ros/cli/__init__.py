@@ -13,6 +13,7 @@ from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, models, segment
 from sap_ros.cli.synth import synth
 from sap_ros.cli.train import train
+from sap_ros.cli.web import web
 from sap_ros.missing import how_to_install
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, demo, export, train, replay, bag, bench):
+for command in (segment, models, web, demo, export, train, replay, bag, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")

@@ -71,6 +71,11 @@ class PromptGiven:
     gaze: bool = False
     accepted: Future[int] | None = None
 
+    @property
+    def renames(self) -> bool:
+        """Whether it has a label and nothing that is pointed at: its object gets another label."""
+        return bool(self.label) and not (len(self.points) or len(self.box) or self.mask)
+
 
 @dataclass(frozen=True)
 class Cloud:

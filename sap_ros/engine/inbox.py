@@ -115,6 +115,9 @@ class Inbox:
         Raises:
             ValueError: why it cannot be used.
         """
+        if given.renames and given.object_id in self.labels:
+            self.labels[given.object_id] = given.label[:MAX_LABEL]
+            return given.object_id
         transform = locate(given, image, self._transforms, settings.fixed_frame)
         # Checked before a new id is given, which a prompt that is refused must not use up.
         prompt = prompt_on(given, given.object_id or _ANY_ID, image.size, settings.axes, transform)

@@ -20,6 +20,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -86,10 +87,16 @@ class SapNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics continue while simulated time is paused.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_service(AddObject, "add_object", self._serve_add)
-        self.create_service(RemoveObject, "remove_object", self._serve_remove)
-        self.create_service(Trigger, "reset", self._serve_reset)
-        self.create_service(SetBool, "enable", self._serve_enable)
+        # A service that waits for the worker would hold up every callback of its own group: images,
+        # and diagnostics.
+        group = ReentrantCallbackGroup()
+        for kind, name, callback in (
+            (AddObject, "add_object", self._serve_add),
+            (RemoveObject, "remove_object", self._serve_remove),
+            (Trigger, "reset", self._serve_reset),
+            (SetBool, "enable", self._serve_enable),
+        ):
+            self.create_service(kind, name, callback, callback_group=group)
         # rclpy raises in the service's callback, which would end the node.
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._serve_change_state
@@ -333,8 +340,11 @@ class SapNode(LifecycleNode):
             late = end is not None and not has_image and time.monotonic() > end
             if late and future.cancel():
                 return f"no image has been received within {patience:g} s"
-            # Jazzy's executor asks again at once: the wait is what keeps it from spinning.
+            # The executor asks again at the next event, and at once when it is woken; the wait is what
+            # keeps it from spinning.
             wait([future], _TURN)
+            if self.executor is not None:
+                self.executor.wake()
             await _NextTurn()
         error = future.exception()
         return str(error) if error is not None else ""

@@ -17,6 +17,7 @@ import csv
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,20 @@ class DatasetWriter:
     def write(
         self,
         name: str,
-        panorama: np.ndarray,
+        panorama: np.ndarray | Path,
         instances: np.ndarray,
         names: Mapping[int, str] | None = None,
     ) -> None:
-        """Writes a panorama (H, 2H, 3) uint8 BGR and its instances (H, 2H) uint16."""
+        """Writes a panorama (H, 2H, 3) uint8 BGR, or a JPEG file's copy, and its instances (H, 2H) uint16."""
         rows = describe(name, instances, names or {})
         _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
         _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
-        _write_image(self.folder / "images" / f"{name}.jpg", panorama)
+        image = self.folder / "images" / f"{name}.jpg"
+        if isinstance(panorama, np.ndarray):
+            _write_image(image, panorama)
+        elif not (image.exists() and image.samefile(panorama)):
+            shutil.copyfile(panorama, _beside(image))
+            _beside(image).replace(image)
 
     def write_index(self) -> int:
         """Writes ``index.csv`` from all labels that are there; the number of its rows."""

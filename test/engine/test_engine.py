@@ -572,3 +572,17 @@ def test_bearings_of_images_without_a_frame_are_not_known_in_another(make_engine
     answer = tell(engine, image(panorama, 1, frame=""), mask_at(*AHEAD))[-1]
     assert math.isnan(answer.objects[0].azimuth)
     assert "no frame_id" in answer.problems[0]
+
+
+def test_a_label_without_points_renames_an_object_and_leaves_its_mask(make_engine, panorama):
+    engine = make_engine()
+    accepted, unknown = Future(), Future()
+    before = tell(engine, image(panorama, 1), mask_at(300, 100, label="chair"))[-1]
+    after = tell(engine, PromptGiven(object_id=1, label="stool", accepted=accepted))[-1]
+    assert accepted.result(0) == 1
+    assert [(o.object_id, o.label) for o in after.objects] == [(1, "stool")]
+    np.testing.assert_array_equal(after.instances.labels, before.instances.labels)
+    tell(engine, PromptGiven(object_id=2, label="table", accepted=unknown))
+    with pytest.raises(ValueError, match="no positive point"):
+        unknown.result(0)
+    assert engine.labels == {1: "stool"}

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import re
+import threading
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sap_ros.msg import Object, Prompt
@@ -566,3 +568,29 @@ def test_ids_and_labels_are_latched(make_rig, panorama):
     rig.peer.create_subscription(vision_msgs.LabelInfo, "label_info", heard.append, latched)
     rig.until(lambda: heard)
     assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(1, "door")]
+
+
+def test_a_service_that_waits_holds_up_neither_itself_nor_other_callbacks(make_rig, panorama):
+    """Spun as the executable is: without a timeout, after which the executor would look again."""
+    rig = make_rig()
+    rig.executor.remove_node(rig.sap)
+    executor = SingleThreadedExecutor()
+    executor.add_node(rig.sap)
+    spinning = threading.Thread(target=executor.spin)
+    spinning.start()
+    try:
+        assert rig.sap.trigger_configure().name == "SUCCESS"
+        assert rig.sap.trigger_activate().name == "SUCCESS"
+        client = rig.peer.create_client(AddObject, "add_object")
+        rig.until(client.service_is_ready)
+        answer = client.call_async(AddObject.Request(prompt=_point(300, 120)))
+        rig.spin(1.0)  # there is no image, for which it waits
+        assert not answer.done()
+        rig.until(rig.images.get_subscription_count)
+        rig.publish(panorama)
+        rig.until(answer.done, 4.0)
+        assert answer.result().success
+    finally:
+        executor.shutdown()
+        spinning.join()
+        rig.executor.add_node(rig.sap)

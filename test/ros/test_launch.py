@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -171,6 +174,23 @@ def test_a_node_that_is_configured_by_hand_is_not_activated_by_the_launch_file(f
         _change(node, Transition.TRANSITION_CONFIGURE)
         time.sleep(3)
         assert _state(node) == State.PRIMARY_STATE_INACTIVE
+
+
+def test_the_web_page_is_served_beside_the_node():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with _launched("namespace:=front", "web:=true", f"web_port:={port}") as node:
+        _until_state(node, State.PRIMARY_STATE_ACTIVE)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/page/page.js") as answer:
+                    assert answer.status == 200
+                break
+            except urllib.error.URLError:
+                assert time.monotonic() < end, "the page is not served"
+                time.sleep(0.2)
 
 
 def _declared(file):

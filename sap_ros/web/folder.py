@@ -1,0 +1,154 @@
+"""A folder of panoramas, and their labels in the project's data set layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sap_ros.files import LARGEST_IMAGE, image_size, read_panorama
+from sap_ros.synthesis.dataset import DatasetWriter
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of a panorama.
+
+    Attributes:
+        image: (H, W) int32 ids, 0 background.
+        names: free text, by id.
+    """
+
+    image: np.ndarray
+    names: Mapping[int, str]
+
+
+class PanoramaFolder:
+    """Panoramas to label, in the order of their names.
+
+    Args:
+        path: a folder with panoramas, or a data set (whose panoramas are in ``images``), or a panorama.
+        out: where ``images/``, ``instances/``, ``labels/`` and ``index.csv`` are written; None: in the
+            folder itself, or in that of the panorama.
+
+    Attributes:
+        files: the panoramas.
+        out: where labels are written.
+
+    Raises:
+        ValueError: there is no panorama, or two that would have the same labels.
+    """
+
+    def __init__(self, path: Path, out: Path | None = None) -> None:
+        if path.is_dir():
+            self.files = _panoramas(path) or _panoramas(path / "images")
+            if not self.files:
+                raise ValueError(
+                    f"{path} holds no panorama: no JPEG, PNG or WebP that is twice as wide as high"
+                )
+        else:
+            image_size(path)  # says what is wrong with it
+            self.files = [path]
+        self.out = out or (path if path.is_dir() else path.parent)
+        by_name: dict[str, Path] = {}
+        for file in self.files:
+            other = by_name.setdefault(file.stem, file)
+            if other != file:
+                raise ValueError(f"{other} and {file} would both be labelled as {file.stem}")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """What a panorama and its labels are called."""
+        return self.files[index].stem
+
+    def read(self, index: int) -> np.ndarray:
+        """A panorama, (H, 2H, 3) uint8 RGB; ValueError where the file cannot be used."""
+        return read_panorama(self.files[index])
+
+    def is_labelled(self, index: int) -> bool:
+        """Whether its labels have been saved."""
+        name = self.name(index)
+        places = (("images", "jpg"), ("instances", "png"), ("labels", "json"))
+        return all((self.out / place / f"{name}.{ending}").exists() for place, ending in places)
+
+    def first_unlabelled(self) -> int:
+        """Where to go on; the first one when all are labelled."""
+        return next((i for i in range(len(self)) if not self.is_labelled(i)), 0)
+
+    def labels(self, index: int, size: tuple[int, int]) -> Labels | None:
+        """The saved labels of a panorama of a (width, height); None where there are none.
+
+        Raises:
+            ValueError: they cannot be read, or are of another size.
+        """
+        if not self.is_labelled(index):
+            return None
+        name = self.name(index)
+        path = self.out / "instances" / f"{name}.png"
+        found = image_size(path)
+        if found != size:
+            raise ValueError(
+                f"{path} is {found[0]}x{found[1]} and its panorama {size[0]}x{size[1]}; remove the one "
+                "that is wrong"
+            )
+        with Image.open(path) as file:
+            ids = np.array(file)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise ValueError(f"{path} has pixels of type {file.mode}; it must hold ids in grey")
+        listing = self.out / "labels" / f"{name}.json"
+        try:
+            names = {int(row["id"]): str(row["name"]) for row in json.loads(listing.read_text())}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{listing} does not list instances: {error!r}") from error
+        return Labels(ids.astype(np.int32), names)
+
+    def save(self, index: int, ids: np.ndarray, names: Mapping[int, str]) -> None:
+        """Writes the labels of a panorama, beside their places first, and the index of all.
+
+        Args:
+            index: which panorama.
+            ids: (H, W) ids, 0 background.
+            names: free text, by id.
+        """
+        file = self.files[index]
+        manifest = self.out / "manifest.json"
+        # A data set that is corrected keeps the note of how it was made.
+        settings = json.loads(manifest.read_text()) if manifest.exists() else {"made_by": "sap web"}
+        writer = DatasetWriter(self.out, settings)
+        image = file if _is_jpeg(file) else _bgr(self.read(index))
+        writer.write(self.name(index), image, ids, names)
+        writer.write_index()
+
+
+def _panoramas(folder: Path) -> list[Path]:
+    """The pictures in a folder that have a panorama's shape; other pictures are left out."""
+    found = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() not in _PICTURES or path.name.startswith("."):
+            continue
+        try:
+            width, height = image_size(path)
+        except ValueError:
+            continue
+        if width == 2 * height and width <= LARGEST_IMAGE[0]:
+            found.append(path)
+    return found
+
+
+def _is_jpeg(file: Path) -> bool:
+    """By its content, whatever it is called."""
+    with Image.open(file) as image:
+        return image.format == "JPEG"
+
+
+def _bgr(image: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
