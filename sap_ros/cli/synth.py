@@ -33,6 +33,10 @@ def composite(
         list[Path] | None, typer.Option(help="csv with name and split of the photographs; several.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
+    leave_out_source: Annotated[
+        str,
+        typer.Option(help="Leave out photographs whose source in that csv matches this (a regex)."),
+    ] = "",
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Leave out backgrounds whose name contains this.")
     ] = None,
@@ -68,7 +72,7 @@ def composite(
             out,
             seeds,
             [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
-            CutOuts(find_photographs(photographs, index or [], split)),
+            CutOuts(find_photographs(photographs, index or [], split, leave_out_source)),
             (width, width // 2),
             soft=soft,
             done=lambda _: bars.advance(bar),

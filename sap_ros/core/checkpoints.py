@@ -53,6 +53,13 @@ MODELS: dict[str, ModelInfo] = {
         fusion="weighted",
         weak_memory=True,
     ),
+    # The same architecture, trained without data for non-commercial or research use alone.
+    "sap-nano-permissive": ModelInfo(
+        "sap_nano.yaml",
+        "sap_nano_permissive.safetensors",
+        fusion="weighted",
+        weak_memory=True,
+    ),
     "sam2.1-tiny": ModelInfo(
         "sam2.1_hiera_t.yaml",
         "sam2.1_hiera_tiny.pt",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -268,17 +269,29 @@ def write_composites(
 
 
 def find_photographs(
-    folders: Iterable[Path], indices: Sequence[Path] = (), split: str = ""
+    folders: Iterable[Path], indices: Sequence[Path] = (), split: str = "", leave_out: str = ""
 ) -> list[Path]:
-    """Photographs in SA-1B's format in folders: those of a split, by index csv files (name, split).
+    """Photographs in SA-1B's format in folders: those of a split, by index csv files.
+
+    Args:
+        folders: of NAME.jpg with NAME.json.
+        indices: csv files with the columns ``name``, ``split`` and ``source``.
+        split: of the indices.
+        leave_out: regular expression; photographs whose ``source`` it matches are not taken. Empty:
+            all are.
 
     Raises:
         ValueError: a folder has none.
     """
     chosen: set[str] = set()
+    left_out = re.compile(leave_out or r"(?!)")  # (?!) matches nothing
     for index in indices:
         with index.open(newline="") as file:
-            chosen |= {row["name"] for row in csv.DictReader(file) if row["split"] == split}
+            chosen |= {
+                row["name"]
+                for row in csv.DictReader(file)
+                if row["split"] == split and not left_out.search(row.get("source", ""))
+            }
     photographs: list[Path] = []
     for folder in folders:
         found = sorted(p for p in folder.glob("*.jpg") if p.with_suffix(".json").exists())

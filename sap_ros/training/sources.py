@@ -35,8 +35,10 @@ MIN_AREA = 0.002
 OBJECT_VIEWS = 0.6
 #: How much wider than its object such a view is, by the tangent; and its field of view in degrees.
 MARGIN, FOV = (1.2, 3.0), (20.0, 90.0)
-#: Pixels of an object that its extent is measured by.
-_SPREAD = 2000
+#: Width of the label image that an object's extent is measured in.
+_COARSE = 512
+#: Panoramas that are kept decoded, by each process that makes samples: of 2048x1024, 10 MB each.
+_KEPT = 256
 #: Photographs: shares of views that show all of it, squeezed to a square, and that are of one object;
 #: the others are square crops.
 WHOLE, OBJECT_CROPS = 0.3, 0.4
@@ -126,7 +128,7 @@ class Panoramas:
 
     def view(self, size: int, rng: Generator) -> View_ | None:
         """One like the scan's, or of an object, as it is looked at for itself."""
-        image, instances = _panorama(self.files[rng.integers(len(self.files))])
+        image, instances, _ = _panorama(self.files[rng.integers(len(self.files))])
         if self.scan:
             view = _object_view(instances, rng) if rng.random() < OBJECT_VIEWS else None
             if view is None:
@@ -146,10 +148,9 @@ class Panoramas:
         Half of the time the first view is the one nearest to the object, as in a scan, and the
         others follow it or are a run from anywhere: what comes back late must still be known.
         """
-        image, instances = _panorama(self.files[rng.integers(len(self.files))])
+        image, instances, ids = _panorama(self.files[rng.integers(len(self.files))])
         turn = int(rng.integers(image.shape[1]))  # the scan has no preferred heading
         image, instances = np.roll(image, turn, axis=1), np.roll(instances, turn, axis=1)
-        ids = _ids(instances)
         if not len(ids):
             return None
         v, u = np.argwhere(instances == rng.choice(ids)).T
@@ -201,11 +202,12 @@ class Panoramas:
 
 def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
     """A view of one object of a label image (H, 2H), 20 to 90° wide, the object beside its middle."""
+    step = max(1, instances.shape[1] // _COARSE)
+    instances = instances[step // 2 :: step, step // 2 :: step]
     ids = _ids(instances)
     if not len(ids):
         return None
     pixels = np.argwhere(instances == rng.choice(ids))
-    pixels = pixels[:: max(1, len(pixels) // _SPREAD)]
     extent = (instances.shape[1], instances.shape[0])
     rays = sphere.pixel_to_direction(pixels[:, ::-1] + 0.5, extent)
     middle = rays.mean(0)
@@ -465,23 +467,17 @@ def _read(path: Path) -> np.ndarray:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-@lru_cache(maxsize=512)
-def _encoded(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A panorama's files as bytes: small enough to be kept, unlike what is in them."""
+@lru_cache(maxsize=_KEPT)
+def _panorama(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image (H, 2H, 3) RGB, instance ids (H, 2H), and those of them that are objects."""
     labels = path.parent.parent / "instances" / f"{path.stem}.png"
     if not labels.exists():
         raise ValueError(f"{path} has no instance image {labels}")
-    return np.fromfile(path, np.uint8), np.fromfile(labels, np.uint8)
-
-
-def _panorama(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, 2H, 3) RGB and instance ids (H, 2H)."""
-    picture, ids = _encoded(path)
-    image = cv2.imdecode(picture, cv2.IMREAD_COLOR)
-    instances = cv2.imdecode(ids, cv2.IMREAD_UNCHANGED)
-    if image is None or instances is None or instances.shape != image.shape[:2]:
+    instances = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
+    image = _read(path)
+    if instances is None or instances.shape != image.shape[:2]:
         raise ValueError(f"{path} and its instance image cannot be read, or differ in size")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), instances
+    return image, instances, _ids(instances)
 
 
 def _photograph(path: Path, rng: Generator) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -34,14 +34,18 @@ def nano_file(tmp_path_factory):
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_named_architecture_is_built(name):
     sam = build_architecture(name)
-    assert sam.image_size == (256 if name == "sap-nano" else 1024)
+    assert sam.image_size == (256 if name.startswith("sap-nano") else 1024)
     assert sam.binarize_mask_from_pts_for_mem_enc
     fallback = sam.sam_mask_decoder.dynamic_multimask_via_stability
-    assert fallback == (name != "sap-nano")  # as SAM 2's predictor has it; ours says otherwise
+    ours = name.startswith("sap-nano")
+    assert fallback == (not ours)  # as SAM 2's predictor has it; ours says otherwise
 
 
-def test_the_shipped_model_loads_and_is_small():
-    assert checkpoints.checkpoint_path("sap-nano").stat().st_size < 40e6
+def test_the_shipped_models_load_and_are_small():
+    files = [checkpoints.checkpoint_path(name) for name in ("sap-nano", "sap-nano-permissive")]
+    assert sum(file.stat().st_size for file in files) < 45e6
+    assert files[0].read_bytes() != files[1].read_bytes()
+    assert load_model("sap-nano-permissive").name == "sap-nano-permissive"
     assert load_model().name == "sap-nano"
 
 
@@ -116,7 +120,7 @@ def test_another_architecture_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "sam9"}, "'sam9'; there are sap-nano, sam2.1-tiny"),
+        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-nano-permissive, sam2.1-tiny"),
         ({"device": "toaster"}, "'toaster' cannot be used"),
         ({"image_size": 100}, "image_size is 100"),
     ],

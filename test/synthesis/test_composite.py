@@ -114,6 +114,19 @@ def test_photographs_of_several_folders_are_those_of_their_splits(photographs, t
         find_photographs([tmp_path, tmp_path / "empty"])
 
 
+def test_photographs_whose_source_is_left_out_are_not_cut_out(photographs, tmp_path):
+    from sap_ros.synthesis.composite import find_photographs
+
+    index = tmp_path / "index.csv"
+    index.write_text(
+        "name,split,source\nsa_0,train,bsds:1\nsa_1,train,coco:7:license4\n"
+        "sa_2,train,coco:8:license2\n"
+    )
+    kept = find_photographs([tmp_path], [index], "train", "bsds|license[123]$")
+    assert [path.stem for path in kept] == ["sa_1"]
+    assert len(find_photographs([tmp_path], [index], "train")) == 3
+
+
 def test_colours_of_backgrounds_and_photographs_keep_their_channels(photographs, tmp_path):
     """A red object on a blue wall, whatever else is done to their colours."""
     for path in photographs:
