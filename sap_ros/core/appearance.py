@@ -61,12 +61,12 @@ def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
     return np.asarray((inside - outside).cpu().numpy())
 
 
-def most_similar_place(features: Features, looked: np.ndarray) -> np.ndarray:
+def most_similar_place(features: Features, object_appearance: np.ndarray) -> np.ndarray:
     """The place of a view that looks most like an object.
 
     Args:
         features: of the view; the coarsest map, of stride 16, is used.
-        looked: (channels,), the object's appearance.
+        object_appearance: (channels,).
 
     Returns:
         (u, v) as shares of the view's sides.
@@ -75,7 +75,7 @@ def most_similar_place(features: Features, looked: np.ndarray) -> np.ndarray:
     values = features.maps[-1][:, 0].float().T.unflatten(1, (height, width))[None]
     reach = 2 * round(width * _BACKGROUND) + 1
     around = F.avg_pool2d(values, reach, 1, reach // 2, count_include_pad=False)
-    object_like = torch.from_numpy(looked).to(values.device)[None, :, None, None]
+    object_like = torch.from_numpy(object_appearance).to(values.device)[None, :, None, None]
     cosines = F.cosine_similarity(values - around, object_like, dim=1)[0]
     v, u = divmod(int(cosines.argmax()), width)
     return np.array([(u + 0.5) / width, (v + 0.5) / height])

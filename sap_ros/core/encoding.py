@@ -45,9 +45,9 @@ class EncodedViews(Generic[V]):
         return appearance(self.features(view), mask.logits)
 
     @torch.inference_mode()
-    def most_similar_pixel(self, view: int, looked: np.ndarray) -> np.ndarray:
+    def most_similar_pixel(self, view: int, object_appearance: np.ndarray) -> np.ndarray:
         """The pixel (u, v) of a view that looks most like an object of that appearance."""
-        return most_similar_place(self.features(view), looked) * self.views.size
+        return most_similar_place(self.features(view), object_appearance) * self.views.size
 
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray

@@ -50,8 +50,9 @@ class Following:
             was last seen.
         min_score: a mask with a lower predicted IoU is not the object; where the object's first mask
             had less than twice this, half of that mask's predicted IoU is the limit.
-        max_growth: a mask whose solid angle grows by more than this factor from one panorama to the
-            next is not the object, unless its predicted IoU is above ``sure_score``.
+        max_growth: a mask whose solid angle exceeds the object's, averaged over the last panoramas, by
+            more than this factor is not the object, unless its predicted IoU is above ``sure_score``;
+            a lost object is not found again in one that is larger or smaller by more than it.
         sure_score: see ``max_growth``.
         everywhere: all views are visited in every panorama, as in the first (for comparison, in
             benchmarks).

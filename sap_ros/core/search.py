@@ -399,15 +399,15 @@ def _find_again(
 ) -> Found:
     """Looks for a lost object by its appearance.
 
-    In each view a click is put where the object would be, had it moved on as before, and another one where
-    the view looks most like it. Of the masks that may be the object, the one that looks most like it is
-    kept.
+    In each view a click is put where the object would be, had it moved on as before; for one that has been
+    lost before, another one where the view looks most like it. Of the masks that may be the object, the
+    one that looks most like it is kept.
     """
     assert tracked.appearance is not None
     views = encoded.views
     expected = tracked.expected_clicks()
     prompts = ViewPrompts(views, expected).all(order) if expected is not None else {}
-    masks: dict[int, ViewMask] = {}
+    absent: dict[int, ViewMask] = {}
     best: tuple[int, ViewMask] | None = None
     likeness = 0.0
 
@@ -425,26 +425,28 @@ def _find_again(
         return True
 
     for view in order:
-        pixel = encoded.most_similar_pixel(view, tracked.appearance)
-        click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
-        for prompt, least in ((prompts.get(view), FOUND_IN_PLACE), (click, FOUND_AGAIN)):
-            if prompt is None:
-                continue
+        given = [(prompts[view], FOUND_IN_PLACE)] if view in prompts else []
+        if tracked.lost_for:  # in the first image it can only be near
+            pixel = encoded.most_similar_pixel(view, tracked.appearance)
+            click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
+            given.append((click, FOUND_AGAIN))
+        for prompt, least in given:
             found = follow(
-                encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {}, partial(accept, least),
-                run.visited, run.recent,
+                encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {},
+                partial(accept, least), recent=run.recent,
             )  # fmt: skip
             if (found[view].logits > 0).any():
                 best = view, found[view]
-            masks[view] = found[view].absent()
+            absent[view] = found[view].absent()
+        run.visited(view)
     if best is None:
-        return Found(masks, None)
+        return Found(absent, None)
     view, mask = best
-    masks[view] = mask
     middle = deepest_pixel(mask.logits > 0)
     assert middle is not None
     pixel = np.array(middle) * (views.size / len(mask.logits))
-    return Found(masks, views.direction(view, pixel)[None])
+    # Alone: in a weighted mean, the views in which less of it was found would outvote this one.
+    return Found({view: mask}, views.direction(view, pixel)[None])
 
 
 def _follow_in(
@@ -466,7 +468,8 @@ def _follow_in(
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
-        if tracked.appearance is not None and float((mask.logits > 0).mean()) > _WHOLE_VIEW:
+        whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
+        if whole and tracked.usual_solid_angle < _WHOLE_VIEW * views.solid_angle(view):
             return False  # with no background to compare, it is what a lost object turns into
         return similar(tracked.appearance, encoded.appearance(view, mask))
 

@@ -28,7 +28,7 @@ _LAST_MASK_WIDTH = 1024
 
 # Share of the change in an object's size (by its logarithm) that is taken for usual with each panorama: an
 # object that grows by half from image to image stays within a max_growth of 3.
-_ADAPTATION = 0.3
+_ADAPTATION = 0.4
 
 # About so many directions sample a mask.
 _SAMPLES = 300
@@ -114,6 +114,11 @@ class TrackedObject:
     appearance: np.ndarray | None = None
 
     @property
+    def usual_solid_angle(self) -> float:
+        """Its solid angle in sr, averaged over the last panoramas; infinite where it was never found."""
+        return math.inf if self.track is None else self.track.usual_solid_angle
+
+    @property
     def looked_for(self) -> bool:
         """Whether it has been looked for on the current panorama."""
         return self.fused is not None
@@ -155,6 +160,8 @@ class TrackedObject:
         if self.masks is not None:
             self.prompted_here, self.noted = False, False
             self.masks = self.fused = None
+        else:  # views have other numbers there, and show something else
+            self.own_view, self.feedback = None, {}
 
     def give_up(self) -> None:
         """Takes it to be lost on this panorama."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ class Inbox:
         self._waiting: deque[tuple[float, PromptGiven]] = deque()
         self._next_id = 1
         # Objects of gazes that have not been found: each one's direction, and the image that it was on.
-        self._gazes: dict[int, tuple[np.ndarray, Image]] = {}
+        self._gazes: dict[int, tuple[np.ndarray, weakref.ref[Image]]] = {}
         self._found: Instances | None = None
         self.labels: dict[int, str] = {}
         self.accepted: list[Accepted] = []
@@ -141,7 +142,7 @@ class Inbox:
             )
         prompt = replace(prompt, object_id=object_id)
         if given.gaze:
-            self._gazes[object_id] = prompt.anchor, image
+            self._gazes[object_id] = prompt.anchor, weakref.ref(image)
         self.labels[object_id] = given.label[:MAX_LABEL] or self.labels.get(object_id, "")
         self.accepted.append(Accepted(prompt, image))
         return object_id
@@ -169,7 +170,7 @@ class Inbox:
             lost = {i.object_id for i in self._found.objects if i.state == State.LOST}
         for object_id, (other, its_image) in self._gazes.items():
             if float(direction @ other) > _SAME_GAZE:
-                return object_id if object_id in lost and its_image is not image else None
+                return object_id if object_id in lost and its_image() is not image else None
         return 0
 
     def found(self, instances: Instances) -> None:

@@ -61,7 +61,8 @@ class Method:
         prompted: PromptedViews = "first" if self.prompt == "mask" else self.click_frames
         scan = Scan(overlap=self.overlap, order=self.order)
         fusion = self.fusion
-        if prompted == "first" and fusion == "auto":  # views whose memory failed would outvote it
+        one_prompted = prompted == "first" and self.strategy in ("scan", "patches")
+        if one_prompted and fusion == "auto":  # views whose memory failed would outvote it
             fusion = "max"
         return PanoramaSession(
             model, search_by(self.strategy, model, scan=scan, prompted=prompted), fusion=fusion

@@ -93,7 +93,8 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
             for topic in bag.of_kind(_PROMPTS)
             if bag.topics[topic] == PROMPT or "/prompt/" in topic or topic.endswith("/remove")
         ]
-        nodes = sorted({re.sub("/(prompt(/.*)?|remove)$", "", topic) for topic in prompts})
+        named = [re.fullmatch("(.*)/(prompt(/.*)?|remove)", topic) for topic in prompts]
+        nodes = sorted({match[1] for match in named if match})
         if len(nodes) > 1:
             raise ValueError(
                 f"{bag.path} has prompts for several nodes ({', '.join(nodes)}): name the topics of one"
@@ -197,6 +198,7 @@ def replay(
     result = Replay()
     out.mkdir(parents=True, exist_ok=True)
     engine = Engine(session, settings)
+    first_prompts = prompts
     source = _Messages(bag, topics, result, limit)
     truths = _Truths(bag, topics.truth, result)
     with BagWriter(out / "bag", storage) as writer, ReplayFiles(out, video_rate) as outputs:
@@ -219,9 +221,10 @@ def replay(
                 finish()
                 shot = _Shot(time)
             engine.take(event, time / 1e9)
-            if result.images == 0 and isinstance(event, Image):
-                for prompt in prompts:
+            if first_prompts and isinstance(event, Image):
+                for prompt in first_prompts:
                     engine.take(_given(prompt, engine.settings.axes), time / 1e9)
+                first_prompts = ()
             with measured(session.model.device) as cost:
                 try:
                     answers = run(engine, time / 1e9)

@@ -167,8 +167,8 @@ PARAMETERS = (
     Parameter(
         "max_growth",
         _FOLLOWING.max_growth,
-        "a mask that grows by more than this factor from one image to the next is rejected, unless its "
-        "predicted IoU exceeds sure_score",
+        "a mask that is larger than the object was in the last images by more than this factor is rejected, "
+        "unless its predicted IoU exceeds sure_score",
         limits=(1.0, 1000.0),
         dynamic=True,
     ),

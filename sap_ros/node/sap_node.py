@@ -161,7 +161,7 @@ class SapNode(LifecycleNode):
         done = super().on_activate(state)
         self._subscribe()
         self.get_logger().info(
-            f"{model.name} is loaded on {model.device}; waiting for "
+            f"{model.name} runs on {self._values['device']} by {model.backend}; waiting for "
             f"{self._images.topic if self._images else ''} and {self.resolve_topic_name('prompt/point')}"
         )
         return done

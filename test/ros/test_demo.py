@@ -19,7 +19,7 @@ def test_the_live_part_follows_objects_that_are_in_truth_there(tmp_path, capsys)
         get_package_prefix("sap_ros")
     except PackageNotFoundError:
         pytest.skip("the package is not built: make build")
-    with running_node("sap-nano", "cpu", "scan") as client:
+    with running_node("sap-nano", "cpu", "scan", "auto") as client:
         answers = show_live(client, tmp_path, size=(512, 256), frames=8, rate=2.0)
     assert answers[0].index == 0
     assert answers[-1].index == 7  # the newest is always answered
