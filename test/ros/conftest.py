@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
@@ -98,6 +99,10 @@ class Rig:
         self.sap.destroy_node()
         self.peer.destroy_node()
         self.executor.shutdown()
+        # rclpy's LifecycleNode answers to its name, and no longer to its services, until it is collected:
+        # a process of that name, in a later test, would never get its answers through.
+        del self.sap
+        gc.collect()
 
 
 @pytest.fixture

@@ -349,6 +349,7 @@ def test_of_a_burst_the_newest_wins_and_drops_are_counted(make_rig, panorama):
     stamps = [m.header.stamp.sec for m in rig.masks]
     assert stamps == sorted(set(stamps))
     assert len(stamps) < 40
+    said.clear()  # a report that was made before the last image counts fewer
     rig.until(lambda: said and int(_values(said[-1])["dropped"]) > 0)
     values = _values(said[-1])
     assert int(values["dropped"]) + len(stamps) <= int(values["received"])

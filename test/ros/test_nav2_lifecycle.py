@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +25,6 @@ EXECUTABLE = Path(__file__).parents[2] / "scripts" / "sap_node"
 
 # The manager's timeouts, in s: for a service to appear, and for get_state to answer (in Jazzy).
 _APPEAR, _GET_STATE = 5.0, 2.0
-_DISCOVERY = 1.0
 # change_state is waited for without end; a test is not.
 _CHANGE_STATE = 20.0
 
@@ -47,8 +45,6 @@ class Manager:
         self._change = node.create_client(ChangeState, f"{name}/change_state")
         self._state = node.create_client(GetState, f"{name}/get_state")
         assert self._state.wait_for_service(30.0)
-        # A service that is seen may not see its client yet: an answer that comes at once would be lost.
-        time.sleep(_DISCOVERY)
 
     def _call(self, client, request, seconds):
         assert client.wait_for_service(_APPEAR)
