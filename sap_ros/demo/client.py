@@ -20,6 +20,7 @@ from geometry_msgs.msg import PointStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
+from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -89,6 +90,7 @@ def _client() -> Iterator[Client]:
         client.bring_up()
         yield client
     finally:
+        uninstall_signal_handlers()  # ends their thread before what it reads is freed, as in the node's main
         client.destroy_node()
         rclpy.try_shutdown()
 

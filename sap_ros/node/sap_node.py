@@ -24,6 +24,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
@@ -464,6 +465,9 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # rclpy's thread for signals walks its list of guard conditions while destroying the node frees that
+        # list: the thread has to end first, or now and then the process ends with SIGSEGV.
+        uninstall_signal_handlers()
         node.stop()
         node.destroy_node()
         rclpy.try_shutdown()

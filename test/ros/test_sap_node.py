@@ -1,7 +1,6 @@
 """The node over DDS: what goes in, what comes out, and what must not stop it."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -235,7 +234,7 @@ def test_down_and_up_again(make_rig, panorama):
 def test_a_signal_ends_the_process_cleanly(number):
     executable = Path(__file__).parents[2] / "scripts" / "sap_node"
     process = subprocess.Popen(
-        [sys.executable, str(executable)], stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-X", "faulthandler", str(executable)], stderr=subprocess.PIPE, text=True
     )
     assert "waiting to be configured" in process.stderr.readline()
     time.sleep(0.5)  # from the constructor's last line to spin
@@ -243,3 +242,17 @@ def test_a_signal_ends_the_process_cleanly(number):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert "Traceback" not in error
+
+
+def test_the_thread_for_signals_ends_before_the_node_is_destroyed():
+    program = (
+        "import rclpy, rclpy.signals\n"
+        "from sap_ros.node import sap_node\n"
+        "def interrupted(node): raise KeyboardInterrupt\n"
+        "def destroyed(node): print(rclpy.signals.get_current_signal_handlers_options())\n"
+        "rclpy.spin = interrupted\n"
+        "sap_node.SapNode.destroy_node = destroyed\n"
+        "sap_node.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "SignalHandlerOptions.NO", done.stderr
