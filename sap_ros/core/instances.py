@@ -102,14 +102,17 @@ def label_image(
         (H, W) uint8, or uint16 where an id exceeds 254; 0 is background.
     """
     width, height = size
-    best = np.zeros((height, width), np.float32)
+    # One object has none to be compared with, and a panorama of float32 takes milliseconds to allocate.
+    best = np.zeros((height, width), np.float32) if len(found) > 1 else None
     labels = np.zeros((height, width), np.uint8 if highest_id <= _MOST_8_BIT else np.uint16)
     for object_id, (region, logits) in found.items():
         rows = slice(region.top, region.top + region.rows)
         for source, columns in region.parts(width):
-            so_far, now = best[rows, columns], logits[:, source]
+            now = logits[:, source]
+            so_far = 0 if best is None else best[rows, columns]
             labels[rows, columns][now > so_far] = object_id
-            np.maximum(so_far, now, out=so_far)
+            if best is not None:
+                best[rows, columns] = np.maximum(so_far, now)
     return labels
 
 
