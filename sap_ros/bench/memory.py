@@ -94,7 +94,7 @@ def _measure(kind: str, size: int) -> dict[str, object]:
     import torch
 
     from sap_ros.bench.scenes import DEMO, random_tiny
-    from sap_ros.core.model import normalize
+    from sap_ros.core.graphs import normalize
     from sap_ros.core.prompts import Prompt
     from sap_ros.core.session import PanoramaSession
     from sap_ros.evaluation.cost import measured

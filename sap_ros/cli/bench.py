@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from sap_ros.bench.result import Result
 
-_NAMES = ("render", "views", "reprompt", "overhead", "scaling", "memory", "live", "backend")
+_NAMES = (
+    "render",
+    "views",
+    "reprompt",
+    "overhead",
+    "scaling",
+    "memory",
+    "live",
+    "backend",
+    "latency",
+)
 
 
 def bench(
@@ -110,6 +120,14 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
         return memory.memory()
     if name == "overhead":
         return sessions.overhead(model_of(model or "random-tiny", device))
+    if name == "latency":
+        try:
+            from sap_ros.bench import latency
+        except ImportError as error:
+            raise ValueError(
+                f"`latency` needs ROS 2 and this package built with colcon ({error}); `make build` does both"
+            ) from error
+        return latency.latency(model or DEFAULT_MODEL, device)
     if name == "backend":
         return backends.backends(model or DEFAULT_MODEL, device)
     loaded = model_of(model or DEFAULT_MODEL, device)

@@ -13,14 +13,7 @@ from torch import Tensor
 
 from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.fusion import Fusion
-from sap_ros.core.graphs import normalize as normalize
-from sap_ros.core.network import Decoded as Decoded
-from sap_ros.core.network import Features as Features
-from sap_ros.core.network import Memory as Memory
-from sap_ros.core.network import TorchNetwork
-from sap_ros.core.network import decode_view as decode_view
-from sap_ros.core.network import empty_memory as empty_memory
-from sap_ros.core.network import remember as remember
+from sap_ros.core.network import Decoded, Features, Memory, TorchNetwork, empty_memory
 
 if TYPE_CHECKING:
     from sap_ros.core.loading import FixedBackend

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
@@ -21,16 +23,20 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from sap_ros.core.instances import Instances, State, measure
 from sap_ros.msg import ObjectArray
 
-_NAMESPACE = "/sap"
+_NAMESPACE, _FRAME = "/sap", "camera_link"
 _START_UP, _ANSWER = 120.0, 900.0  # seconds
 
 Click = tuple[float, float]
+Stamp = tuple[int, int]  # seconds and nanoseconds
+Transport = Literal["raw", "compressed"]
+
+_IMAGE_TOPICS = {"raw": "image", "compressed": "image/compressed"}
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,25 @@ class Answer:
 
 
 @contextmanager
-def running_node(model: str, device: str, strategy: str, backend: str) -> Iterator[Client]:
+def running_node(
+    model: str, device: str, strategy: str, backend: str, transport: Transport = "raw"
+) -> Iterator[Client]:
     """Starts the installed node as a separate process and activates it; ends it when done.
+
+    Args:
+        model, device, strategy, backend: parameters of the node.
+        transport: how it is sent images; ``compressed``: as JPEG.
 
     Raises:
         OSError: the node does not start, or has died.
     """
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
     # With best effort, fragments of 25 MB messages are lost if the system's socket buffers are small.
-    reliable = f"qos_overrides.{_NAMESPACE}/image.subscription.reliability:=reliable"
+    topic = f"{_NAMESPACE}/{_IMAGE_TOPICS[transport]}"
+    reliable = f"qos_overrides.{topic}.subscription.reliability:=reliable"
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     values = {"model": model, "device": device, "strategy": strategy, "backend": backend}
+    values["image_transport"] = transport
     for parameter in (*(f"{name}:={value}" for name, value in values.items()), reliable):
         command += ["-p", parameter]
     if shutil.which("python3") is None:
@@ -68,7 +82,7 @@ def running_node(model: str, device: str, strategy: str, backend: str) -> Iterat
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     process = subprocess.Popen(command)
     try:
-        with _client() as client:
+        with _client(transport, process.pid) as client:
             yield client
         if process.poll() is not None:
             raise OSError(f"the node ended with exit code {process.returncode}")
@@ -83,9 +97,9 @@ def running_node(model: str, device: str, strategy: str, backend: str) -> Iterat
 
 
 @contextmanager
-def _client() -> Iterator[Client]:
+def _client(transport: Transport, node_pid: int) -> Iterator[Client]:
     rclpy.init()
-    client = Client()
+    client = Client(transport, node_pid)
     try:
         client.bring_up()
         yield client
@@ -96,22 +110,30 @@ def _client() -> Iterator[Client]:
 
 
 class Client(Node):
-    """Plays the camera driver, the person who clicks, and the subscriber of the masks."""
+    """Plays the camera driver, the person who clicks, and the subscriber of the masks.
 
-    def __init__(self) -> None:
+    Args:
+        transport: how images are published.
+        node_pid: process id of the node.
+    """
+
+    def __init__(self, transport: Transport, node_pid: int) -> None:
         super().__init__("sap_demo", namespace=_NAMESPACE)
-        self._image = self.create_publisher(Image, "image", 1)
+        self.node_pid, self._transport = node_pid, transport
+        kind = Image if transport == "raw" else CompressedImage
+        self._image = self.create_publisher(kind, _IMAGE_TOPICS[transport], 1)
         self._click = self.create_publisher(PointStamped, "prompt/point", 10)
-        self._sent: dict[tuple[int, int], tuple[int, float]] = {}  # index and time, by stamp
-        self._masks: dict[tuple[int, int], Image] = {}
-        self._found: dict[tuple[int, int], tuple[ObjectArray, float]] = {}
+        self._sent: dict[Stamp, tuple[int, float]] = {}  # index and time, by stamp
+        self._masks: dict[Stamp, tuple[Image, float]] = {}
+        self._found: dict[Stamp, tuple[ObjectArray, float]] = {}
         self._encoded: list[int] = []
         self.create_subscription(Image, "masks", self._take_masks, 10)
         self.create_subscription(ObjectArray, "objects", self._take_objects, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, 10)
 
     def _take_masks(self, message: Image) -> None:
-        self._masks[message.header.stamp.sec, message.header.stamp.nanosec] = message
+        stamp = message.header.stamp.sec, message.header.stamp.nanosec
+        self._masks[stamp] = message, time.monotonic()
 
     def _take_objects(self, message: ObjectArray) -> None:
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
@@ -160,7 +182,7 @@ class Client(Node):
             if time.monotonic() - sent > 3.0:
                 sent = time.monotonic()
                 self._image.publish(message)
-            masks, found = self._masks.get(stamp), self._found.get(stamp)
+            masks, found = self._masks.get(stamp, (None,))[0], self._found.get(stamp)
             if masks is None or found is None or len(found[0].objects) < len(clicks):
                 return False
             # Both topics are published again after each click, and may arrive in either order.
@@ -169,6 +191,39 @@ class Client(Node):
 
         self._wait(answered, "answer", _ANSWER)
         return self._answer(stamp)
+
+    def publish(self, image: np.ndarray) -> Stamp:
+        """Publishes a panorama (H, W, 3) uint8 RGB, and waits for nothing; its stamp."""
+        return self._publish(self._message(image), len(self._sent))
+
+    def follow(self, image: np.ndarray) -> float:
+        """Publishes a panorama on which objects are followed; the time to its masks, in s."""
+        message = self._message(image)
+        began = time.monotonic()
+        stamp = self._publish(message, len(self._sent))
+        return self._answered(stamp) - began
+
+    def click(self, stamp: Stamp, click: Click) -> float:
+        """Publishes a first click (u, v) on a panorama; the time to its mask, in s."""
+        message = PointStamped()
+        message.header.frame_id = _FRAME
+        message.header.stamp.sec, message.header.stamp.nanosec = stamp
+        message.point.x, message.point.y = click
+        began = time.monotonic()
+        self._click.publish(message)
+        return self._answered(stamp) - began
+
+    def _answered(self, stamp: Stamp) -> float:
+        """Waits for masks and objects of a panorama; when the later of them came."""
+        answers: tuple[dict[Stamp, Any], ...] = (self._masks, self._found)
+        self._wait(lambda: all(stamp in received for received in answers), "answer")
+        return max(received[stamp][1] for received in answers)
+
+    def wait(self, seconds: float) -> None:
+        """Receives messages for a time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._spin(left)
 
     def stream(self, images: Sequence[np.ndarray], period: float) -> list[Answer]:
         """Publishes a panorama every ``period`` seconds, whether or not the node keeps up.
@@ -193,23 +248,28 @@ class Client(Node):
         """Number of views encoded for an image of the stream, sampled once per second from the diagnostics."""
         return list(self._encoded)
 
-    def _message(self, image: np.ndarray) -> Image:
-        message = Image(encoding="rgb8", height=image.shape[0], width=image.shape[1])
+    def _message(self, image: np.ndarray) -> Image | CompressedImage:
+        if self._transport == "raw":
+            message = Image(encoding="rgb8", height=image.shape[0], width=image.shape[1])
+            message.step = 3 * image.shape[1]
+            data = image.tobytes()
+        else:
+            message = CompressedImage(format="jpeg")
+            data = cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()
+        message.data.frombytes(data)
         message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = "camera_link"
-        message.step = 3 * image.shape[1]
-        message.data.frombytes(image.tobytes())
+        message.header.frame_id = _FRAME
         return message
 
-    def _publish(self, message: Image, index: int) -> tuple[int, int]:
+    def _publish(self, message: Image | CompressedImage, index: int) -> Stamp:
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
         self._sent[stamp] = index, time.monotonic()
         self._image.publish(message)
         return stamp
 
-    def _answer(self, stamp: tuple[int, int]) -> Answer:
+    def _answer(self, stamp: Stamp) -> Answer:
         (index, sent), (found, came) = self._sent[stamp], self._found[stamp]
-        return Answer(index, _instances(self._masks[stamp], found), came - sent)
+        return Answer(index, _instances(self._masks[stamp][0], found), came - sent)
 
     def _spin(self, seconds: float) -> None:
         if not rclpy.ok():

@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.random import Generator
-from pycocotools import mask as coco_mask
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view
@@ -50,6 +49,8 @@ class CutOuts:
 
     def draw(self, rng: Generator) -> Patch:
         """One object that covers 1 to 50 % of its photograph, drawn at random."""
+        from pycocotools import mask as coco_mask  # the rest is used where it is not installed
+
         while True:
             path = self.photographs[rng.integers(len(self.photographs))]
             annotations = _annotations(path)

@@ -17,7 +17,7 @@ from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sap_ros.core.model import Memory
+from sap_ros.core.network import Memory
 
 
 class WatchedAttention:

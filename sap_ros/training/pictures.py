@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
-from sap_ros.core.model import Features, decode_view, empty_memory, remember
+from sap_ros.core.network import Features, decode_view, empty_memory, remember
 from sap_ros.core.overlay import contact_sheet
 from sap_ros.training.data import Sample
 from sap_ros.training.steps import encode

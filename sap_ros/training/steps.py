@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sap_ros.core.model import Features, decode_view, empty_memory, normalize, remember
+from sap_ros.core.graphs import normalize
+from sap_ros.core.network import Features, decode_view, empty_memory, remember
 from sap_ros.training.attention import WatchedAttention, memory_views
 from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sap_ros.core.model import build_architecture
+from sap_ros.core.checkpoints import build_architecture
 
 
 @pytest.fixture(scope="module")

@@ -254,5 +254,7 @@ def test_the_thread_for_signals_ends_before_the_node_is_destroyed():
         "sap_node.SapNode.destroy_node = destroyed\n"
         "sap_node.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == "SignalHandlerOptions.NO", done.stderr

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("accelerate")
 
 from sap_ros.core.checkpoints import build_architecture, checkpoint_path, read_weights
-from sap_ros.core.model import Features, decode_view, empty_memory, remember
+from sap_ros.core.network import Features, decode_view, empty_memory, remember
 from sap_ros.training.attention import WatchedAttention, attention_weights, memory_views
 from sap_ros.training.steps import encode
 

@@ -48,7 +48,7 @@ def test_a_run_trains_what_its_stage_trains(make_config, tmp_path, stage):
 
 def test_the_frozen_encoder_encodes_as_before(make_config, tmp_path):
     """SAM 2's own trunk has a drop path: without care, the same view differs from pass to pass."""
-    from sap_ros.core.model import normalize
+    from sap_ros.core.graphs import normalize
     from sap_ros.training.train import trained_parameters
 
     sam = build_architecture("sam2.1-tiny", 64).eval()

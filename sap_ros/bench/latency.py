@@ -1,0 +1,150 @@
+"""Latency through the node over DDS, compared with the core's own time in the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+import psutil
+
+from sap_ros.bench.result import Goal, Result
+from sap_ros.bench.scenes import clicks_on, model_of
+from sap_ros.core.prompts import from_pixels
+from sap_ros.core.session import PanoramaSession
+from sap_ros.demo.client import Client, Transport, running_node
+from sap_ros.synthesis.moving import MovingScene
+
+_WIDTHS = (1024, 2048, 4096)
+_TRANSPORTS: tuple[Transport, ...] = ("raw", "compressed")
+_CLICKS, _IMAGES = 10, 30  # measured, of each kind; the first of them are warm-up
+_WARM = 2
+_ARRIVES = 0.5  # s between an image and the click on it: by then the node has received it
+_RENDERED, _STEP = (1024, 512), 0.05  # size of the scene, and s between its images
+_INSTANCE = 2
+# While nothing is tracked: images a second, and how long.
+_IDLE_RATE, _IDLE_SECONDS = 10, 5.0
+
+
+def latency(model: str, device: str) -> Result:
+    """Click to mask, image to mask, and the node's CPU time while nothing is tracked.
+
+    Both sides answer the same clicks and images, one at a time. The core's time is that of the
+    session in this process; the node's is from publishing to receiving masks and objects, and
+    includes what the client needs to send and to receive.
+
+    Args:
+        model: its name.
+        device: a torch device, of both.
+    """
+    rows: list[list[str]] = []
+    figures: dict[str, dict[str, float]] = {}
+    goals = []
+    core = _core_times(model, device)
+    for transport in _TRANSPORTS:
+        with running_node(model, device, "auto", "auto", transport) as client:
+            for width in _WIDTHS:
+                clicked, followed = _answers(client.reset, partial(_ask_node, client), width)
+                for what, taken, bound in (
+                    ("click to mask", clicked, core[width][0]),
+                    ("image to mask", followed, core[width][1]),
+                ):
+                    name = f"{transport} {width}x{width // 2}: {what}"
+                    middle, high, own = (*_percentiles(taken), _percentiles(bound)[0])
+                    ratio = middle / own
+                    figures[name] = {"p50": middle, "p99": high, "core": own, "ratio": ratio}
+                    rows.append([name, _ms(middle), _ms(high), _ms(own), f"{ratio:.2f}"])
+                    if (transport, width) == ("raw", _WIDTHS[0]):
+                        goals.append(Goal(f"{name}, of the core's own time", ratio, 1.1))
+                share = _idle_share(client, width)
+                name = f"{transport} {width}x{width // 2}: nothing tracked, {_IDLE_RATE} images a second"
+                figures[name] = {"cpu": share}
+                rows.append([name, "", "", "", f"{100 * share:.0f} % of a core"])
+    return Result(
+        "latency",
+        f"the node over DDS, {model} on {device}, auto",
+        ["", "p50", "p99", "core", "of the core's"],
+        rows,
+        goals,
+        figures,
+    )
+
+
+def _core_times(model: str, device: str) -> dict[int, tuple[list[float], list[float]]]:
+    """Times in s of clicks and of images by width, of a session in this process."""
+    session = PanoramaSession(model_of(model, device), "auto")
+    return {
+        width: _answers(session.reset, partial(_ask_session, session), width) for width in _WIDTHS
+    }
+
+
+#: Asked with an image and perhaps a click on it; returns seconds from the click, or from the image.
+Ask = Callable[[np.ndarray, tuple[float, float] | None], float]
+
+
+def _answers(reset: Callable[[], None], ask: Ask, width: int) -> tuple[list[float], list[float]]:
+    """Seconds to the masks of clicks, each of a new object; and of images in which one is followed."""
+    scene = MovingScene(0)
+    image, labels = scene.render(0.0, _RENDERED)
+    u, v = clicks_on(labels, [_INSTANCE])[0]
+    click = u * width / _RENDERED[0], v * width / _RENDERED[0]
+    clicked, followed = [], []
+    for _ in range(_WARM + _CLICKS):
+        reset()
+        clicked.append(ask(_enlarged(image, width), click))
+    for k in range(1, 1 + _WARM + _IMAGES):
+        image, _ = scene.render(_STEP * k, _RENDERED)
+        followed.append(ask(_enlarged(image, width), None))
+    return clicked[_WARM:], followed[_WARM:]
+
+
+def _ask_session(
+    session: PanoramaSession, image: np.ndarray, click: tuple[float, float] | None
+) -> float:
+    if click is None:
+        began = time.perf_counter()
+        session.next_image(image)
+    else:
+        session.set_image(image)
+        time.sleep(_ARRIVES)  # as the node's: caches and threads are as cold
+        began = time.perf_counter()
+        session.add_prompt(from_pixels(1, [click], session.size))
+    session.segment()
+    return time.perf_counter() - began
+
+
+def _ask_node(client: Client, image: np.ndarray, click: tuple[float, float] | None) -> float:
+    if click is None:
+        return client.follow(image)
+    stamp = client.publish(image)
+    client.wait(_ARRIVES)  # nothing says that an image has come on which nothing is tracked
+    return client.click(stamp, click)
+
+
+def _idle_share(client: Client, width: int) -> float:
+    """CPU time of the node while images come and nothing is tracked, as a share of a core."""
+    client.reset()
+    image = _enlarged(MovingScene(0).render(0.0, _RENDERED)[0], width)
+    process = psutil.Process(client.node_pid)
+    before, began = process.cpu_times(), time.monotonic()
+    for k in range(round(_IDLE_SECONDS * _IDLE_RATE)):
+        client.wait(began + k / _IDLE_RATE - time.monotonic())
+        client.publish(image)
+    client.wait(1 / _IDLE_RATE)
+    after, seconds = process.cpu_times(), time.monotonic() - began
+    return (after.user + after.system - before.user - before.system) / seconds
+
+
+def _enlarged(image: np.ndarray, width: int) -> np.ndarray:
+    return cv2.resize(image, (width, width // 2), interpolation=cv2.INTER_LINEAR)
+
+
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    middle, high = np.percentile(seconds, [50, 99])
+    return float(middle), float(high)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f} ms"
