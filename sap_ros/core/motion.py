@@ -103,14 +103,14 @@ def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
     with what is.
     """
     radius = disk_radius(solid_angle)
-    cosines = directions @ directions.T
-    density = np.exp((cosines - 1) * 2 / max(radius, _LEAST_RADIUS) ** 2).sum(1)
+    apart = (1 - directions @ directions.T).astype(np.float32)  # 1 - the cosine of each angle
+    density = np.exp(apart * (-2 / max(radius, _LEAST_RADIUS) ** 2)).sum(1)
     limit = min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi)
-    near = cosines[density.argmax()] > math.cos(limit)
+    near = apart[density.argmax()] < 1 - math.cos(limit)
     if near.all():
         return directions
     spacing = math.sqrt(solid_angle / len(directions))
-    linked = cosines > math.cos(min(_CONNECTED_STEPS * spacing, math.pi))
+    linked = apart < 1 - math.cos(min(_CONNECTED_STEPS * spacing, math.pi))
     _, part = connected_components(csr_array(linked), directed=False)  # dense ones are copied twice
     return np.asarray(directions[near | np.isin(part, part[near])])
 

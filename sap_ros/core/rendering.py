@@ -143,14 +143,15 @@ def _render_table(
     """cv2.remap's fixed-point tables of a view into a region of a panorama."""
     # Rays of any length, in float32: exact to a thousandth of a pixel, and three times as fast.
     offset = (np.arange(size) + 0.5 - size / 2) / focal_length(size, view.fov)
-    right, down, forward = view.rotation.T.astype(np.float32)
-    across = offset.astype(np.float32)[None, :, None] * right
-    rays = across + (offset.astype(np.float32)[:, None, None] * down + forward)
-    pixels = sphere.direction_to_pixel(rays, panorama)
+    offset = offset.astype(np.float32)
+    right, down, forward = view.rotation.T.astype(np.float32)[..., None]
+    x, y, z = (right[i] * offset + (down[i] * offset + forward[i])[:, None] for i in range(3))
+    u, v = sphere.components_to_pixel(x, y, z, panorama)
     # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
-    x = np.mod(pixels[..., 0] - 0.5 - region.left, panorama[0])
-    y = pixels[..., 1] - 0.5 - region.top
-    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
+    u -= np.float32(0.5 + region.left)
+    u -= np.floor(u / panorama[0]) * panorama[0]
+    v -= np.float32(0.5 + region.top)
+    return cv2.convertMaps(u.astype(np.float32), v.astype(np.float32), cv2.CV_16SC2)
 
 
 # A view that is fitted to an object is rendered once, or once more from a mask: few are kept.
