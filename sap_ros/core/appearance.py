@@ -1,4 +1,4 @@
-"""Whether what was found of an object still looks like what a person prompted.
+"""What a prompted object looks like, so that it is found again when it was lost.
 
 The mask decoder's own scores are no check: where the object has gone, it masks something else with a high
 predicted IoU. This compares features of the image encoder, which are there already: the mean feature
@@ -13,12 +13,6 @@ import torch
 import torch.nn.functional as F
 
 from sap_ros.core.network import Features
-
-#: Masks whose appearance has a lower cosine with the prompted one are not the object. Chosen on four moving
-#: scenes (`sap synth moving`, sap-nano, `auto`), tried on three others: with steps of 0.8 s and half of the
-#: panorama covered for three of ten images, 32 of 162 answers are TRACKED with an IoU below 0.1, without the
-#: check 90, and the mean IoU of what is visible is 0.373 and 0.388; with steps of 0.2 s nothing changes (0.965).
-LEAST_SIMILARITY = 0.3
 
 #: A lost object is found again where the mask looks so much like the prompted one: where the object would
 #: be if it moved on as before, and elsewhere. Chosen on moving scenes that are half covered for three of ten
@@ -87,8 +81,3 @@ def similarity(one: np.ndarray | None, other: np.ndarray | None) -> float:
         return float("nan")
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / max(lengths, 1e-12)
-
-
-def similar(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether two appearances may be of the same object; True where one is not known."""
-    return not similarity(one, other) < LEAST_SIMILARITY

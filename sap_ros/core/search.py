@@ -23,7 +23,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from sap_ros.core.appearance import FOUND_AGAIN, FOUND_IN_PLACE, similar, similarity
+from sap_ros.core.appearance import FOUND_AGAIN, FOUND_IN_PLACE, similarity
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing, deepest_pixel
@@ -469,9 +469,8 @@ def _follow_in(
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
-        if whole and tracked.usual_solid_angle < _WHOLE_VIEW * views.solid_angle(view):
-            return False  # with no background to compare, it is what a lost object turns into
-        return similar(tracked.appearance, encoded.appearance(view, mask))
+        # A mask of the whole view is what a lost object turns into, unless it is known to be so large.
+        return not whole or tracked.usual_solid_angle >= _WHOLE_VIEW * views.solid_angle(view)
 
     masks = follow(
         encoded.model,
