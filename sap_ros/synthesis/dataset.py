@@ -70,7 +70,7 @@ class DatasetWriter:
         instances: np.ndarray,
         names: Mapping[int, str] | None = None,
     ) -> None:
-        """Writes a panorama (H, 2H, 3) uint8 BGR, or a copy of a JPEG file, and its instances (H, 2H) uint16."""
+        """Writes a panorama (H, 2H, 3) uint8 BGR, or copies a JPEG file; and instances (H, 2H) uint16."""
         rows = describe(name, instances, names or {})
         _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
         _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
