@@ -1,4 +1,4 @@
-"""Starts the node as a process, and a client that sends it images and clicks over DDS."""
+"""Starts the node as a separate process, and a client that sends it images and clicks over DDS."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def running_node(
         OSError: the node does not start, or has died.
     """
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
-    # With best effort, fragments of 25 MB messages are lost if the system's socket buffers are small.
+    # With best effort, 25 MB messages lose fragments if the system's socket buffers are small.
     topic = f"{_NAMESPACE}/{_IMAGE_TOPICS[transport]}"
     reliable = f"qos_overrides.{topic}.subscription.reliability:=reliable"
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
@@ -104,13 +104,13 @@ def _client(transport: Transport, node_pid: int) -> Iterator[Client]:
         client.bring_up()
         yield client
     finally:
-        uninstall_signal_handlers()  # ends their thread before what it reads is freed, as in the node's main
+        uninstall_signal_handlers()  # ends their thread before its data is freed, as in the node's main
         client.destroy_node()
         rclpy.try_shutdown()
 
 
 class Client(Node):
-    """Plays the camera driver, the person who clicks, and the subscriber of the masks.
+    """Acts as camera driver, as the user who clicks, and as subscriber of the masks.
 
     Args:
         transport: how images are published.
@@ -178,7 +178,7 @@ class Client(Node):
 
         def answered() -> bool:
             nonlocal sent
-            # A panorama that was lost is sent again. The node takes a stamp once only.
+            # A lost panorama is sent again. The node processes each stamp only once.
             if time.monotonic() - sent > 3.0:
                 sent = time.monotonic()
                 self._image.publish(message)
@@ -239,13 +239,13 @@ class Client(Node):
                 self._spin(max(0.0, began + k * period - time.monotonic()))
             message.header.stamp = self.get_clock().now().to_msg()
             stamps.append(self._publish(message, k))
-        # The newest is always answered.
+        # The newest image is always answered.
         self._wait(lambda: stamps[-1] in self._masks and stamps[-1] in self._found, "answer")
         return [self._answer(s) for s in stamps if s in self._masks and s in self._found]
 
     @property
     def views_encoded(self) -> list[int]:
-        """Number of views encoded for an image of the stream, sampled once per second from the diagnostics."""
+        """Number of views encoded per image of the stream, sampled once per second from the diagnostics."""
         return list(self._encoded)
 
     def _message(self, image: np.ndarray) -> Image | CompressedImage:
@@ -285,7 +285,7 @@ class Client(Node):
 
 
 def _instances(masks: Image, found: ObjectArray) -> Instances:
-    """The messages as the core's types; extents are measured from the masks."""
+    """Converts the messages to the core's types; extents are measured from the masks."""
     labels = np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.step)
     objects = []
     for message in found.objects:
