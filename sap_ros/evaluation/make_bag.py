@@ -52,7 +52,7 @@ def write_bag(
         ValueError: there is no image, or one of them is not a panorama.
     """
     if rate <= 0:
-        raise ValueError(f"the rate is {rate:g} images a second; it must be above 0")
+        raise ValueError(f"the rate is {rate:g} images per second; it must be above 0")
     count, numbers = 0, _Numbers()
     with BagWriter(out, storage) as writer:
         for name, image in _images(source):

@@ -54,11 +54,12 @@ class TrainConfig:
         window: number of views in a window.
         objects: maximum number of objects in a view or window.
         view_share: stage ``scan``: share of samples that are single views, against forgetting.
-        click_all: stage ``scan``: share of windows in which every view that sees the click is prompted
-            with it, as in the scan; otherwise only the first view is.
+        click_all: stage ``scan``: share of windows in which every view that sees the clicks of all
+            objects is prompted with them, as in the scan; otherwise only the first view is.
         view_corrections: single views: maximum number of corrections after the first decoding; a sample
             gets 1 to this many.
-        corrections: stage ``scan``: number of later views of a window that get a correction click.
+        corrections: stage ``scan``: number of unclicked views that get a correction click, in half of the
+            windows.
         scan_windows: whether views of panoramas are taken from the scan's loop; if false, they are crops
             of the panorama itself (the ablation `patches`).
         overlap: overlap of the scan's views (0 is the ablation without overlap).

@@ -149,7 +149,7 @@ class Panoramas:
         the model learns to recognise an object that it sees again late.
         """
         image, instances, ids = _panorama(self.files[rng.integers(len(self.files))])
-        turn = int(rng.integers(image.shape[1]))  # the scan has no preferred heading
+        turn = int(rng.integers(image.shape[1]))  # the scan has no preferred yaw
         image, instances = np.roll(image, turn, axis=1), np.roll(instances, turn, axis=1)
         if not len(ids):
             return None
@@ -201,7 +201,7 @@ class Panoramas:
 
 
 def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
-    """A view, 20 to 90° wide, of a random object of a label image (H, 2H), which is off its centre."""
+    """A view, 20 to 90° wide, with a random object of a label image (H, 2H) off its centre."""
     step = max(1, instances.shape[1] // _COARSE)
     instances = instances[step // 2 :: step, step // 2 :: step]
     ids = _ids(instances)
