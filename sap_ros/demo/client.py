@@ -62,7 +62,7 @@ def running_node(
 
     Args:
         model, device, strategy, backend: parameters of the node.
-        transport: how it is sent images; ``compressed``: as JPEG.
+        transport: how images are sent to it; ``compressed`` means JPEG.
 
     Raises:
         OSError: the node does not start, or has died.
@@ -193,18 +193,18 @@ class Client(Node):
         return self._answer(stamp)
 
     def publish(self, image: np.ndarray) -> Stamp:
-        """Publishes a panorama (H, W, 3) uint8 RGB, and waits for nothing; its stamp."""
+        """Publishes a panorama (H, W, 3) uint8 RGB without waiting; returns its stamp."""
         return self._publish(self._message(image), len(self._sent))
 
     def follow(self, image: np.ndarray) -> float:
-        """Publishes a panorama on which objects are followed; the time to its masks, in s."""
+        """Publishes a panorama on which objects are tracked; returns the time to its masks, in s."""
         message = self._message(image)
         began = time.monotonic()
         stamp = self._publish(message, len(self._sent))
         return self._answered(stamp) - began
 
     def click(self, stamp: Stamp, click: Click) -> float:
-        """Publishes a first click (u, v) on a panorama; the time to its mask, in s."""
+        """Publishes a first click (u, v) on a panorama; returns the time to its mask, in s."""
         message = PointStamped()
         message.header.frame_id = _FRAME
         message.header.stamp.sec, message.header.stamp.nanosec = stamp
@@ -214,13 +214,13 @@ class Client(Node):
         return self._answered(stamp) - began
 
     def _answered(self, stamp: Stamp) -> float:
-        """Waits for masks and objects of a panorama; when the later of them came."""
+        """Waits for masks and objects of a panorama; returns the arrival time of the later message."""
         answers: tuple[dict[Stamp, Any], ...] = (self._masks, self._found)
         self._wait(lambda: all(stamp in received for received in answers), "answer")
         return max(received[stamp][1] for received in answers)
 
     def wait(self, seconds: float) -> None:
-        """Receives messages for a time."""
+        """Receives messages for a number of seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._spin(left)

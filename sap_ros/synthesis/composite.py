@@ -48,7 +48,7 @@ class CutOuts:
 
     def draw(self, rng: Generator) -> Patch:
         """A random object that covers 1 to 50 % of its photograph."""
-        from pycocotools import mask as coco_mask  # optional: the rest of this module works without it
+        from pycocotools import mask as coco_mask  # the other functions work without it
 
         while True:
             path = self.photographs[rng.integers(len(self.photographs))]
