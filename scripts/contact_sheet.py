@@ -1,4 +1,4 @@
-"""Draws a contact sheet: a click a cell, in the view that the camera would have of it, with its mask.
+"""Draws a contact sheet: one cell per click, with the view around it and its mask.
 
     python scripts/contact_sheet.py docs/clicks.csv PANORAMAS docs/clicks.jpg [MODEL=WEIGHTS]
 
@@ -50,7 +50,7 @@ def main(clicks: Path, folder: Path, out: Path, model: str = "sap-nano") -> None
 def _cell(
     image: np.ndarray, labels: np.ndarray, pixel: tuple[float, float], score: float
 ) -> np.ndarray:
-    """The view (S, S, 3) BGR with the click in its middle."""
+    """A view (S, S, 3) BGR centred on the click, with the mask."""
     direction = sphere.pixel_to_direction(np.array(pixel), (image.shape[1], image.shape[0]))
     azimuth, elevation = (float(a) for a in sphere.direction_to_angles(direction))
     view = View(azimuth, max(-math.pi / 2, min(math.pi / 2, elevation)), _FOV)

@@ -1,4 +1,4 @@
-# source scripts/env.bash: this checkout's environment, with the built messages where they are built.
+# source scripts/env.bash: this checkout's environment, with its messages if they are built.
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$_root/.venv/bin/activate"
 if [ -d "$_root/.venv/share/ament_index" ]; then # ROS 2 from wheels: the environment is its prefix

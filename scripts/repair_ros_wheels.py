@@ -1,7 +1,7 @@
 """Points the CMake files of the ROS 2 wheels at this environment's Python and numpy.
 
-The wheels' exported targets name include folders of the machine they were built on; CMake stops at
-folders that do not exist. Each such path is replaced by this interpreter's own.
+The wheels' exported targets contain include folders of the machine on which they were built; CMake fails if
+a folder does not exist. Each such path is replaced by that of this interpreter.
 """
 
 from __future__ import annotations

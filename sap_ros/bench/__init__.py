@@ -1,5 +1,5 @@
-"""`sap bench`: what speed and memory cost, as ratios against a peer or a bound in the same run.
+"""`sap bench`: time and memory, mostly relative to another method or a lower bound in the same run.
 
-Each benchmark is a function that gives a :class:`sap_ros.bench.result.Result`: a table, its goals, and the
-raw figures.
+Each benchmark is a function that returns a :class:`sap_ros.bench.result.Result`: a table, goals, and raw
+figures.
 """

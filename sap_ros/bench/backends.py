@@ -1,4 +1,4 @@
-"""The two backends in one run: what a view, an answer and a followed image cost, and what of it is the network."""
+"""Compares both backends in one run: time per view, answer and tracked image, and the network's share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BLUE_BOX = (2314.5, 1268.5)
 
 _NETWORK = ("encode", "decode", "remember")
 
-# Of repeated measurements, this share is the quickest that count: others saw another process's turn.
+# Only this share of the repetitions, the fastest, is averaged: other processes disturb the slower ones.
 _UNDISTURBED = 0.25
 
 
 @dataclass
 class _Measured:
-    """Seconds of some repetitions: of the whole, and of the network's calls in it."""
+    """Seconds of each repetition: in total, and of the calls to the network in it."""
 
     whole: list[float] = field(default_factory=list)
     network: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class _Measured:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Of the whole and of the network: means over the quickest."""
+        """In total and of the network: means over the fastest repetitions."""
         quickest = np.argsort(self.whole)[: max(1, round(_UNDISTURBED * len(self.whole)))]
         return float(np.mean(np.array(self.whole)[quickest])), float(
             np.mean(np.array(self.network)[quickest])
@@ -49,7 +49,7 @@ class _Measured:
 
 
 def backends(name: str, device: str, repeats: int = 16, images: int = 12) -> Result:
-    """A model in torch and in ONNX Runtime, by turns: a view, an answer at 4K, following 1 and 6 objects."""
+    """A model in torch and in ONNX Runtime, in turn: a view, an answer at 4K, tracking 1 and 6 objects."""
     models = {b: model_of(name, device, b) for b in ("torch", "onnxruntime")}
     panorama, scene = read_panorama(DEMO), MovingScene(0)
     stream = [scene.render(0.1 * i, (1024, 512)) for i in range(images)]
@@ -90,8 +90,8 @@ def backends(name: str, device: str, repeats: int = 16, images: int = 12) -> Res
     figures["least_iou"] = agreement
     return Result(
         "backend",
-        f"{name} on {device}, by turns, the quickest quarter of repetitions",
-        ["", "torch", "ONNX Runtime", "of torch", "its network", "of network"],
+        f"{name} on {device}, in turn, mean of the fastest quarter of repetitions",
+        ["", "torch", "ONNX Runtime", "/ torch", "its network", "/ network"],
         [_row(stage, figures) for stage in stages],
         _goals(stages, figures, agreement),
         figures,
@@ -105,7 +105,7 @@ def _answer(session: PanoramaSession, panorama: np.ndarray) -> None:
 
 
 def _prompted(model: Model, first: tuple[np.ndarray, np.ndarray], objects: int) -> PanoramaSession:
-    """A session that has found some objects of a scene's first image."""
+    """A session in which the first objects are segmented on a scene's first image."""
     image, labels = first
     session = PanoramaSession(model)
     session.set_image(image)
@@ -138,9 +138,9 @@ def _goals(stages: Sequence[str], figures: dict[str, Any], agreement: float) -> 
     slowest = max(onnx[stage][0] / torch[stage][0] for stage in stages)
     answer, network = onnx[stages[1]]
     return [
-        Goal("onnxruntime's time of torch's, the worst of these", slowest, 1),
-        Goal("an answer's time, of its network's", answer / network, 1.3),
-        Goal("images followed a second, one object", 1 / onnx[stages[2]][0], 30, at_least=True),
-        Goal("images followed a second, six objects", 1 / onnx[stages[3]][0], 8, at_least=True),
-        Goal("least IoU of a mask with torch's", agreement, 0.999, at_least=True),
+        Goal("time with ONNX Runtime, relative to torch, the worst of these", slowest, 1),
+        Goal("time of an answer, relative to its network", answer / network, 1.3),
+        Goal("tracked images per second, one object", 1 / onnx[stages[2]][0], 30, at_least=True),
+        Goal("tracked images per second, six objects", 1 / onnx[stages[3]][0], 8, at_least=True),
+        Goal("lowest IoU of a mask with torch's", agreement, 0.999, at_least=True),
     ]

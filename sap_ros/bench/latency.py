@@ -19,12 +19,12 @@ from sap_ros.synthesis.moving import MovingScene
 
 _WIDTHS = (1024, 2048, 4096)
 _TRANSPORTS: tuple[Transport, ...] = ("raw", "compressed")
-_CLICKS, _IMAGES = 10, 30  # measured, of each kind; the first of them are warm-up
+_CLICKS, _IMAGES = 10, 30  # number of measurements of each kind, after the warm-up
 _WARM = 2
-_ARRIVES = 0.5  # s between an image and the click on it: by then the node has received it
+_ARRIVES = 0.5  # s between an image and the click on it; the node has received the image by then
 _RENDERED, _STEP = (1024, 512), 0.05  # size of the scene, and s between its images
 _INSTANCE = 2
-# While nothing is tracked: images a second, and how long.
+# While nothing is tracked: images per second, and duration.
 _IDLE_RATE, _IDLE_SECONDS = 10, 5.0
 
 
@@ -33,11 +33,11 @@ def latency(model: str, device: str) -> Result:
 
     Both sides answer the same clicks and images, one at a time. The core's time is that of the
     session in this process; the node's is from publishing to receiving masks and objects, and
-    includes what the client needs to send and to receive.
+    includes the client's own time for sending and receiving.
 
     Args:
-        model: its name.
-        device: a torch device, of both.
+        model: name of the model.
+        device: torch device, used by both.
     """
     rows: list[list[str]] = []
     figures: dict[str, dict[str, float]] = {}
@@ -57,7 +57,7 @@ def latency(model: str, device: str) -> Result:
                     figures[name] = {"p50": middle, "p99": high, "core": own, "ratio": ratio}
                     rows.append([name, _ms(middle), _ms(high), _ms(own), f"{ratio:.2f}"])
                     if (transport, width) == ("raw", _WIDTHS[0]):
-                        goals.append(Goal(f"{name}, of the core's own time", ratio, 1.1))
+                        goals.append(Goal(f"{name}, relative to the core", ratio, 1.1))
                 share = _idle_share(client, width)
                 name = f"{transport} {width}x{width // 2}: nothing tracked, {_IDLE_RATE} images a second"
                 figures[name] = {"cpu": share}
@@ -65,7 +65,7 @@ def latency(model: str, device: str) -> Result:
     return Result(
         "latency",
         f"the node over DDS, {model} on {device}, auto",
-        ["", "p50", "p99", "core", "of the core's"],
+        ["", "p50", "p99", "core", "/ core"],
         rows,
         goals,
         figures,
@@ -73,19 +73,19 @@ def latency(model: str, device: str) -> Result:
 
 
 def _core_times(model: str, device: str) -> dict[int, tuple[list[float], list[float]]]:
-    """Times in s of clicks and of images by width, of a session in this process."""
+    """Times in s for clicks and for images, by width, in a session in this process."""
     session = PanoramaSession(model_of(model, device), "auto")
     return {
         width: _answers(session.reset, partial(_ask_session, session), width) for width in _WIDTHS
     }
 
 
-#: Asked with an image and perhaps a click on it; returns seconds from the click, or from the image.
+#: Processes an image and, optionally, a click on it; returns the seconds from the click or the image on.
 Ask = Callable[[np.ndarray, tuple[float, float] | None], float]
 
 
 def _answers(reset: Callable[[], None], ask: Ask, width: int) -> tuple[list[float], list[float]]:
-    """Seconds to the masks of clicks, each of a new object; and of images in which one is followed."""
+    """Seconds to the mask of each click on a new object, and of each image on which one object is tracked."""
     scene = MovingScene(0)
     image, labels = scene.render(0.0, _RENDERED)
     u, v = clicks_on(labels, [_INSTANCE])[0]
@@ -108,7 +108,7 @@ def _ask_session(
         session.next_image(image)
     else:
         session.set_image(image)
-        time.sleep(_ARRIVES)  # as the node's: caches and threads are as cold
+        time.sleep(_ARRIVES)  # as for the node, so that caches and threads are equally cold
         began = time.perf_counter()
         session.add_prompt(from_pixels(1, [click], session.size))
     session.segment()
@@ -119,7 +119,7 @@ def _ask_node(client: Client, image: np.ndarray, click: tuple[float, float] | No
     if click is None:
         return client.follow(image)
     stamp = client.publish(image)
-    client.wait(_ARRIVES)  # nothing says that an image has come on which nothing is tracked
+    client.wait(_ARRIVES)  # the node does not report the arrival of an image without objects
     return client.click(stamp, click)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of a 4K panorama with one object, each case in a process of its own."""
+"""Peak memory of a 4K panorama with one object; each case runs in its own process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sap_ros.bench.result import Goal, Result
 # Makes glibc return freed memory at once, so that the peak does not include it.
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
-_NATIVE = "SAM 2's encoder alone on 4096x2048"  # and no decoder, memory, or masks in full size
+_NATIVE = "SAM 2's encoder alone on 4096x2048"  # without decoder, memory, and full-size masks
 
-# How each case is measured, and the side of its views, or the panorama's width.
+# The kind of each case, and the side of its views or the width of the panorama.
 _CASES = {
     "one view at a time, 1024 px (auto)": ("session", 1024),
     "one view at a time, 768 px (auto)": ("session", 768),
@@ -26,10 +26,10 @@ _CASES = {
 
 
 def memory() -> Result:
-    """SAM 2.1 tiny with random weights: peak memory beyond that of the loaded model."""
+    """SAM 2.1 tiny with random weights: peak memory on top of the loaded model."""
     found = {name: _in_a_process(*case) for name, case in _CASES.items()}
     if found[_NATIVE] is None and (half := _in_a_process("native", 2048)) is not None:
-        # The encoder's activations grow with the pixels.
+        # The encoder's activations are proportional to the number of pixels.
         found[_NATIVE] = {"mb": 4 * half["mb"], "how": "computed: 4 times that on 2048x1024"}
     native = found[_NATIVE]
     rows, shares = [], {}
@@ -49,7 +49,7 @@ def memory() -> Result:
         )
     goals = [
         Goal(
-            f"{size} px views, of native",
+            f"{size} px views, relative to native",
             shares.get(f"one view at a time, {size} px (auto)"),
             limit,
         )
@@ -57,8 +57,8 @@ def memory() -> Result:
     ]
     return Result(
         "memory",
-        "peak memory beyond the loaded model, 4096x2048, one object, SAM 2.1 tiny with random weights",
-        ["", "peak", "of native", ""],
+        "peak memory on top of the loaded model, 4096x2048, one object, SAM 2.1 tiny with random weights",
+        ["", "peak", "relative to native", ""],
         rows,
         goals,
         found,
@@ -103,7 +103,7 @@ def _measure(kind: str, size: int) -> dict[str, object]:
 
     model, image = random_tiny(None if kind == "native" else size), read_panorama(DEMO)
     box = read_labels(DEMO.with_name("instances.png")) == 3
-    with torch.inference_mode():  # one-time set-up of the libraries does not count
+    with torch.inference_mode():  # the libraries' one-time initialisation is not counted
         model.sam.image_encoder(torch.zeros(1, 3, 256, 256))
     before = _held()
     with measured(model.device) as cost:

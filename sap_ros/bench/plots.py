@@ -1,4 +1,4 @@
-"""The benchmarks' tables as one picture."""
+"""Plots the results of the benchmarks in one picture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _views(axes: Any, figures: dict[str, Any]) -> None:
         axes.plot(views, value, "o", markersize=9)
         axes.annotate(name, (views, value), xytext=(6, 6), textcoords="offset points")
     axes.set(
-        xscale="log", xlim=(0.8, 60), xlabel="views encoded an object", ylabel="mean IoU",
+        xscale="log", xlim=(0.8, 60), xlabel="views encoded per object", ylabel="mean IoU",
         title="fewer views",
     )  # fmt: skip
     axes.margins(y=0.3)
@@ -65,4 +65,4 @@ def _reprompt(axes: Any, figures: dict[str, Any]) -> None:
 def _live(axes: Any, figures: dict[str, Any]) -> None:
     names = ["auto", "full scan of every frame"]
     axes.bar(["auto", "full scan"], [1 / figures[n]["seconds"] for n in names], color="tab:blue")
-    axes.set(ylabel="images a second", title="following one object")
+    axes.set(ylabel="images per second", title="tracking one object")

@@ -1,4 +1,4 @@
-"""Rendering views of a 4K panorama, compared with cv2.remap with precomputed tables and with other packages."""
+"""Rendering views of a 4K panorama, compared with cv2.remap with ready tables and with other packages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SIZE = 1024
 
 
 def rendering(device: str = "cpu", repeats: int = 9) -> Result:
-    """24 views of 1024 px from 4096x2048: a new panorama each time, tables kept.
+    """24 views of 1024 px from 4096x2048: a new panorama each time, look-up tables are kept.
 
-    On a GPU the panorama's upload is counted, and a row is added.
+    With a GPU, a row is added for it; its time includes the upload of the panorama.
     """
     image = read_panorama(DEMO)
     views = Scan().views
@@ -69,23 +69,23 @@ def rendering(device: str = "cpu", repeats: int = 9) -> Result:
     peer = found["py360convert"]
     return Result(
         "render",
-        f"{len(views)} views of {_SIZE} px from {image.shape[1]}x{image.shape[0]}, by median of {repeats}",
-        ["", "time", "of the bound"],
+        f"{len(views)} views of {_SIZE} px from {image.shape[1]}x{image.shape[0]}, median of {repeats}",
+        ["", "time", "relative to the bound"],
         [
             [name, str(t) if t else missing[name], f"{t.median / base.median:.2f}" if t else "-"]
             for name, t in found.items()
         ]
-        + [["table memory, of one table a view", f"{kept / 1e6:.0f} MB", f"{share:.3f}"]],
+        + [["table memory, of one table per view", f"{kept / 1e6:.0f} MB", f"{share:.3f}"]],
         [
-            Goal("time, of the bound's", own.median / base.median, 1.15),
+            Goal("time, relative to the bound", own.median / base.median, 1.15),
             Goal(
-                "times faster than py360convert",
+                "speed-up over py360convert",
                 peer.median / own.median if peer else None,
                 20,
                 at_least=True,
                 note=missing.get("py360convert", ""),
             ),
-            Goal("table memory, of one table a view", share, 1 / 8),
+            Goal("table memory, relative to one table per view", share, 1 / 8),
         ],
         {name: t.median for name, t in found.items() if t},
     )

@@ -106,7 +106,7 @@ def _now(device: torch.device | None) -> float:
 
 
 def timing_of(taken: list[float]) -> Timing:
-    """Seconds of repetitions, summed up."""
+    """The timing of repetitions that took these seconds."""
     return Timing(statistics.median(taken), min(taken), max(taken))
 
 
@@ -114,11 +114,9 @@ def timing_of(taken: list[float]) -> Timing:
 def stopwatch(
     owner: object, names: tuple[str, ...], device: torch.device | None = None
 ) -> Iterator[list[float]]:
-    """Times all calls of an object's methods in its block; the list's only element is their sum.
+    """Times all calls of an object's methods in its block; the list's only element is their sum in s.
 
-    They work on ``device``, whose end is waited for.
-
-    A call within a call counts once.
+    Each measurement waits until ``device`` has finished its work. Nested calls are counted once.
     """
     total, depth = [0.0], [0]
 

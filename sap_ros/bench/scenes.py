@@ -1,4 +1,4 @@
-"""Labelled panoramas for the benchmarks, generated from what ships with the package."""
+"""Labelled panoramas for the benchmarks, generated from data shipped with the package."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ class Labelled:
 
 
 def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
-    """A room with six solids, and drawn shapes of 3 to 60 degrees pasted anywhere on the sphere.
+    """A room with six solids, and shapes of 3 to 60 degrees pasted at random directions on the sphere.
 
-    The shapes are plain or textured by the demo panorama. What little is left of an object that
-    another covers is no instance.
+    The shapes are plain or textured with the demo panorama.
     """
     rng = np.random.default_rng(seed)
     scene = MovingScene(seed)
@@ -68,7 +67,7 @@ def random_tiny(
 
 
 def model_of(name: str, device: str, backend: Backend = "auto") -> Model:
-    """A model by its name; ``random-tiny`` is :func:`random_tiny`, in torch unless said otherwise."""
+    """A model by name; ``random-tiny`` is :func:`random_tiny`, with torch unless a backend is given."""
     if name == "random-tiny":
         return random_tiny(device=device, backend="torch" if backend == "auto" else backend)
     return load_model(name, device=device, backend=backend)

@@ -1,4 +1,4 @@
-"""Cost of a session: how it scales, of a further prompt, of a stream."""
+"""Cost of a session: scaling, further prompts, a stream of images."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def reprompt(model: Model, repeats: int = 9) -> Result:
     return Result(
         "reprompt",
         f"prompts on {image.shape[1]}x{image.shape[0]}, {model.name}",
-        ["", "time", "of the first"],
+        ["", "time", "relative to the first"],
         rows,
-        [Goal("auto: a second prompt, of the first", taken["auto"][1] / taken["auto"][0], 0.25)],
+        [Goal("auto: second prompt / first", taken["auto"][1] / taken["auto"][0], 0.25)],
         taken,
     )
 
@@ -110,19 +110,19 @@ def overhead(model: Model, repeats: int = 3) -> Result:
         rows.append([name, str(timing_of(taken))])
     rows += _one_view(model)
     share = float(np.median(network_share))
-    rows.append(["not the network", f"{100 * share:.1f} %"])
+    rows.append(["outside the network", f"{100 * share:.1f} %"])
     return Result(
         "overhead",
         f"one object on 4096x2048, {model.name} at {model.image_size} px, {session.encoded} views",
         ["", "time"],
         rows,
-        [Goal("not the network, of the whole", share, 0.05)],
+        [Goal("time outside the network, relative to the total", share, 0.05)],
         {name: float(np.median(taken)) for name, taken in stages.items()},
     )
 
 
 def _one_view(model: Model) -> list[list[str]]:
-    """Time of a view: encoding, decoding with a prompt, decoding with memories of various lengths."""
+    """Time of a view: encoding, decoding with a prompt, decoding with memories of different lengths."""
     view = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     features = model.encode(view)
     prompts = {0: ViewPrompt(np.array([[9.0, 9.0]], np.float32), np.array([1], np.int32))}
@@ -177,7 +177,7 @@ def _publisher() -> Callable[[Instances], object]:
 
 
 def scaling(model: Model, repeats: int = 3) -> Result:
-    """Time and peak memory by panorama, by objects, by frames."""
+    """Time and peak memory by panorama size, number of objects and number of images."""
     rows: list[list[str]] = []
     figures: dict[str, Any] = {}
     rows += _by_size(model, repeats, figures)
@@ -191,13 +191,13 @@ def scaling(model: Model, repeats: int = 3) -> Result:
         rows,
         [
             Goal(
-                "auto: a further object, of one alone",
+                "auto: a further object, relative to one alone",
                 figures["further"]["auto"],
                 0.75,
-                note=f"{figures['encoding']['auto']:.0%} of 16 objects' time is encoding, of views that "
-                "mostly no other object is seen in",
+                note=f"{figures['encoding']['auto']:.0%} of the time of 16 objects is encoding, mostly of "
+                "views that show no other object",
             ),
-            Goal("peak memory after 200 frames, of that after 50", frames[-1] / frames[1], 1.05),
+            Goal("peak memory after 200 frames / after 50", frames[-1] / frames[1], 1.05),
         ],
         figures,
     )
@@ -223,7 +223,7 @@ def _by_size(model: Model, repeats: int, figures: dict[str, Any]) -> list[list[s
         rows.append([f"panorama of {width}x{width // 2}, one object", str(taken), _mb(cost)])
     figures["widths"], figures["width_seconds"] = widths, times
     slope = _exponent(widths, times)
-    rows.append(["... grows with the width to the power of", f"{slope:.2f}", ""])
+    rows.append(["time grows with the width to the power of", f"{slope:.2f}", ""])
     return rows
 
 
@@ -350,12 +350,12 @@ def live(model: Model, frames: int = 20, objects: Sequence[int] = (2, 4, 5)) -> 
     return Result(
         "live",
         f"{len(objects)} objects, one at a time, {frames} images of 1024x512, {model.name}",
-        ["", "images a second", "views an image", "J", "F"],
+        ["", "images per second", "views per image", "J", "F"],
         rows,
         [
-            Goal("times the images a second", full["seconds"] / auto["seconds"], 8, at_least=True),
-            Goal("J less the full scan's", auto["j"] - full["j"], 0, at_least=True),
-            Goal("F less the full scan's", auto["f"] - full["f"], 0, at_least=True),
+            Goal("speed-up over full scan", full["seconds"] / auto["seconds"], 8, at_least=True),
+            Goal("J minus that of the full scan", auto["j"] - full["j"], 0, at_least=True),
+            Goal("F minus that of the full scan", auto["f"] - full["f"], 0, at_least=True),
         ],
         found,
     )

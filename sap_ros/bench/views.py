@@ -30,7 +30,7 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("auto, coarse to fine", {"strategy": "auto", "coarse": 0.75}),
 )
 
-# With these, the panorama's features are kept from one object to the next, to save time.
+# These keep the panorama's features from one object to the next, to save time.
 _KEPT = ("scan, features kept", "... and a memory of 1 view")
 
 
@@ -59,7 +59,7 @@ def views(model: Model, dataset: Path | None, limit: int) -> Result:
     best = figures["auto"]["iou"] - figures["scan"]["iou"]
     return Result(
         "views",
-        f"{len(scan)} objects of {len(samples)} panoramas, {model.name}, one click an object",
+        f"{len(scan)} objects of {len(samples)} panoramas, {model.name}, one click per object",
         [
             "",
             "IoU",
@@ -67,14 +67,14 @@ def views(model: Model, dataset: Path | None, limit: int) -> Result:
             "medium",
             "large",
             "seam, pole",
-            "views: mean, small, most",
-            "s an object",
+            "views: mean, median of small, maximum",
+            "s per object",
         ],
         [[name, *_cells(answers)] for name, answers in found.items()],
         [
             Goal("auto: median views of small objects", _median(auto, "small"), 2),
             Goal("auto: median views of all objects", _median(auto), 6),
-            Goal("auto: mean IoU less the full scan's", best, -0.005, at_least=True),
+            Goal("auto: mean IoU minus that of the full scan", best, -0.005, at_least=True),
         ],
         {"answers": {k: [vars(a) for a in v] for k, v in found.items()}, **figures},
     )

@@ -1,4 +1,4 @@
-"""Starts the node as a process, and a client that sends it images and clicks over DDS."""
+"""Starts the node as a separate process, and a client that sends it images and clicks over DDS."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def running_node(
 
     Args:
         model, device, strategy, backend: parameters of the node.
-        transport: how it is sent images; ``compressed``: as JPEG.
+        transport: how images are sent to it; ``compressed`` means JPEG.
 
     Raises:
         OSError: the node does not start, or has died.
     """
     executable = Path(get_package_prefix("sap_ros")) / "lib" / "sap_ros" / "sap_node"
-    # With best effort, fragments of 25 MB messages are lost if the system's socket buffers are small.
+    # With best effort, 25 MB messages lose fragments if the system's socket buffers are small.
     topic = f"{_NAMESPACE}/{_IMAGE_TOPICS[transport]}"
     reliable = f"qos_overrides.{topic}.subscription.reliability:=reliable"
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
@@ -104,13 +104,13 @@ def _client(transport: Transport, node_pid: int) -> Iterator[Client]:
         client.bring_up()
         yield client
     finally:
-        uninstall_signal_handlers()  # ends their thread before what it reads is freed, as in the node's main
+        uninstall_signal_handlers()  # ends their thread before its data is freed, as in the node's main
         client.destroy_node()
         rclpy.try_shutdown()
 
 
 class Client(Node):
-    """Plays the camera driver, the person who clicks, and the subscriber of the masks.
+    """Acts as camera driver, as the user who clicks, and as subscriber of the masks.
 
     Args:
         transport: how images are published.
@@ -178,7 +178,7 @@ class Client(Node):
 
         def answered() -> bool:
             nonlocal sent
-            # A panorama that was lost is sent again. The node takes a stamp once only.
+            # A lost panorama is sent again. The node processes each stamp only once.
             if time.monotonic() - sent > 3.0:
                 sent = time.monotonic()
                 self._image.publish(message)
@@ -193,18 +193,18 @@ class Client(Node):
         return self._answer(stamp)
 
     def publish(self, image: np.ndarray) -> Stamp:
-        """Publishes a panorama (H, W, 3) uint8 RGB, and waits for nothing; its stamp."""
+        """Publishes a panorama (H, W, 3) uint8 RGB without waiting; returns its stamp."""
         return self._publish(self._message(image), len(self._sent))
 
     def follow(self, image: np.ndarray) -> float:
-        """Publishes a panorama on which objects are followed; the time to its masks, in s."""
+        """Publishes a panorama on which objects are tracked; returns the time to its masks, in s."""
         message = self._message(image)
         began = time.monotonic()
         stamp = self._publish(message, len(self._sent))
         return self._answered(stamp) - began
 
     def click(self, stamp: Stamp, click: Click) -> float:
-        """Publishes a first click (u, v) on a panorama; the time to its mask, in s."""
+        """Publishes a first click (u, v) on a panorama; returns the time to its mask, in s."""
         message = PointStamped()
         message.header.frame_id = _FRAME
         message.header.stamp.sec, message.header.stamp.nanosec = stamp
@@ -214,13 +214,13 @@ class Client(Node):
         return self._answered(stamp) - began
 
     def _answered(self, stamp: Stamp) -> float:
-        """Waits for masks and objects of a panorama; when the later of them came."""
+        """Waits for masks and objects of a panorama; returns the arrival time of the later message."""
         answers: tuple[dict[Stamp, Any], ...] = (self._masks, self._found)
         self._wait(lambda: all(stamp in received for received in answers), "answer")
         return max(received[stamp][1] for received in answers)
 
     def wait(self, seconds: float) -> None:
-        """Receives messages for a time."""
+        """Receives messages for a number of seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._spin(left)
@@ -239,13 +239,13 @@ class Client(Node):
                 self._spin(max(0.0, began + k * period - time.monotonic()))
             message.header.stamp = self.get_clock().now().to_msg()
             stamps.append(self._publish(message, k))
-        # The newest is always answered.
+        # The newest image is always answered.
         self._wait(lambda: stamps[-1] in self._masks and stamps[-1] in self._found, "answer")
         return [self._answer(s) for s in stamps if s in self._masks and s in self._found]
 
     @property
     def views_encoded(self) -> list[int]:
-        """Number of views encoded for an image of the stream, sampled once per second from the diagnostics."""
+        """Number of views encoded per image of the stream, sampled once per second from the diagnostics."""
         return list(self._encoded)
 
     def _message(self, image: np.ndarray) -> Image | CompressedImage:
@@ -285,7 +285,7 @@ class Client(Node):
 
 
 def _instances(masks: Image, found: ObjectArray) -> Instances:
-    """The messages as the core's types; extents are measured from the masks."""
+    """Converts the messages to the core's types; extents are measured from the masks."""
     labels = np.frombuffer(masks.data, np.uint8).reshape(masks.height, masks.step)
     objects = []
     for message in found.objects:

@@ -26,7 +26,7 @@ from sap_ros.evaluation.metrics import iou
 from sap_ros.files import write_image
 from sap_ros.synthesis.moving import MovingScene
 
-_SHOWN = 6  # moments in the table and in the picture
+_SHOWN = 6  # number of images in the table and in the picture
 
 
 def show_live(
@@ -36,20 +36,20 @@ def show_live(
     frames: int = 32,
     rate: float = 4.0,
 ) -> list[Answer]:
-    """Streams the moving scene to the node in real time; prints a table, writes ``live.jpg`` and ``live.csv``.
+    """Streams the moving scene to the node in real time; prints a table, writes ``live.{jpg,csv}``.
 
     Args:
-        client: to a node that is up.
+        client: client of an active node.
         out: folder to write to.
         size: (width, height) of the panoramas.
-        frames: how many.
+        frames: number of panoramas.
         rate: images per second, whether or not the node keeps up.
 
     Raises:
         OSError: the node does not respond.
     """
     scene = MovingScene()
-    # Every second object: three are what two cores can track at this rate.
+    # Every second object: two cores can track three at this rate.
     chosen = {i: solid.name for i, solid in enumerate(scene.solids, 1) if i % 2}
     names = dict(enumerate(chosen.values(), 1))
     print(f"Rendering {frames} panoramas of {size[0]}x{size[1]}, {frames / rate:.0f} s of driving")
@@ -95,18 +95,18 @@ def show_live(
     views, full = client.views_encoded, len(Scan())
     print(
         f"First masks after {first.latency:.1f} s. Then {len(followed)} of {frames - 1} images in "
-        f"{seconds:.0f} s ({len(followed) / seconds:.1f} a second; the others were replaced by "
+        f"{seconds:.0f} s ({len(followed) / seconds:.1f} per second; the others were replaced by "
         f"newer ones), latency {median(a.latency for a in followed):.2f} s, mean IoU "
         f"{mean(row['iou'] for row in rows if row['time'] > 0):.3f}"
     )
     if views:
-        print(f"Views encoded an image: {mean(views):.1f} of a full scan's {full}")
+        print(f"Views encoded per image: {mean(views):.1f}; a full scan has {full}")
     print(f"Written to {out}/: live.jpg, live.csv")
     return answers
 
 
 def _renumbered(labels: np.ndarray, ids: list[int]) -> np.ndarray:
-    """A label image in which the given ids are 1, 2, ... and all others 0."""
+    """A label image in which the given ids become 1, 2, ... and all others 0."""
     table = np.zeros(256, np.uint8)
     table[ids] = np.arange(1, len(ids) + 1)
     return table[labels]
@@ -130,7 +130,7 @@ def _print_table(rows: list[dict], names: dict[int, str], times: list[float]) ->
 
 
 def _picture(images: list[np.ndarray], shown: list[Answer], rate: float) -> np.ndarray:
-    """The moments, two a row."""
+    """Overlays of the chosen images, two per row."""
     tiles = []
     for answer in shown:
         tile = draw_overlay(images[answer.index], answer.instances)

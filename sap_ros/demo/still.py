@@ -1,4 +1,4 @@
-"""A panorama, a click an object: masks, bearings, and how good they are."""
+"""A panorama with one click per object: masks, bearings, and their accuracy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "data" / "demo"
 
 @dataclass(frozen=True)
 class Still:
-    """A panorama to click on: image (H, W, 3) uint8 RGB, pixels, and true masks where there are."""
+    """A panorama with clicks: image (H, W, 3) uint8 RGB, clicked pixels, and true masks if known."""
 
     image: np.ndarray
     clicks: list[Click]
@@ -32,9 +32,9 @@ class Still:
 
 
 def load_still(panorama: Path | None, points: list[str]) -> Still:
-    """A panorama file, or, with None, the shipped one; with clicks ``U,V``, an object each.
+    """Loads a panorama file, or the shipped one if None, with clicks ``U,V``, one per object.
 
-    Without clicks the shipped ones are taken, and the true masks are known.
+    The shipped panorama without ``points`` has its own clicks and true masks.
 
     Raises:
         ValueError: the panorama or a point cannot be used.
@@ -43,7 +43,7 @@ def load_still(panorama: Path | None, points: list[str]) -> Still:
     size = image.shape[1], image.shape[0]
     if points:
         clicks = [_pixel(text) for text in points]
-        from_pixels(1, clicks, size)  # they are checked before a node is started for them
+        from_pixels(1, clicks, size)  # checks them before a node is started
         return Still(image, clicks)
     if panorama is not None:
         raise ValueError("a panorama of your own needs a point: POINT=u,v (or --point U,V)")
@@ -57,7 +57,7 @@ def load_still(panorama: Path | None, points: list[str]) -> Still:
 
 
 def show_still(client: Client, still: Still, out: Path) -> None:
-    """Segments a panorama with the node, over DDS; a table, and pictures in the folder ``out``.
+    """Segments a panorama with the node, over DDS; prints a table, writes pictures to the folder ``out``.
 
     Raises:
         OSError: the node does not answer.
@@ -71,7 +71,7 @@ def show_still(client: Client, still: Still, out: Path) -> None:
     instances = answer.instances
     out.mkdir(parents=True, exist_ok=True)
     for name in ("live.jpg", "live.csv"):
-        (out / name).unlink(missing_ok=True)  # of an earlier run
+        (out / name).unlink(missing_ok=True)  # from an earlier run
     write_image(out / "masks.png", instances.labels)
     write_image(out / "overlay.jpg", draw_overlay(image, instances, prompts))
     write_image(out / "views.jpg", _views(image, instances.labels))
@@ -89,7 +89,7 @@ def _pixel(text: str) -> Click:
     try:
         u, v = (float(number) for number in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r} is no point; it must read U,V") from None
+        raise ValueError(f"{text!r} is no point; it must have the form U,V") from None
     return u, v
 
 

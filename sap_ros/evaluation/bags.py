@@ -1,6 +1,6 @@
-"""rosbag2 recordings without ROS: read (whole, compressed or cut off), and written.
+"""Reads and writes rosbag2 bags without ROS; bags may be compressed or truncated.
 
-Uses ``rosbags``; a truncated MCAP file (a full disk, a robot switched off) is read as far as possible with
+Uses ``rosbags``. A truncated MCAP file (a full disk, a robot switched off) is read as far as possible with
 ``mcap``.
 """
 
@@ -23,13 +23,13 @@ import sap_ros
 
 Storage = Literal["mcap", "sqlite3"]
 
-#: A message as recorded: topic, time of recording in ns, and the message.
+#: A recorded message: topic, receive time in ns, message.
 Recorded = tuple[str, int, Any]
 
 
 @cache
 def types() -> Typestore:
-    """ROS 2 Jazzy's messages, and this package's."""
+    """The message types of ROS 2 Jazzy and of this package."""
     store = get_typestore(Stores.ROS2_JAZZY)
     package = Path(sap_ros.__file__).parent
     folders = (package / "definitions", package.parent / "msg")
@@ -39,18 +39,18 @@ def types() -> Typestore:
 
 
 class Bag:
-    """A recording, as a context manager.
+    """Reads a bag; a context manager.
 
     Args:
-        path: the bag's folder, or its one file (.mcap, .db3).
+        path: the bag's folder, or a single file (.mcap, .db3).
 
     Attributes:
-        topics: type of each topic, as ``sensor_msgs/msg/Image``.
-        damage: why the recording cannot be read to its end, or empty. Known after the messages have been
+        topics: type of each topic, for example ``sensor_msgs/msg/Image``.
+        damage: why the bag cannot be read to its end, or empty. Known only after the messages have been
             read.
 
     Raises:
-        ValueError: there is no recording, or no part of it can be read.
+        ValueError: there is no bag, or no part of it can be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,12 +61,12 @@ class Bag:
 
     def __enter__(self) -> Bag:
         if not self.path.exists():
-            raise ValueError(f"{self.path} is no bag: there is no such file or folder")
+            raise ValueError(f"{self.path} is not a bag: there is no such file or folder")
         try:
             reader = AnyReader([self.path], default_typestore=types())
             reader.open()
         except (AnyReaderError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            self.damage = f"{self.path} is damaged or was cut off ({error})"
+            self.damage = f"{self.path} is damaged or truncated ({error})"
             self._find_pieces()
             return self
         self._reader = reader
@@ -90,10 +90,10 @@ class Bag:
             raise ValueError(f"{self.damage}, and nothing of it can be read{tip}")
 
     def need(self, topic: str, kinds: Iterable[str]) -> None:
-        """Checks that a topic is there and of a type.
+        """Checks that a topic exists and has one of the given types.
 
         Raises:
-            ValueError: it is not, and which ones are.
+            ValueError: it does not; the message lists the existing topics or the accepted types.
         """
         there = ", ".join(f"{name} ({kind})" for name, kind in sorted(self.topics.items()))
         if topic not in self.topics:
@@ -104,11 +104,11 @@ class Bag:
             )
 
     def of_kind(self, kinds: Iterable[str]) -> list[str]:
-        """The topics that are of one of some types."""
+        """The topics that have one of the given types."""
         return sorted(name for name, kind in self.topics.items() if kind in kinds)
 
     def messages(self, topics: Iterable[str]) -> Iterator[Recorded]:
-        """The messages of topics, in the order of recording, as far as they can be read."""
+        """The messages of the given topics in the order of recording, as far as they can be read."""
         wanted = set(topics)
         if self._reader is None:
             for file in self._files:
@@ -116,7 +116,7 @@ class Bag:
                     for topic, kind, time, data in _whole_messages(file):
                         if topic in wanted:
                             yield topic, time, types().deserialize_cdr(data, kind)
-                except Exception as error:  # the end of what can be read, whatever it looks like
+                except Exception as error:  # any error means that the rest cannot be read
                     self.damage = f"{file} ends early ({error or type(error).__name__})"
             return
         connections = [c for c in self._reader.connections if c.topic in wanted]
@@ -130,7 +130,7 @@ class Bag:
 
 
 def _whole_messages(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    """Topic, type, time and data of the messages of an MCAP file, up to where it breaks off."""
+    """Topic, type, time and data of the messages of an MCAP file, up to where it is truncated."""
     from mcap.reader import NonSeekingReader
 
     with file.open("rb") as stream:
@@ -141,13 +141,13 @@ def _whole_messages(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
 
 
 class BagWriter:
-    """Writes a recording, as a context manager; each topic's type is embedded.
+    """Writes a bag; a context manager. Message definitions are embedded.
 
-    It is written beside its place and renamed when it is whole.
+    The bag is written to a temporary folder, which is renamed when the bag is complete.
 
     Args:
         path: the bag's folder, which must not exist.
-        storage: of the file in it.
+        storage: storage format of its file.
 
     Raises:
         ValueError: the folder exists.
@@ -155,7 +155,7 @@ class BagWriter:
 
     def __init__(self, path: Path, storage: Storage = "mcap") -> None:
         if path.exists():
-            raise ValueError(f"{path} exists; a bag is written to a folder of its own")
+            raise ValueError(f"{path} exists; a bag needs a new folder")
         plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
         self.path, self._beside = path, path.with_name(f".{path.name}.part") / path.name
         self._writer = Writer(self._beside, version=9, storage_plugin=plugin)
@@ -177,7 +177,7 @@ class BagWriter:
         shutil.rmtree(self._beside.parent, ignore_errors=True)
 
     def write(self, topic: str, time: int, message: Any) -> None:
-        """Writes a message made by :func:`make`, recorded at a time in ns."""
+        """Writes a message made by :func:`make`, with its time of recording in ns."""
         kind = message.__msgtype__
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, kind, typestore=types())
@@ -185,11 +185,11 @@ class BagWriter:
 
 
 def make(kind: str, **fields: Any) -> Any:
-    """A message: ``make("std_msgs/msg/Header", stamp=..., frame_id=...)``."""
+    """Makes a message: ``make("std_msgs/msg/Header", stamp=..., frame_id=...)``."""
     return types().types[kind](**fields)
 
 
 def header(time: int, frame: str) -> Any:
-    """A header with a stamp in ns."""
+    """Makes a header from a stamp in ns and a frame id."""
     stamp = make("builtin_interfaces/msg/Time", sec=time // 10**9, nanosec=time % 10**9)
     return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)

@@ -1,4 +1,4 @@
-"""The paper's benchmark: click on every object, compare the mask, by model and strategy."""
+"""The paper's benchmark: prompts every object of labelled panoramas and scores its mask."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
 
 PromptKind = Literal["clicks", "box", "mask"]
 
-#: Instances smaller than this (about 2 x 2 degrees) are left out.
+#: Instances with a smaller solid angle, in sr, are left out (about 2 x 2 degrees).
 LEAST_SOLID_ANGLE = 0.001
 
 
 @dataclass(frozen=True)
 class Method:
-    """How panoramas are segmented: a row of the table.
+    """How panoramas are segmented: one row of the table.
 
     Attributes:
         model: name of the model.
-        strategy: which views of a panorama it is shown.
-        prompt: what the model is given: clicks, the object's box, or its mask in the nearest view.
-        overlap: between the scan's views.
+        strategy: which views of a panorama the model segments.
+        prompt: the kind of prompt: clicks, the object's box, or its mask in the nearest view.
+        overlap: overlap of the scan's views.
         order: order of the scan's views.
-        fusion: how overlapping views are fused; ``auto`` is ``max`` where only one view is prompted.
-        click_frames: which views are given a click.
+        fusion: how overlapping views are fused; ``auto`` means ``max`` if only one view is prompted.
+        click_frames: which views are prompted with a click.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Method:
         scan = Scan(overlap=self.overlap, order=self.order)
         fusion = self.fusion
         one_prompted = prompted == "first" and self.strategy in ("scan", "patches")
-        if one_prompted and fusion == "auto":  # views whose memory failed would outvote it
+        if one_prompted and fusion == "auto":  # views that lost the object would outvote it
             fusion = "max"
         return PanoramaSession(
             model, search_by(self.strategy, model, scan=scan, prompted=prompted), fusion=fusion
@@ -71,7 +71,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of one object after a number of clicks (0: prompted with a box or a mask)."""
+    """Scores of one object after a number of clicks (0 for a box or mask prompt)."""
 
     instance: int
     clicks: int
@@ -85,12 +85,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """One panorama, segmented by one method.
+    """The results of one method on one panorama.
 
     Attributes:
         method: how it was segmented.
         panorama: name of the panorama.
-        views: number of encoded views, for all objects.
+        views: number of encoded views for all objects.
         seconds: time for all objects and all their clicks.
         peak_mb: peak memory; None if unknown.
         scores: one for each object and number of clicks.
@@ -113,23 +113,23 @@ def evaluate(
     masks: Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Record]:
-    """Segments every object of labelled panoramas, one by one, and scores the masks.
+    """Segments every object of labelled panoramas, one at a time, and scores the masks.
 
-    The first click is in the object's middle, each further one in the middle of the larger error
-    region: positive if it is a missed part of the object, negative if it is outside the object.
+    The first click is in the middle of the object. Each further click is in the middle of the missed or of
+    the excess pixels, whichever are more: positive on missed ones, negative on excess ones.
 
     Args:
         model: the model.
         method: how it is used.
-        clicks: after how many clicks an object is scored.
+        clicks: numbers of clicks after which an object is scored.
         samples: the panoramas.
-        results: file of records, a line of JSON a panorama. Panoramas that are in it are not evaluated
-            again, so a killed run can be given again.
+        results: file of records, one line of JSON per panorama. Panoramas in it are not evaluated again,
+            so the same command resumes a killed run.
         masks: folder for the predicted masks, see :func:`mask_path`.
         progress: called after every panorama.
 
     Returns:
-        The records of this method, those of earlier runs among them.
+        The records of this method, including those of earlier runs.
     """
     counts = sorted(set(clicks)) if method.prompt == "clicks" else [0]
     found = [
@@ -144,9 +144,8 @@ def evaluate(
             if not record.scores:
                 continue
             found.append(record)
-            with results.open(
-                "a"
-            ) as file:  # also after a line that was cut off when the run was killed
+            with results.open("a") as file:
+                # The leading newline ends a line that was truncated when an earlier run was killed.
                 file.write("\n" + json.dumps(asdict(record)) + "\n")
         progress()
     return [_only(record, counts) for record in found]
@@ -161,14 +160,14 @@ def _segmented(
     model: Model, method: Method, counts: Sequence[int], sample: Sample, masks: Path | None
 ) -> Record:
     labels, image = sample.labels(), sample.image()
-    asked = [t for t in sample.instances if t.solid_angle >= LEAST_SOLID_ANGLE]
+    chosen = [t for t in sample.instances if t.solid_angle >= LEAST_SOLID_ANGLE]
     scores: list[Score] = []
     with measured(model.device) as cost:
         session = method.session(model)
         session.set_image(image)
         answers = [
             (truth, count, found)
-            for truth in asked
+            for truth in chosen
             for count, found in _answers(session, method, labels == truth.instance_id, counts)
         ]
     for truth, count, bits in answers:
@@ -203,12 +202,12 @@ def _segmented(
 def _answers(
     session: PanoramaSession, method: Method, mask: np.ndarray, counts: Sequence[int]
 ) -> list[tuple[int, np.ndarray]]:
-    """The predicted masks of an object, as packed bits, after each number of clicks."""
+    """The predicted masks of an object after each number of clicks, as packed bits."""
     answers = []
     found = np.zeros_like(mask)
     session.reset()
     for count in range(1, max(counts) + 1) if method.prompt == "clicks" else [0]:
-        if method.prompt == "clicks":  # a further one corrects the object, as a person's does
+        if method.prompt == "clicks":  # each further click corrects the object
             direction, label = _next_click(mask, found)
             prompt = Prompt(1, direction[None], np.array([label]))
         else:
@@ -221,7 +220,7 @@ def _answers(
 
 
 def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
-    """The first prompt for object 1 with mask (H, 2H) bool: a click, its box, or the mask."""
+    """The first prompt for an object with mask (H, 2H) bool, as object 1: a click, its box, or the mask."""
     if kind == "mask":
         return Prompt(1, mask=mask)
     if kind == "box":
@@ -230,7 +229,7 @@ def first_prompt(mask: np.ndarray, kind: PromptKind) -> Prompt:
 
 
 def _box(mask: np.ndarray) -> Prompt:
-    """The box around a mask, across the seam if that is narrower."""
+    """The box around a mask; across the seam if that is narrower."""
     extent = measure(mask, 1, 1.0)
     half = min(extent.azimuth_width, 2 * math.pi - 0.01) / 2
     corners = [
@@ -241,7 +240,7 @@ def _box(mask: np.ndarray) -> Prompt:
 
 
 def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
-    """A click at the centre of the larger error region, by solid angle."""
+    """A click in the middle of the missed or of the excess pixels, whichever have the larger solid angle."""
     missed, excess = true & ~found, found & ~true
     if not (missed.any() or excess.any()):
         missed = true
@@ -257,7 +256,7 @@ def mask_path(masks: Path, method: Method, panorama: str, instance: int, clicks:
 
 
 def read_records(files: Iterable[Path]) -> list[Record]:
-    """Reads records; each panorama once per method. A line that was cut off is skipped."""
+    """Reads records, one per method and panorama. Truncated lines are skipped."""
     records: dict[tuple[Method, str], Record] = {}
     for file in files:
         for line in file.read_text().splitlines() if file.exists() else []:

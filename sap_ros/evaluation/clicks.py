@@ -1,4 +1,4 @@
-"""Where a simulated person clicks: SAM 2's protocol, on the sphere."""
+"""Simulated clicks: SAM 2's protocol, on the sphere."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.evaluation.metrics import boundary
 
-_MOST_INSIDE, _MOST_RIM = 4000, 4000  # at most this many pixels are compared
+_MOST_INSIDE, _MOST_RIM = 4000, 4000  # about the largest number of pixels compared
 
 
 def centre_click(mask: np.ndarray) -> np.ndarray:
-    """The direction inside a mask that is farthest from everything outside it, by angle.
+    """The direction inside a mask with the largest angle to its boundary.
 
-    SAM 2 clicks on the pixel farthest from the rim (N. Ravi et al., arXiv 2408.00714, appendix); on
-    a panorama the distance is an angle, so that neither the seam nor a pole is a rim.
+    SAM 2 clicks on the pixel farthest from the boundary (N. Ravi et al., arXiv 2408.00714, appendix). On a
+    panorama the distance is an angle, so that neither the seam nor a pole counts as a boundary.
 
     Args:
         mask: (H, 2H) bool.
 
     Returns:
-        (3,) unit vector, to the middle of a pixel of the mask.
+        (3,) unit vector to the centre of a pixel of the mask.
 
     Raises:
         ValueError: the mask is empty.
@@ -41,7 +41,7 @@ def centre_click(mask: np.ndarray) -> np.ndarray:
 
 
 def _deepest(inside: np.ndarray, rim: np.ndarray, width: int) -> np.ndarray:
-    """The pixel (v, u) of ``inside`` whose nearest pixel of the rim is farthest."""
+    """The pixel (v, u) of ``inside`` that is farthest from its nearest pixel of ``rim``."""
     if not len(rim):
         return np.asarray(inside[len(inside) // 2])
     rays, edge = (

@@ -16,12 +16,12 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass
 class Cost:
-    """Set when the block has ended.
+    """The measured cost; set at the end of the block.
 
     Attributes:
         seconds: wall time.
-        peak_mb: the most memory that was held meanwhile, in MB: of the device, or, on a CPU, of the
-            whole process; None where the system does not tell.
+        peak_mb: peak memory in MB: of the device, or, on a CPU, of the whole process; None if the system
+            does not report it.
     """
 
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Labelled panoramas and panoramic videos that an evaluation reads, each in its published layout.
+"""Reads labelled panoramas and panoramic videos for evaluation, each in its published layout.
 
 | layout | folders | source |
 |---|---|---|
@@ -29,7 +29,7 @@ from PIL import Image
 from sap_ros.core.instances import measure, size_class
 from sap_ros.files import image_size
 
-# Colours that are not in the palette are numbered from here, above all ids of 16 bits.
+# Colours that are not in the palette get ids from here on, above all 16-bit ids.
 _FIRST_COLOUR = 1 << 16
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -54,7 +54,7 @@ class Sample:
         name: unique in its data set.
         picture: file of the panorama.
         ids: file of its instances.
-        listed: its instances, if they are known without reading the file.
+        listed: its instances, if known without reading the file.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Sample:
         return _two_to_one(pixels, cv2.INTER_AREA)
 
     def labels(self) -> np.ndarray:
-        """(H, 2H) ids, int32, 0 background; of the image's size."""
+        """(H, 2H) int32 ids, 0 for background; of the image's size."""
         labels = _two_to_one(read_labels(self.ids), cv2.INTER_NEAREST)
         with Image.open(self.picture) as file:
             width = file.width - file.width % 2
@@ -83,7 +83,7 @@ class Sample:
 
     @cached_property
     def instances(self) -> tuple[Truth, ...]:
-        """The instances; measured from the labels unless they are listed."""
+        """The instances; measured from the labels unless ``listed`` is given."""
         if self.listed is not None:
             return self.listed
         labels = self.labels()
@@ -115,13 +115,13 @@ def _two_to_one(pixels: np.ndarray, interpolation: int) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Instance ids (H, W) int32 of an image of ids, of a palette, or of one colour per instance.
+    """Reads instance ids (H, W) int32 from an image with ids, a palette, or one colour per instance.
 
-    The colours of DAVIS' (and VOC's) palette get their index in it; any other colour gets a number
-    from 65536 on, of its own and the same in all files.
+    A colour of DAVIS' (and VOC's) palette becomes its index in the palette. Any other colour becomes its own
+    id from 65536 on, the same in all files.
 
     Raises:
-        ValueError: the file cannot be read as such an image.
+        ValueError: the file is not such an image.
     """
     try:
         image_size(path)
@@ -146,7 +146,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 @cache
 def _palette() -> dict[int, int]:
-    """VOC's palette: the bits of an id, from the lowest, are the highest ones of red, green, blue."""
+    """VOC's palette, ids by 24-bit RGB: an id's bits, from the lowest, are the highest of R, G, B in turn."""
     numbers = {}
     for i in range(255, -1, -1):
         rgb = [0, 0, 0]
@@ -157,14 +157,15 @@ def _palette() -> dict[int, int]:
 
 
 def read_dataset(folder: Path, layout: str = "auto") -> list[Sample]:
-    """The labelled panoramas of a folder; of videos, every annotated frame.
+    """The labelled panoramas of a folder, or every annotated frame of its videos.
 
     Args:
         folder: the data set.
-        layout: see this module; ``auto`` takes the first that fits.
+        layout: see the module's docstring; ``auto`` takes the first that fits.
 
     Raises:
-        ValueError: the folder has no such layout; what is missing, and where it is obtained.
+        ValueError: the folder does not have this layout; the message says what is needed and where to
+            get it.
     """
     layout = _layout(folder, layout)
     if layout in _VIDEOS:
@@ -176,7 +177,7 @@ def read_dataset(folder: Path, layout: str = "auto") -> list[Sample]:
 
 
 def read_sequences(folder: Path, layout: str = "auto") -> list[Sequence]:
-    """The labelled videos of a folder; as :func:`read_dataset`."""
+    """The labelled videos of a folder; see :func:`read_dataset`."""
     layout = _layout(folder, layout)
     if layout not in _VIDEOS:
         raise ValueError(
@@ -204,7 +205,7 @@ def _layout(folder: Path, layout: str) -> str:
         if fits(folder):
             return name
     needs = "; ".join(f"{name}: {text}" for name, text in _NEEDS.items())
-    raise ValueError(f"{folder} has none of the layouts that are known. {needs}")
+    raise ValueError(f"{folder} has none of the layouts that can be read. {needs}")
 
 
 def _pictures(folder: Path) -> list[Path]:

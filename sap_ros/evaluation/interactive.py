@@ -1,10 +1,10 @@
-"""Photographs, asked for as the interactive-segmentation field does: click after click, or by a box.
+"""Interactive segmentation of photographs with simulated clicks, or with a box.
 
-A photograph is squeezed to the square that the model sees. The first click is where the object is
-deepest, each further one where the larger error is deepest. Reported are the mean IoU after some clicks,
-that of the best candidate after one (the oracle), that of a box, and the number of clicks that it takes
-to an IoU of 0.85 (NoC; K. Sofiiuk et al., "Reviving Iterative Training with Mask Guidance for Interactive
-Segmentation", arXiv 2102.06583), here of 10 at most.
+A photograph is resized to the square input of the model. The first click is on the object's pixel farthest
+from its boundary, each further one on the wrong pixel farthest from the boundary of its error region.
+Reported are the mean IoU after 1, 3 and 5 clicks, that of the best candidate mask after the first click (the
+oracle), that of a box prompt, and the number of clicks to an IoU of 0.85, at most 10 (NoC; K. Sofiiuk et al.,
+"Reviving Iterative Training with Mask Guidance for Interactive Segmentation", arXiv 2102.06583).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from sap_ros.evaluation.metrics import iou
 
 #: Clicks after which the IoU is reported.
 SCORED = (1, 3, 5)
-#: The IoU that clicks are counted to, and the most that are given.
+#: The IoU to reach, and the maximum number of clicks.
 GOAL, MOST_CLICKS = 0.85, 10
-#: Objects smaller than this share of the view are not asked for.
+#: Objects that cover less than this share of the view are left out.
 LEAST_AREA = 0.002
 
 _POSITIVE, _NEGATIVE = 1, 0
@@ -39,13 +39,13 @@ _BOX = (2, 3)  # SAM 2's labels of a box's corners
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found of one object.
+    """The IoUs of one object.
 
     Attributes:
         photograph: name of its picture.
-        iou: after each click, the first at index 0; as many as were given.
-        best: of the best candidate after the first click.
-        box: of what its box gives.
+        iou: IoU after each click, the first click at index 0.
+        best: IoU of the best candidate mask after the first click.
+        box: IoU with a box prompt.
     """
 
     photograph: str
@@ -54,27 +54,27 @@ class Answer:
     box: float
 
     def after(self, clicks: int) -> float:
-        """IoU after so many clicks; nothing is clicked on any more once the goal is reached."""
+        """IoU after a number of clicks, or after the last click if there were fewer."""
         return self.iou[min(clicks, len(self.iou)) - 1]
 
     @property
     def clicks_to_goal(self) -> int:
-        """The clicks to the goal; ``MOST_CLICKS`` where it was missed."""
+        """Number of clicks to reach ``GOAL``; ``MOST_CLICKS`` if it was not reached."""
         reached = [i for i, value in enumerate(self.iou, 1) if value >= GOAL]
         return reached[0] if reached else MOST_CLICKS
 
 
 def find_photographs(folder: Path, index: Path | None, split: str) -> list[Path]:
-    """Photographs NAME.jpg with NAME.json (COCO run-length masks), of a split by an index csv.
+    """Finds photographs NAME.jpg with NAME.json (COCO run-length masks), of one split of an index csv.
 
     Args:
-        folder: where they are.
-        index: csv with ``name`` and ``split``; None takes ``folder/index.csv``, or all where there is
-            none.
-        split: the split of that csv.
+        folder: their folder.
+        index: csv with columns ``name`` and ``split``; None means ``folder/index.csv``. Without such a
+            file all photographs are used.
+        split: the split to use.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     found = sorted(path for path in folder.glob("*.jpg") if path.with_suffix(".json").exists())
     index = index or folder / "index.csv"
@@ -88,12 +88,12 @@ def find_photographs(folder: Path, index: Path | None, split: str) -> list[Path]
 
 
 def read_photograph(path: Path, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph, squeezed to a square, and some of its objects' masks.
+    """A photograph, resized to a square, and masks of some of its objects.
 
     Args:
-        path: the picture, with its masks in a JSON file beside.
+        path: the picture; its masks are in a JSON file of the same name.
         size: side S of the square, in pixels.
-        most: of its objects that are large enough, evenly chosen from the list, so many at most.
+        most: maximum number of objects, chosen at even intervals from those that are large enough.
 
     Returns:
         (S, S, 3) uint8 RGB, and (N, S, S) bool.
@@ -102,7 +102,7 @@ def read_photograph(path: Path, size: int, most: int) -> tuple[np.ndarray, np.nd
 
     image = cv2.imread(str(path))
     if image is None:
-        raise ValueError(f"{path} cannot be read as a picture")
+        raise ValueError(f"{path} cannot be read as an image")
     picture = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     masks = []
@@ -117,10 +117,12 @@ def read_photograph(path: Path, size: int, most: int) -> tuple[np.ndarray, np.nd
 
 
 def next_click(true: np.ndarray, found: np.ndarray) -> tuple[tuple[float, float], int]:
-    """A click where the error is deepest: positive where something is missed, else negative.
+    """A click on the wrong pixel farthest from the boundary of its error region.
+
+    It is positive on a missed part of the object, negative outside the object.
 
     Args:
-        true, found: (S, S) bool; where they agree, the click is in the middle of the object.
+        true, found: (S, S) bool; if they are equal, the click is in the middle of the object.
 
     Returns:
         (u, v) in view pixels, and the label 1 or 0.
@@ -145,14 +147,14 @@ def evaluate_photographs(
     mask_before: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
-    """Asks for the objects of photographs.
+    """Segments the objects of photographs and scores the masks.
 
     Args:
         model: the model.
         photographs: the pictures, see :func:`find_photographs`.
-        most: objects of a photograph, at most.
-        mask_before: the logits of the mask before go into each correction, as in SAM 2's video
-            predictor; else each is decoded from the clicks alone.
+        most: maximum number of objects per photograph.
+        mask_before: whether each correction gets the logits of the previous mask, as in SAM 2's video
+            predictor; if false, it is decoded from the clicks alone.
         progress: called after every photograph.
     """
     answers = []
@@ -177,14 +179,14 @@ def _answers(
     points = np.zeros((len(masks), 0, 2), np.float32)
     labels = np.zeros((len(masks), 0), np.int32)
     before: Tensor | None = None
-    asked = np.arange(len(masks))  # those that have not reached the goal, once all are scored
+    active = np.arange(len(masks))  # from the last scored click on: those below the goal
     for click in range(1, MOST_CLICKS + 1):
-        clicks = [next_click(masks[i], found[i]) for i in asked]
+        clicks = [next_click(masks[i], found[i]) for i in active]
         points = np.concatenate([points, np.array([[at] for at, _ in clicks], np.float32)], 1)
         labels = np.concatenate([labels, np.array([[label] for _, label in clicks], np.int32)], 1)
         decoded = _decode(model, features, points, labels, before if mask_before else None)
-        found[asked] = _shown(decoded.best, masks)[:, 0]
-        for i in asked:
+        found[active] = _shown(decoded.best, masks)[:, 0]
+        for i in active:
             history[i].append(iou(found[i], masks[i]))
         if click == 1:
             candidates = _shown(decoded.masks, masks)
@@ -192,10 +194,10 @@ def _answers(
                 max(iou(one, mask) for one in some)
                 for some, mask in zip(candidates, masks, strict=True)
             ]
-        going = np.array([click < max(SCORED) or max(history[i]) < GOAL for i in asked])
-        asked, points, labels = asked[going], points[going], labels[going]
+        going = np.array([click < max(SCORED) or max(history[i]) < GOAL for i in active])
+        active, points, labels = active[going], points[going], labels[going]
         before = decoded.best[torch.from_numpy(going).to(decoded.best.device)]
-        if not len(asked):
+        if not len(active):
             break
     return [Answer(name, tuple(values), best[i], box[i]) for i, values in enumerate(history)]
 
@@ -208,15 +210,15 @@ def _decode(
     before: Tensor | None,
 ) -> Decoded:
     """Decodes a view for N objects with their points (N, P, 2) and labels (N, P)."""
-    given = {
+    prompts = {
         "point_coords": torch.from_numpy(points).to(model.device),
         "point_labels": torch.from_numpy(labels).to(model.device),
     }
-    return model.decode(features, points=given, previous=before)
+    return model.decode(features, points=prompts, previous=before)
 
 
 def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes round masks (N, S, S) as points (N, 2, 2) and labels (N, 2)."""
+    """The boxes around masks (N, S, S) as points (N, 2, 2) and labels (N, 2)."""
     corners = []
     for mask in masks:
         v, u = np.nonzero(mask)
@@ -230,7 +232,7 @@ def _shown(logits: Tensor, masks: np.ndarray) -> np.ndarray:
 
 
 def table_row(name: str, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Figures of a set: means over its objects."""
+    """A row of the table: means over the objects of a set."""
 
     def mean(values: Iterable[float]) -> float:
         return round(float(np.mean(list(values))), 4)

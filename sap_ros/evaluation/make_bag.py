@@ -1,4 +1,4 @@
-"""Makes a bag of panoramas from a folder of pictures or a video file."""
+"""Makes a bag of panoramas from a folder of images or from a video file."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ def write_bag(
     limit: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> int:
-    """Writes panoramas as a recording of a camera.
+    """Writes panoramas as a bag recorded by a camera.
 
     Args:
-        source: folder of pictures, in the order of their names, or a video that OpenCV reads.
+        source: folder of images, in the order of their names, or a video that OpenCV can read.
         out: the bag's folder, which must not exist.
-        rate: images a second.
-        topic: of the images; ``/compressed`` is appended if they are compressed.
-        frame_id: of the images.
-        compressed: JPEG, else raw.
+        rate: images per second.
+        topic: topic of the images; ``/compressed`` is appended if they are compressed.
+        frame_id: frame id of the images.
+        compressed: whether images are JPEG; if false, they are raw.
         truth: folder of instance images NAME.png, written to ``/truth`` with the images' stamps.
-        storage: of the bag.
-        limit: largest number of images.
+        storage: storage format of the bag.
+        limit: maximum number of images.
         progress: called after each image.
 
     Returns:
-        How many images were written.
+        The number of images written.
 
     Raises:
         ValueError: there is no image, or one of them is not a panorama.
     """
     if rate <= 0:
-        raise ValueError(f"the rate is {rate:g} images a second; it must be above 0")
+        raise ValueError(f"the rate is {rate:g} images per second; it must be above 0")
     count, numbers = 0, _Numbers()
     with BagWriter(out, storage) as writer:
         for name, image in _images(source):
             if limit is not None and count >= limit:
                 break
-            # A stamp of 0 means no stamp: recordings begin at 1 s.
+            # A stamp of 0 means no stamp, so recordings begin at 1 s.
             time = 10**9 + round(count * 1e9 / rate)
             head = header(time, frame_id)
             if compressed:
@@ -76,17 +76,17 @@ def write_bag(
 
 
 class _Numbers:
-    """Ids that fit into 16 bits, the same for all label images of a bag."""
+    """Maps ids to 16 bits, in the same way for all label images of a bag."""
 
     def __init__(self) -> None:
         self._kept: set[int] = {0}
         self._replaced: dict[int, int] = {}
 
     def of_sixteen_bits(self, labels: np.ndarray) -> np.ndarray:
-        """The label image (H, W) with ids of 16 bits as they are, and free numbers for larger ones.
+        """The label image (H, W) with 16-bit ids unchanged and larger ids replaced by unused ones.
 
         Raises:
-            ValueError: there are more ids than numbers, or an id is a number that was given away.
+            ValueError: there are too many ids, or an id has already been used as a replacement.
         """
         ids, places = np.unique(labels, return_inverse=True)
         self._kept |= {int(i) for i in ids if i <= _LARGEST_ID}
@@ -107,7 +107,7 @@ def _images(source: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield path.stem, read_panorama(path)
         return
     if not source.exists():
-        raise ValueError(f"{source} is no file or folder")
+        raise ValueError(f"there is no file or folder {source}")
     video = cv2.VideoCapture(str(source))
     count = 0
     while True:

@@ -1,9 +1,9 @@
-"""A recording replayed, image by image: what the node would have answered, with nothing dropped.
+"""Replays a bag image by image: the answers of the node if it dropped no image.
 
-Images and prompts of a bag go through the engine as they go through the live node; masks and bearings
-are written to another bag, with a video, a table and a summary. It is deterministic, and as fast as the
-machine; how many images a live node would have dropped at the recorded rate is computed from the time
-that each one took.
+The engine receives the bag's images and prompts as in the live node. Masks and bearings are written to
+another bag, with a video, a table and a summary. A replay is deterministic and runs as fast as the machine
+allows. From the time that each image took, it computes how many images a live node would have dropped at the
+recorded rate.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ _PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE, REMOVE)
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics of a bag that are replayed.
+    """The topics of a bag to replay.
 
     Attributes:
         images: the panoramas, raw or compressed.
         prompts: prompts and removals, of the types of the node's topics.
-        truth: label images with the images' stamps, or nothing.
+        truth: label images with the images' stamps; empty for none.
     """
 
     images: str
@@ -70,10 +70,10 @@ class Topics:
 
 
 def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: str = "") -> Topics:
-    """The topics, checked; those that are not given are looked for by their types and names.
+    """Checks the given topics, and finds the others by their types and names.
 
     Raises:
-        ValueError: a topic is not there, or of another type, or there is more than one choice.
+        ValueError: a topic does not exist, has the wrong type, or is ambiguous.
     """
     if not images:
         images_there = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if t != truth]
@@ -114,12 +114,12 @@ class Replay:
     scores: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Something that the user should know, noted once."""
+        """Adds a note for the user, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     def summary(self) -> dict[str, Any]:
-        """Frames, speed, what would have been dropped live, and J and F where there is truth."""
+        """Images, speed, images that a live node would drop, and J and F if there are true masks."""
         span = (self.times[-1] - self.times[0]) / 1e9 if len(self.times) > 1 else 0.0
         dropped, latency = live(self.times, self.seconds)
         values: dict[str, Any] = {
@@ -139,19 +139,20 @@ class Replay:
 
 
 def live(times: Sequence[int], seconds: Sequence[float]) -> tuple[int, float | None]:
-    """Images that a live node would drop, and its median latency in s.
+    """Number of images that a live node would drop, and its median latency in s.
 
-    The node works on the newest image when it is free; those that another replaced are dropped.
+    When the node is idle, it takes the newest image. Images that were replaced by a newer one before are
+    dropped.
 
     Args:
-        times: when each image came, in ns.
-        seconds: what each one takes.
+        times: arrival time of each image, in ns.
+        seconds: processing time of each image.
     """
     free, waiting, dropped = -math.inf, -1, 0
     latencies = []
     for i, time in enumerate(times):
         now = time / 1e9
-        if waiting >= 0 and free <= now:  # it was taken when the node got free
+        if waiting >= 0 and free <= now:  # the node took it when it became idle
             latencies.append(free + seconds[waiting] - times[waiting] / 1e9)
             free, waiting = free + seconds[waiting], -1
         if free <= now:
@@ -177,19 +178,19 @@ def replay(
     storage: Any = "mcap",
     progress: Callable[[], None] = lambda: None,
 ) -> Replay:
-    """Replays a bag: its messages go to the engine one by one, as they would come to the node.
+    """Replays a bag: passes its messages to the engine one by one, as the node does.
 
     Args:
         bag: the recording.
-        topics: which of its topics.
-        session: works as the node's would.
-        out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects``, all that the node would publish),
-            ``overlay.mp4``, ``images.csv`` and ``summary.json`` (of the last answer to each image).
+        topics: the topics to replay.
+        session: session configured as the node's.
+        out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects`` with every answer that the node would
+            publish), ``overlay.mp4``, ``images.csv`` and ``summary.json`` (the last answer to each image).
         prompts: prompts on the first image.
-        settings: the engine's.
-        limit: images that are replayed at most.
-        video_rate: images a second of the video; 0: as recorded.
-        storage: of the bag that is written.
+        settings: settings of the engine.
+        limit: maximum number of images.
+        video_rate: images per second of the video; 0: as recorded.
+        storage: storage format of the bag that is written.
         progress: called after each image.
 
     Raises:
@@ -223,12 +224,12 @@ def replay(
             engine.take(event, time / 1e9)
             if first_prompts and isinstance(event, Image):
                 for prompt in first_prompts:
-                    engine.take(_given(prompt, engine.settings.axes), time / 1e9)
+                    engine.take(_prompt_given(prompt, engine.settings.axes), time / 1e9)
                 first_prompts = ()
             with measured(session.model.device) as cost:
                 try:
                     answers = run(engine, time / 1e9)
-                except Exception as error:  # the node survives it, too
+                except Exception as error:  # the node continues after it, too
                     reason = str(error) if isinstance(error, ValueError) else repr(error)
                     result.note(f"an image cannot be used: {reason}")
                     source.unusable += 1
@@ -258,7 +259,7 @@ def replay(
 
 @dataclass
 class _Shot:
-    """An image, with the last answer to it and what all of them took."""
+    """An image, the last answer to it, and the time for all its answers."""
 
     time: int
     answer: Answer | None = None
@@ -293,7 +294,7 @@ class _Messages:
             yield time, event
 
     def tell(self) -> None:
-        """Notes what was wrong with the images."""
+        """Notes problems with the images."""
         if self._disorder:
             self.result.note(
                 f"{self._disorder} images have stamps before those of earlier ones; played as recorded"
@@ -312,7 +313,7 @@ class _Truths:
             self._packed[nanoseconds(message.header.stamp)] = _packed(message)
 
     def of(self, answer: Answer) -> np.ndarray | None:
-        """The true labels (H, W) of an image; None where there are none of its size."""
+        """The true labels (H, W) of an image; None if there are none, or only of another size."""
         if answer.stamp not in self._packed:
             return None
         labels = cv2.imdecode(self._packed[answer.stamp], cv2.IMREAD_UNCHANGED)
@@ -336,12 +337,12 @@ def _packed(message: Any) -> np.ndarray:
 def _prompt_event(
     topic: str, message: Any, size: tuple[int, int] | None
 ) -> PromptGiven | Remove | Reset:
-    """A message of any of the node's prompt topics, or of ``remove``.
+    """The event for a message of one of the node's prompt topics or of ``remove``.
 
     Args:
-        topic: where it was recorded.
-        message: of any of the types of these topics.
-        size: of the newest image, for clicks on the canvas.
+        topic: its topic.
+        message: a message of one of these topics' types.
+        size: size of the newest image, for clicks on the canvas.
     """
     kind = message.__msgtype__
     if kind == PROMPT:
@@ -354,12 +355,12 @@ def _prompt_event(
         return from_remove(message)
     if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:
         return from_pixel(canvas_to_pixel(message.point, size))
-    # rviz2's own topic of clicks, for one, holds positions.
+    # Other topics, such as rviz2's /clicked_point, hold positions.
     return from_point(message) if topic.endswith("prompt/point") else from_position(message)
 
 
-def _given(prompt: Prompt, axes: ImageAxes) -> PromptGiven:
-    """A prompt in the panorama's axes, as it would be given in the frame of its image."""
+def _prompt_given(prompt: Prompt, axes: ImageAxes) -> PromptGiven:
+    """Converts a prompt from the panorama's axes to an event in the image's frame."""
     mask = prompt.mask
     return PromptGiven(
         points=axes.to_frame(prompt.directions),
@@ -404,7 +405,7 @@ def _xyz(values: tuple[float, float, float]) -> dict[str, float]:
 def _scores(
     instances: Instances, truth: np.ndarray | None
 ) -> dict[int, tuple[float, float, float, float] | None]:
-    """J and F of each object, on the panorama and on the sphere; None where there is no truth."""
+    """J and F of each object, on the panorama and on the sphere; None without true masks."""
     found: dict[int, tuple[float, float, float, float] | None] = {}
     for instance in instances.objects:
         i = instance.object_id

@@ -1,4 +1,4 @@
-"""What a replay writes beside its bag: a table and a video."""
+"""The files of a replay besides its bag: a table and a video."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ReplayFiles:
 
     Args:
         out: their folder.
-        rate: images a second of the video; 0: as the first two were recorded.
+        rate: images per second of the video; 0: computed from the times of the first two images.
     """
 
-    _WIDTH = 1280  # of the video, at most
+    _WIDTH = 1280  # maximum width of the video
 
     def __init__(self, out: Path, rate: float) -> None:
         self.out, self.rate = out, rate
@@ -57,10 +57,10 @@ class ReplayFiles:
         """Writes an image.
 
         Args:
-            time: of recording, in ns.
-            answer: the last one to it.
+            time: time of recording, in ns.
+            answer: the last answer to the image.
             scores: J, F, sphere J and sphere F, by object.
-            seconds: what it took.
+            seconds: processing time.
         """
         for instance in answer.instances.objects:
             score = scores[instance.object_id]
@@ -87,7 +87,7 @@ class ReplayFiles:
             self._open(picture, self.rate)
         elif self._first is None:
             self._first = time, picture
-        else:  # the second image tells the rate
+        else:  # the second image determines the rate
             between = (time - self._first[0]) / 1e9
             rate = min(60.0, max(1.0, 1 / between)) if between > 0 else 10.0
             self._open(self._first[1], rate).write(picture)

@@ -1,4 +1,4 @@
-"""The results as files: ``results.json``, and ``report.html``, one file with everything in it."""
+"""Writes the results: ``results.json``, and ``report.html``, a self-contained page."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sap_ros.evaluation.benchmark import Method, Record, mask_path
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.summary import Row
 
-_CASES = 4  # pictures of the best, of the median and of the worst objects
+_CASES = 4  # number of pictures each of the best, median and worst objects
 _SIDE = 360
 _RIGHT, _MISSED, _EXCESS = (46, 160, 67), (9, 105, 218), (207, 34, 46)  # RGB
 
 LEGEND = (
-    "Mean IoU over objects, and 95 % of it by resampling panoramas. Sizes by solid angle: "
-    "small below 0.03 sr (about 11° across), large from 0.25 sr (32°) on. Seam or pole: across the "
-    "left border, or within 15° of a pole. Sphere: IoU weighted by solid angle. F: boundary F, within "
-    "0.8 % of the diagonal. Views: encoded a panorama; s and MB: time and peak memory of a panorama "
-    "with all its objects and clicks."
+    "Mean IoU over objects, and its 95 % confidence interval (bootstrap over panoramas). Sizes by solid "
+    "angle: small below 0.03 sr (about 11° across), large from 0.25 sr (32°) on. Seam/pole: objects across "
+    "the panorama's border, or within 15° of a pole. Sphere: IoU weighted by solid angle. F: boundary F, "
+    "tolerance 0.8 % of the diagonal. Views: encoded views per panorama. s and MB: time and peak memory per "
+    "panorama, for all its objects and clicks."
 )
 
 
 def name_of(method: Method) -> str:
-    """What a row is called: the model, the strategy, and what differs from the default."""
+    """The name of a row: the model, the strategy, and all settings that differ from their defaults."""
     differs = [
         f"{field.name.replace('_', ' ')} {getattr(method, field.name)}"
         for field in fields(method)
@@ -46,7 +46,7 @@ def name_of(method: Method) -> str:
 
 
 def columns(row: Row) -> dict[str, str]:
-    """A row's cells by the name of their column."""
+    """The cells of a row by column name."""
 
     def shown(value: float | None, digits: int = 3) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
@@ -88,11 +88,11 @@ def write_report(
 
     Args:
         path: the file.
-        dataset: what it is called.
+        dataset: name of the data set.
         rows: the table.
-        records: what it was made of.
-        samples: the panoramas by name, for the pictures; those that are missing are left out.
-        masks: folders of the masks that were found.
+        records: the records that the table was made from.
+        samples: the panoramas by name, for the pictures; missing ones are left out.
+        masks: folders of the predicted masks.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -112,7 +112,7 @@ def write_report(
 
 
 def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
-    """Bars by size, and the share of objects by IoU, as PNG in base64."""
+    """Bar chart of IoU by size, and the share of objects that reach each IoU; PNG in base64."""
     from matplotlib.figure import Figure
 
     sizes = ("small", "medium", "large", "seam_or_pole")
@@ -141,8 +141,8 @@ def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
 
 
 def _label(row: Row) -> str:
-    given = f", {row.clicks} click{'s' if row.clicks > 1 else ''}" if row.clicks else ""
-    return name_of(row.method) + given
+    clicks = f", {row.clicks} click{'s' if row.clicks > 1 else ''}" if row.clicks else ""
+    return name_of(row.method) + clicks
 
 
 def _png(figure: Any) -> str:
@@ -181,7 +181,7 @@ def _cases(
             picture = _picture(sample.image(), sample.labels() == instance, found)
             caption = f"{kind}: IoU {value:.3f}, object {instance} of {panorama}"
             pictures.append({"data": _jpeg(picture), "caption": caption})
-    note = "" if pictures else "The panoramas or the masks are not here; there are no pictures."
+    note = "" if pictures else "The panoramas or the masks were not found; there are no pictures."
     return {"title": _label(row), "pictures": pictures, "note": note}
 
 

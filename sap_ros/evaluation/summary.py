@@ -1,4 +1,4 @@
-"""The table: means over objects, by size and place, with intervals."""
+"""The table of results: means over objects, by size and position, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _RESAMPLED, _SEED = 1000, 0
 
 @dataclass(frozen=True)
 class Row:
-    """One method after one number of clicks; None where there is no object to average over.
+    """One method after one number of clicks; a mean is None if there are no objects for it.
 
     Attributes:
-        method, clicks: which.
-        objects, panoramas: how many.
+        method, clicks: the method and the number of clicks.
+        objects, panoramas: their numbers.
         iou: mean IoU over objects, in pixels of the panorama.
-        interval: 95 % of it, by resampling panoramas.
-        small, medium, large: the same by solid angle, see :func:`sap_ros.core.instances.size_class`.
+        interval: 95 % confidence interval of ``iou``, by bootstrap over panoramas.
+        small, medium, large: mean IoU by solid angle, see :func:`sap_ros.core.instances.size_class`.
         seam_or_pole: mean IoU of objects across the seam or within 15 degrees of a pole.
         sphere_iou: mean IoU, weighted by solid angle.
         boundary_f: mean boundary F.
         views: mean number of views encoded per panorama.
         seconds: mean time per panorama, for all its objects and clicks.
-        peak_mb: maximum over all panoramas.
+        peak_mb: peak memory, the maximum over all panoramas.
     """
 
     method: Method
@@ -48,7 +48,7 @@ class Row:
 
 
 def summarize(records: Iterable[Record]) -> list[Row]:
-    """A row for each method and number of clicks, in the order of their records."""
+    """One row per method and number of clicks, in the order of the records."""
     by_method: dict[Method, list[Record]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
@@ -89,10 +89,10 @@ def _row(method: Method, clicks: int, records: Sequence[Record]) -> Row:
 
 
 def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % interval of the mean over all values, by bootstrap over groups (the objects of one panorama)."""
+    """95 % interval of the mean of all values, by bootstrap over groups (the objects of a panorama)."""
     groups = [group for group in groups if len(group)]
     sums = np.array([sum(group) for group in groups])
     counts = np.array([len(group) for group in groups])
-    drawn = np.random.default_rng(_SEED).integers(len(groups), size=(_RESAMPLED, len(groups)))
-    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
+    chosen = np.random.default_rng(_SEED).integers(len(groups), size=(_RESAMPLED, len(groups)))
+    low, high = np.percentile(sums[chosen].sum(1) / counts[chosen].sum(1), [2.5, 97.5])
     return float(low), float(high)

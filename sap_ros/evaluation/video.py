@@ -1,7 +1,7 @@
-"""Panoramic videos: the objects of the first frame are prompted there and tracked to the end.
+"""Evaluates panoramic videos: objects are prompted in the first frame and tracked to the end.
 
-J and F of every later frame, on the panorama and on the sphere, as the semi-supervised protocol of DAVIS
-has it (the first frame is given, and does not count).
+J and F are measured in every later frame, on the panorama and on the sphere, as in DAVIS' semi-supervised
+protocol (the first frame is prompted and not scored).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Track:
     """Scores of one object tracked through a video: means over all frames but the first.
 
     Attributes:
-        method, video, instance: which.
-        frames: number of frames averaged over.
+        method, video, instance: what was tracked, and how.
+        frames: number of averaged frames.
         j, f: IoU and boundary F on the panorama.
         sphere_j, sphere_f: the same on the sphere.
         views: views encoded per panorama, for all objects.
@@ -57,9 +57,9 @@ def evaluate_videos(
 
     Args:
         model: the model.
-        method: how it is used; by ``prompt`` an object is given as one click, its box or its mask.
+        method: how it is used; ``prompt`` selects one click, the object's box or its mask.
         videos: the videos.
-        results: file of tracks, one line of JSON per video; videos that are in it are skipped.
+        results: file of tracks, one line of JSON per video; videos in it are skipped.
         progress: called after every frame.
     """
     found = [track for track in read_tracks([results]) if track.method == method]
@@ -129,7 +129,7 @@ def _followed(
 
 
 def read_tracks(files: Iterable[Path]) -> list[Track]:
-    """Reads tracks; each object once per method. A line that was cut off is skipped."""
+    """Reads tracks, one per method and object. Truncated lines are skipped."""
     tracks: dict[tuple[Method, str, int], Track] = {}
     for file in files:
         for line in file.read_text().splitlines() if file.exists() else []:

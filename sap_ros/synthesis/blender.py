@@ -1,6 +1,6 @@
-"""What the project's Blender scenes share: materials, and the panoramic render with its instances.
+"""Common parts of the Blender scenes: materials, and the panoramic render with its instances.
 
-Needs ``bpy`` (requirements/blender.txt: Python 3.11, an environment of its own).
+Needs ``bpy`` (requirements/blender.txt: Python 3.11, a separate environment).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Colour = tuple[float, float, float]
 
 
 def empty_scene(sky: Colour, strength: float) -> None:
-    """Forgets whatever there is; a world of one colour stays."""
+    """Removes everything from the scene; leaves a background of one colour."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
@@ -43,13 +43,13 @@ def material(
 def textured(
     made: bpy.types.Material, kind: str, colours: list[Colour], scale: float
 ) -> bpy.types.Material:
-    """Gives a material one of Blender's procedural textures.
+    """Adds one of Blender's procedural textures to a material.
 
     Args:
         made: the material.
-        kind: ``brick`` (two colours, and a third for the joints), ``checker`` or ``noise`` (two).
+        kind: ``brick`` (two colours, and a third for the mortar), ``checker`` or ``noise`` (two).
         colours: see ``kind``.
-        scale: of the texture.
+        scale: scale of the texture.
     """
     nodes, links = made.node_tree.nodes, made.node_tree.links
     place = nodes.new("ShaderNodeTexCoord")
@@ -83,17 +83,17 @@ def textured(
 def render(
     size: tuple[int, int], samples: int, eye: tuple[float, float, float], heading: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Renders the scene from a place, with Cycles' equirectangular camera.
+    """Renders the scene with Cycles' equirectangular camera.
 
     Args:
         size: (width, height).
-        samples: a pixel; the picture is denoised.
-        eye: the camera's place, m.
-        heading: where its middle column looks, in rad from the x axis.
+        samples: samples per pixel; the picture is denoised.
+        eye: position of the camera, in m.
+        heading: direction of the panorama's middle column, in rad from the x axis.
 
     Returns:
-        The panorama (H, W, 3) uint8 BGR, and the pass index of what each pixel shows, (H, W) uint16:
-        exact, and 0 where there is none.
+        The panorama (H, W, 3) uint8 BGR, and the exact pass index of the object in each pixel, (H, W)
+        uint16, 0 for none.
     """
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
@@ -102,7 +102,7 @@ def render(
     scene.render.resolution_percentage = 100
     camera = bpy.data.cameras.new("panorama")
     camera.type, camera.panorama_type = "PANO", "EQUIRECTANGULAR"
-    # Blender's camera looks along -z with y up: turn it to look along x with z up.
+    # Blender's camera points along -z with y up: turn it to point along x with z up.
     holder = bpy.data.objects.new("panorama", camera)
     holder.location, holder.rotation_euler = eye, (math.pi / 2, 0, heading - math.pi / 2)
     scene.collection.objects.link(holder)
@@ -122,7 +122,7 @@ def _colours(scene: bpy.types.Scene, samples: int) -> np.ndarray:
 
 
 def _indices(scene: bpy.types.Scene, size: tuple[int, int]) -> np.ndarray:
-    """The object-index pass of a render of one sample, all of one matt material: glass counts, too."""
+    """The object-index pass, rendered with one sample and one matt material, so that glass counts too."""
     layer = scene.view_layers[0]
     layer.material_override = material("matt", (0.5, 0.5, 0.5))
     layer.use_pass_object_index = True

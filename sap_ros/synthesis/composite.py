@@ -1,8 +1,7 @@
-"""Labelled panoramas by pasting: cut-outs of photographs and textured shapes, on the sphere itself.
+"""Labelled panoramas by pasting cut-outs of photographs and textured shapes on the sphere.
 
-An object is a tangent-plane (gnomonic) patch at a direction drawn uniformly from the sphere, so it
-falls across the seam and on the poles as often as anywhere. Masks are exact and modal: an object
-that another covers keeps only what is seen of it.
+An object is a tangent-plane (gnomonic) patch at a uniformly random direction, so the seam and the poles are
+as likely as any other place. Masks are exact and modal: the mask of an occluded object is its visible part.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view
 from sap_ros.synthesis.dataset import DatasetWriter
 
-_PATCH = 256  # pixels of a patch's longer side
-#: Of soft composites: the width (sigma, in pixels of a patch) of a rim, and the share with a shadow.
+_PATCH = 256  # longer side of a patch in pixels
+#: Soft composites: range of the edge blur (sigma, in pixels of a patch); share of objects with a shadow.
 _RIM, _SHADOWED = (0.5, 2.0), 0.4
 
 
@@ -42,14 +41,14 @@ class CutOuts:
     """Objects of photographs in SA-1B's format: NAME.jpg beside NAME.json with COCO RLE masks.
 
     Args:
-        photographs: the JPEG files to draw from.
+        photographs: the JPEG files to choose from.
     """
 
     photographs: Sequence[Path]
 
     def draw(self, rng: Generator) -> Patch:
-        """One object that covers 1 to 50 % of its photograph, drawn at random."""
-        from pycocotools import mask as coco_mask  # the rest is used where it is not installed
+        """A random object that covers 1 to 50 % of its photograph."""
+        from pycocotools import mask as coco_mask  # the other functions work without it
 
         while True:
             path = self.photographs[rng.integers(len(self.photographs))]
@@ -75,7 +74,7 @@ def _annotations(photograph: Path) -> list[dict]:
 
 
 def draw_shape(rng: Generator, texture: np.ndarray) -> Patch:
-    """An ellipse, polygon or box, plain or with a piece of ``texture`` (an (h, w, 3) photograph)."""
+    """A random ellipse, polygon or box, plain or textured with a crop of ``texture`` (h, w, 3)."""
     size = _PATCH
     alpha = np.zeros((size, size), np.uint8)
     centre, kind = (size // 2, size // 2), rng.integers(3)
@@ -113,15 +112,15 @@ def paste(
     roll: float,
     instance_id: int,
 ) -> None:
-    """Pastes a patch on a panorama and its label image, in place.
+    """Pastes a patch into a panorama and its label image, in place.
 
     Args:
         panorama: (H, W, 3) uint8.
         instances: (H, W) uint16; pixels that the patch covers more than half get ``instance_id``.
-        patch: what to paste; its longer side spans twice ``half_extent``.
-        direction: (3,) unit vector to its centre.
-        half_extent: half its angular size, in rad, below pi / 2.
-        roll: its turn about ``direction``, in rad.
+        patch: the patch; its longer side spans twice ``half_extent``.
+        direction: (3,) unit vector to the patch's centre.
+        half_extent: half of its angular size, in rad, below pi / 2.
+        roll: its rotation about ``direction``, in rad.
         instance_id: 1 to 65535.
     """
     height, width = instances.shape
@@ -157,15 +156,15 @@ def compose(
     objects: tuple[int, int] = (3, 6),
     soft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One labelled panorama.
+    """Makes one labelled panorama.
 
     Args:
-        rng: all that is random comes from here.
-        backgrounds: panoramas to paste on; each is rolled and mirrored at random.
-        cut_outs: where two thirds of the objects come from; the others are drawn shapes.
+        rng: the source of all random choices.
+        backgrounds: panoramas to paste on; the chosen one is rolled and mirrored at random.
+        cut_outs: the source of two thirds of the objects; the others are shapes by :func:`draw_shape`.
         size: (width, height) of the result.
-        objects: fewest and most objects.
-        soft: objects have soft rims, and some a shadow, so that a sharp rim betrays none of them.
+        objects: minimum and maximum number of objects.
+        soft: blurs the objects' edges and adds some shadows, so that no sharp edge gives an object away.
 
     Returns:
         The panorama (H, W, 3) uint8 BGR, and its instances (H, W) uint16: 0 background, 1 to n.
@@ -199,7 +198,7 @@ def compose(
 
 
 def _softened(alpha: np.ndarray, rng: Generator) -> np.ndarray:
-    """Alpha (h, w) with a softer rim, drawn in first, so that nothing of the old background shows."""
+    """Alpha (h, w) with a soft edge; eroded first, so that none of the old background is visible."""
     inner = cv2.erode(alpha, np.ones((3, 3), np.uint8))
     return np.asarray(cv2.GaussianBlur(inner, (0, 0), rng.uniform(*_RIM)))
 
@@ -213,12 +212,12 @@ def _cast_shadow(
     roll: float,
     rng: Generator,
 ) -> None:
-    """Darkens a panorama, in place, beside and below where an object is about to be pasted."""
+    """Darkens a panorama, in place, beside and below the position of an object that is pasted next."""
     wide = cv2.GaussianBlur(np.pad(alpha, _PATCH // 8), (0, 0), _PATCH / 32)
     side = sphere.angles_to_direction(rng.uniform(-np.pi, np.pi), 0.0)
     offset = np.array([0.0, 0.0, -1.0]) + 0.7 * side
     place = direction + 0.15 * math.tan(min(half_extent, 0.7)) * offset
-    # Below one half: it is no part of an object.
+    # Alpha stays below one half: the shadow does not change the labels.
     dark = Patch(np.zeros((*wide.shape, 3), np.uint8), wide * rng.uniform(0.15, 0.45))
     reach = math.atan(math.tan(half_extent) * max(wide.shape) / max(alpha.shape))
     paste(panorama, instances, dark, place / np.linalg.norm(place), reach, roll, 0)
@@ -240,12 +239,12 @@ def write_composites(
     soft: bool = False,
     done: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Writes a labelled panorama a seed, named after it, as :mod:`sap_ros.synthesis.dataset` says.
+    """Writes one labelled panorama per seed, named after it; format: :mod:`sap_ros.synthesis.dataset`.
 
-    One that is there already is kept. ``done`` is told of each seed.
+    Existing panoramas are kept. ``done`` is called with each seed.
 
     Raises:
-        ValueError: there is nothing to paste or to paste on, or the folder was made otherwise.
+        ValueError: there are no photographs or backgrounds, or the folder was made with other settings.
     """
     for what, files in (("panorama", backgrounds), ("photograph", cut_outs.photographs)):
         if not files:
@@ -272,17 +271,17 @@ def write_composites(
 def find_photographs(
     folders: Iterable[Path], indices: Sequence[Path] = (), split: str = "", leave_out: str = ""
 ) -> list[Path]:
-    """Photographs in SA-1B's format in folders: those of a split, by index csv files.
+    """Finds photographs in SA-1B's format in folders, optionally those of a split by index csv files.
 
     Args:
-        folders: of NAME.jpg with NAME.json.
+        folders: folders with NAME.jpg and NAME.json.
         indices: csv files with the columns ``name``, ``split`` and ``source``.
-        split: of the indices.
-        leave_out: regular expression; photographs whose ``source`` it matches are not taken. Empty:
-            all are.
+        split: the split to use.
+        leave_out: regular expression; photographs whose ``source`` matches it are not used. Empty: all are
+            used.
 
     Raises:
-        ValueError: a folder has none.
+        ValueError: a folder has no such photograph.
     """
     chosen: set[str] = set()
     left_out = re.compile(leave_out or r"(?!)")  # (?!) matches nothing
@@ -307,10 +306,10 @@ def find_photographs(
 
 
 def find_panoramas(folders: Iterable[Path]) -> list[Path]:
-    """All pictures in folders, and below them.
+    """All image files in folders and their subfolders.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     endings = {".jpg", ".jpeg", ".png", ".webp"}
     found = sorted(p for d in folders for p in d.rglob("*") if p.suffix.lower() in endings)

@@ -1,14 +1,14 @@
-"""Labelled panoramas on disk, the one format of this project.
+"""The on-disk format of labelled panoramas, the only one that this project writes.
 
     images/NAME.jpg        panorama, (H, 2H) pixels
     instances/NAME.png     uint16 ids: 0 background, else an instance
     labels/NAME.json       its instances: id, name, size class, direction, solid angle
-    index.csv              all of them, a row an instance
+    index.csv              all instances, one row each
     manifest.json          how the panoramas were made
 
-A panorama is there when its image is: it is written last, and each file beside its place first. So a
-killed run is continued by the same command, and seeds can be split over processes and machines that
-write to one folder, with no coordination.
+The image of a panorama is written last, and every file is written under a temporary name and then renamed:
+a panorama is complete if its image exists. So the same command continues a killed run, and several processes
+and machines can write different seeds to one folder without coordination.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class DatasetWriter:
     """Writes labelled panoramas into a folder.
 
     Args:
-        folder: made where it is missing.
-        settings: what the panoramas are made from and how; a folder is made by one setting.
+        folder: the folder; created if missing.
+        settings: what the panoramas are made from and how; the same for all panoramas of a folder.
 
     Raises:
         ValueError: the folder was made with other settings.
@@ -55,12 +55,12 @@ class DatasetWriter:
             _write_text(manifest, text)
         elif json.loads(manifest.read_text()) != json.loads(text):
             raise ValueError(
-                f"{manifest} says that the folder was made with other settings; give them again, "
+                f"{manifest} says that the folder was made with other settings; use the same settings "
                 "or another folder"
             )
 
     def has(self, name: str) -> bool:
-        """Whether a panorama is there."""
+        """Whether a panorama exists."""
         return (self.folder / "images" / f"{name}.jpg").exists()
 
     def write(
@@ -70,7 +70,7 @@ class DatasetWriter:
         instances: np.ndarray,
         names: Mapping[int, str] | None = None,
     ) -> None:
-        """Writes a panorama (H, 2H, 3) uint8 BGR, or a JPEG file's copy, and its instances (H, 2H) uint16."""
+        """Writes a panorama (H, 2H, 3) uint8 BGR, or copies a JPEG file; and instances (H, 2H) uint16."""
         rows = describe(name, instances, names or {})
         _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
         _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
@@ -82,7 +82,7 @@ class DatasetWriter:
             _beside(image).replace(image)
 
     def write_index(self) -> int:
-        """Writes ``index.csv`` from all labels that are there; the number of its rows."""
+        """Writes ``index.csv`` from all existing labels; returns the number of rows."""
         rows = [
             row
             for path in sorted((self.folder / "labels").glob("*.json"))
@@ -101,7 +101,7 @@ class DatasetWriter:
 def describe(
     panorama: str, instances: np.ndarray, names: Mapping[int, str]
 ) -> list[dict[str, object]]:
-    """A row of the index for each instance of an instance image (H, 2H)."""
+    """One row of the index for each instance of an instance image (H, 2H)."""
     rows = []
     for i in np.unique(instances[instances > 0]):
         mask = instances == i
@@ -123,7 +123,7 @@ def describe(
 
 
 def _near_a_pole(thing: Instance) -> bool:
-    """Whether it reaches within 15 degrees of a pole."""
+    """Whether an instance reaches within 15 degrees of a pole."""
     return max(thing.elevation_max, -thing.elevation_min) > math.radians(75)
 
 

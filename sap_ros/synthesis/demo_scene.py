@@ -1,11 +1,11 @@
 """Renders the demo panorama with Blender: a room with plain objects, and their true masks.
 
-    pip install -r requirements/blender.txt        # Python 3.11, in an environment of its own
+    pip install -r requirements/blender.txt        # Python 3.11, in a separate environment
     python -m sap_ros.synthesis.demo_scene --out sap_ros/data/demo
 
 Writes ``panorama.jpg``, ``instances.png`` (uint8 ids, exact: Cycles' object-index pass) and
-``objects.json`` (id, name, and a click at each object). The ball straight behind lies across the
-seam, the lamp hangs near the upper pole.
+``objects.json`` (id, name, and a click on each object). The ball behind the camera lies across the seam; the
+lamp hangs near the upper pole.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Panoramas of InfiniGen's scenes, indoors and outdoors, with an instance id for each object.
 
 InfiniGen (Raistrick et al., "Infinite Photorealistic Worlds Using Procedural Generation", CVPR 2023;
-"Infinigen Indoors", CVPR 2024) makes the scenes, with its own programs and its own job manager, on one
-machine or on Slurm. It has no panoramic camera and writes ids of parts: so its render task is replaced
-by ours. The job manager starts this module in place of InfiniGen's scene script
+"Infinigen Indoors", CVPR 2024) makes the scenes with its own programs and job manager, on one machine or on
+Slurm. It has no panoramic camera, and its ids are those of parts of objects. Therefore this module replaces
+its render task: the job manager starts this module instead of InfiniGen's scene script
 (``get_cmd.driver_script``), with the same arguments.
 
 Runs in InfiniGen's environment: Python 3.11, requirements/infinigen.txt.
@@ -32,12 +32,12 @@ _SCRIPTS = {
     "indoors": "infinigen_examples.generate_indoors",
     "outdoors": "infinigen_examples.generate_nature",
 }
-#: InfiniGen's kinds of landscape; a seed has always the same one.
+#: InfiniGen's kinds of landscape; a seed always gets the same one.
 _LANDSCAPES = ("forest", "river", "desert", "mountain", "canyon", "plain", "coast", "cliff")
-#: What the scenes are made with: InfiniGen's own configurations.
+#: InfiniGen's configurations that are used for the scenes.
 _CONFIGS = {"indoors": ("singleroom", "fast_solve"), "outdoors": ("simple",)}
 _OVERRIDES = {"indoors": ("compose_indoors.restrict_single_supported_roomtype=True",)}
-#: Parts of a house; they are background.
+#: Parts of a house and of the landscape; they are background.
 _HOUSE = re.compile(
     r"\.(wall|floor|ceiling|exterior|meshed)|skirting|Staircase|Pillar|atmosphere|terrain|cloud",
     re.I,
@@ -54,22 +54,22 @@ def write_scenes(
     manager: str = "local_64GB",
     overrides: Iterable[str] = (),
 ) -> list[int]:
-    """Has InfiniGen's job manager make a scene a seed; each is rendered as a labelled panorama.
+    """Makes one scene per seed with InfiniGen's job manager and renders each as a labelled panorama.
 
-    A panorama that is there is kept, and a scene that was begun goes on from its last finished task.
+    Existing panoramas are kept. Unfinished scenes continue after their last finished task.
 
     Args:
-        folder: the data set, see :mod:`sap_ros.synthesis.dataset`; ``work/`` in it is InfiniGen's.
-        seeds: of the scenes.
-        place: which of InfiniGen's two scene scripts.
+        folder: the data set, see :mod:`sap_ros.synthesis.dataset`; InfiniGen's own files are in ``work/``.
+        seeds: seeds of the scenes.
+        place: which of InfiniGen's two scene scripts is used.
         size: (width, height) of the panoramas.
-        samples: Cycles' samples a pixel.
-        at_once: jobs that run at a time.
+        samples: Cycles' samples per pixel.
+        at_once: number of concurrent jobs.
         manager: InfiniGen's configuration of the machine: ``local_64GB``, ``slurm``, ...
-        overrides: of InfiniGen's settings (gin), for the scenes.
+        overrides: overrides of InfiniGen's scene settings (gin).
 
     Returns:
-        The seeds of which no panorama was made; their logs are in ``work/``.
+        The seeds for which no panorama was made; their logs are in ``work/``.
     """
     settings = {"kind": "infinigen", "place": place, "size": list(size), "samples": samples}
     writer = DatasetWriter(folder, {**settings, "overrides": list(overrides)})
@@ -98,7 +98,7 @@ def _manage(
     manager: str,
     overrides: Iterable[str],
 ) -> None:
-    """Runs InfiniGen's job manager until each of its scenes has ended, well or badly."""
+    """Runs InfiniGen's job manager until each of its scenes has succeeded or failed."""
     import infinigen
 
     batch.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _manage(
         "queue_render.gpus=0", "rendershort/queue_render.gpus=0", "renderbackup/queue_render.gpus=0",
         "--cleanup", "big_files",
     ]  # fmt: skip
-    # InfiniGen finds its configurations from the folder that it is installed in.
+    # InfiniGen looks for its configurations relative to the folder that it is installed in.
     home = Path(infinigen.__file__).parents[1]
     ours = str(Path(sap_ros.__file__).parents[1])
     path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
@@ -127,7 +127,7 @@ def _manage(
 
 
 def _run_manager() -> None:
-    """InfiniGen's job manager; its wheel lacks the page that it would write a summary by."""
+    """Runs InfiniGen's job manager; its wheel lacks the template of the summary page."""
     import jinja2
 
     def no_page(*_: object, **__: object) -> jinja2.BaseLoader:
@@ -138,7 +138,7 @@ def _run_manager() -> None:
 
 
 def _run_scene() -> None:
-    """Stands in for InfiniGen's scene scripts: the same arguments, another render task."""
+    """Replaces InfiniGen's scene scripts: the same arguments, but another render task."""
     arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--output_folder", type=Path, required=True)
@@ -164,7 +164,7 @@ def _run_scene() -> None:
 
 
 def _render(writer: DatasetWriter, name: str, settings: Mapping[str, Any]) -> None:
-    """Renders the open scene from where InfiniGen put its camera, upright, and writes it."""
+    """Renders the open scene from the position of InfiniGen's camera, upright, and writes it."""
     import bpy
 
     from sap_ros.synthesis.blender import render
@@ -182,9 +182,9 @@ def _render(writer: DatasetWriter, name: str, settings: Mapping[str, Any]) -> No
 
 
 def _number_objects() -> dict[int, str]:
-    """Gives each object of a scene, with all its parts, a pass index; what each of them is.
+    """Gives all parts of an object the same pass index; returns the objects' names by pass index.
 
-    An object is what an asset factory of InfiniGen spawned: ``ChairFactory(1234).spawn_asset(0)``.
+    An object is anything spawned by an asset factory of InfiniGen: ``ChairFactory(1234).spawn_asset(0)``.
     """
     import bpy
 

@@ -1,7 +1,7 @@
-"""A moving panorama with true masks: a robot drives through a room in which objects move, too.
+"""A panoramic video with true masks: a robot drives through a room with moving objects.
 
-Everything is traced analytically, so that a frame takes no renderer and its masks are exact. It is
-what the live demo, the tests of following and the benchmarks run on.
+Rays are traced analytically, so no renderer is needed and masks are exact. The live demo, the tracking tests
+and the benchmarks use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sap_ros.core import sphere
 from sap_ros.files import write_image
 
 _ROOM = np.array([4.5, 4.0, 1.9])  # half its length, width and height, m; the floor is at -1.9
-_EYE = -0.4  # height of the camera above the room's middle, m
+_EYE = -0.4  # height of the camera above the room's centre, in m
 _LIGHT = np.array([1.0, 0.8, 1.6])
 _COLOURS = {
     "red": (200, 45, 40),
@@ -34,13 +34,13 @@ class Solid:
     """An object of the scene.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         kind: its shape.
-        home: (3,) where it moves about, in m, in the room's frame.
-        half: (3,) half its extent along its own axes, in m.
+        home: (3,) the centre of its motion, in m, in the room's frame.
+        half: (3,) half of its extent along the axes, in m.
         colour: RGB.
-        swing: (3,) how far it moves from home and back, in m.
-        period: of that, in s.
+        swing: (3,) amplitude of its oscillation about ``home``, in m.
+        period: period of the oscillation, in s.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Solid:
     period: float
 
     def centre(self, time: float) -> np.ndarray:
-        """Where it is at a time in s, (3,)."""
+        """Its position (3,) at a time in s."""
         return np.asarray(self.home + self.swing * np.sin(2 * np.pi * time / self.period))
 
 
 class MovingScene:
-    """A room with six objects, and a robot that drives in a circle in it.
+    """A room with six objects, in which a robot drives in a circle.
 
     Args:
-        seed: everything that is random comes from it.
+        seed: seed of all random choices.
 
     Instance ids are 1 to 6, in the order of ``solids``.
     """
@@ -75,7 +75,7 @@ class MovingScene:
         )
         self._phase = rng.uniform(0, 2 * np.pi, 8)
         self._start = float(rng.uniform(0, 2 * np.pi))
-        # Walls across x, walls across y, and the ceiling, pale.
+        # Pale colours of the walls across x, the walls across y, and the ceiling.
         self._walls = (rng.uniform(140, 215, (3, 1)) + rng.uniform(-18, 18, (3, 3))).astype(
             np.float32
         )
@@ -93,7 +93,7 @@ class MovingScene:
         return Solid(name, kind, home, half, _COLOURS[name], swing, float(rng.uniform(6, 12)))
 
     def pose(self, time: float) -> tuple[np.ndarray, float]:
-        """Where the camera is at a time in s, (3,) in m in the room's frame, and its heading in rad."""
+        """Position (3,) of the camera at a time in s, in m in the room's frame, and its heading in rad."""
         angle = self._start + 2 * np.pi * time / 30
         position = np.array([0.7 * np.cos(angle), 0.7 * np.sin(angle), _EYE])
         return position, float(0.6 * np.sin(2 * np.pi * time / 20))
@@ -107,7 +107,7 @@ class MovingScene:
         return colour.reshape(*shape, 3), ids.reshape(shape)
 
     def scan(self, time: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-        """What a lidar at the camera's place measures: points (N, 3) in m in its frame, ids (N,)."""
+        """Simulates a lidar at the camera: points (N, 3) in m in the camera's frame, instance ids (N,)."""
         rows = 32
         azimuth = np.linspace(-np.pi, np.pi, count // rows, endpoint=False)
         elevation = np.radians(np.linspace(-35, 35, rows))
@@ -116,7 +116,7 @@ class MovingScene:
         return np.asarray(rays * depth[:, None]), ids
 
     def _trace(self, rays: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Unit vectors (N, 3) in the camera's frame to depth (N,), id (N,) and RGB (N, 3)."""
+        """Depth (N,), id (N,) and RGB (N, 3) along unit vectors (N, 3) in the camera's frame."""
         eye, heading = self.pose(time)
         cos, sin = np.cos(heading), np.sin(heading)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -140,7 +140,7 @@ class MovingScene:
         return depth, ids, colour.clip(0, 255).astype(np.uint8)
 
     def _room(self, rays: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance to the walls (N,), and which axis they are across (N,)."""
+        """Distance to the walls (N,), and the axis that each wall is perpendicular to (N,)."""
         with np.errstate(divide="ignore"):
             away = (np.copysign(_ROOM, rays) - eye).astype(np.float32) / rays
         away = np.where(np.abs(rays) < 1e-7, np.inf, away)
@@ -148,7 +148,7 @@ class MovingScene:
         return away[np.arange(len(rays)), wall], wall
 
     def _room_colour(self, at: np.ndarray, wall: np.ndarray) -> np.ndarray:
-        """RGB (N, 3) float32 of points on the walls: planks below, a mottled paint elsewhere."""
+        """RGB (N, 3) float32 of points on the walls: planks on the floor, mottled paint elsewhere."""
         a, b, c = at.T
         p = self._phase
         mottled = (
@@ -200,17 +200,17 @@ def write_videos(
     rate: float,
     done: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes a labelled video a seed, in DAVIS' layout: JPEGImages and Annotations, a folder a video.
+    """Writes one labelled video per seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
 
-    A frame that is there is kept.
+    Existing frames are kept.
 
     Args:
         folder: the data set.
-        seeds: of the scenes.
+        seeds: seeds of the scenes.
         size: (width, height) of a frame.
-        frames: of a video.
-        rate: frames a second.
-        done: told of each frame.
+        frames: number of frames per video.
+        rate: frames per second.
+        done: called after each frame.
     """
     for seed in seeds:
         scene = MovingScene(seed)

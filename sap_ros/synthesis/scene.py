@@ -1,8 +1,8 @@
-"""Rooms and yards, drawn at random and rendered with Blender: labelled panoramas with exact masks.
+"""Random rooms and yards, rendered with Blender: labelled panoramas with exact masks.
 
-A scene is drawn from its seed: size, surfaces, light, objects on the floor, on tables, on the walls
-and from the ceiling, and where the camera stands. Instances come from Cycles' object-index pass.
-Needs ``bpy`` (requirements/blender.txt: Python 3.11, an environment of its own).
+The seed determines a scene: size, surfaces, light, objects on the floor, on the walls and on the ceiling, and
+the position of the camera. Instances come from Cycles' object-index pass.
+Needs ``bpy`` (requirements/blender.txt: Python 3.11, a separate environment).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def write_scenes(
     samples: int,
     done: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Writes a labelled panorama a seed, as :mod:`sap_ros.synthesis.dataset` says.
+    """Writes one labelled panorama per seed, in the format of :mod:`sap_ros.synthesis.dataset`.
 
-    One that is there already is kept. ``done`` is told of each seed.
+    Existing panoramas are kept. ``done`` is called with each seed.
     """
     writer = DatasetWriter(folder, {"kind": "scene", "size": list(size), "samples": samples})
     for seed in seeds:
@@ -60,7 +60,7 @@ Placed = tuple[dict[int, str], tuple[float, float, float], float]
 
 
 def _room(rng: Generator) -> Placed:
-    """A room with furniture; names by pass index, the camera's place and its heading."""
+    """A room with furniture; returns names by pass index, the camera's position and its heading."""
     empty_scene((0.9, 0.95, 1.0), float(rng.uniform(0.05, 0.3)))
     half_x, half_y = (float(v) for v in rng.uniform(2.2, 5.5, 2))
     height = float(rng.uniform(2.4, 4.0))
@@ -86,7 +86,7 @@ def _room(rng: Generator) -> Placed:
     eye = _eye(rng, 0.5 * half_x, 0.5 * half_y, min(1.8, height - 0.4))
     reach = (half_x - 0.4, half_y - 0.4)
     names = _furnish(rng, _SHAPES, int(rng.integers(5, 13)), reach, eye)
-    # Some things hang on the walls, or from the ceiling.
+    # Some objects hang on the walls or from the ceiling.
     for _ in range(int(rng.integers(0, 4))):
         index = len(names) + 1
         if rng.random() < 0.6:
@@ -116,7 +116,7 @@ def _room(rng: Generator) -> Placed:
 
 
 def _yard(rng: Generator) -> Placed:
-    """A yard under a sky; as :func:`_room`."""
+    """A yard under the sky; returns the same as :func:`_room`."""
     empty_scene((0.6, 0.75, 1.0), float(rng.uniform(0.5, 1.0)))
     bpy.ops.mesh.primitive_plane_add(size=120)
     bpy.context.object.data.materials.append(_surface(rng, pale=True))
@@ -124,7 +124,7 @@ def _yard(rng: Generator) -> Placed:
     sun = bpy.context.object
     sun.data.energy, sun.data.angle = float(rng.uniform(1.5, 4)), 0.02
     sun.rotation_euler = (float(rng.uniform(0.2, 1.1)), 0, float(rng.uniform(0, 2 * math.pi)))
-    for _ in range(int(rng.integers(2, 6))):  # houses around, which are no instances
+    for _ in range(int(rng.integers(2, 6))):  # houses around the yard, which are background
         angle, away = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(14, 30))
         bpy.ops.mesh.primitive_cube_add(
             size=1, location=(away * math.cos(angle), away * math.sin(angle), 3)
@@ -149,7 +149,7 @@ def _furnish(
     reach: tuple[float, float],
     eye: tuple[float, float, float],
 ) -> dict[int, str]:
-    """Puts objects on the floor, apart from each other and from the camera; names by pass index."""
+    """Puts objects on the floor, apart from each other and from the camera; returns names by pass index."""
     names: dict[int, str] = {}
     taken = [(eye[0], eye[1], 0.45)]
     for _ in range(20 * count):
@@ -170,7 +170,7 @@ def _furnish(
 def _shape(
     rng: Generator, shape: str, size: float, at: tuple[float, float]
 ) -> list[bpy.types.Object]:
-    """An object that stands on the floor at a place; the parts that it is made of."""
+    """Makes an object that stands on the floor at ``at``; returns its parts."""
     mesh, (x, y) = bpy.ops.mesh, at
     turn = (0, 0, float(rng.uniform(0, 2 * math.pi)))
     surface, parts = _surface(rng), []
@@ -260,7 +260,7 @@ def _shape(
 
 
 def _surface(rng: Generator, pale: bool = False) -> bpy.types.Material:
-    """A material, plain or textured."""
+    """A random material, plain or textured."""
     shade = (0.0, 1.0, 0.25) if pale else (0.0, 1.0, 0.9)
     colours = [_colour(rng, *shade) for _ in range(3)]
     made = material(
@@ -273,7 +273,7 @@ def _surface(rng: Generator, pale: bool = False) -> bpy.types.Material:
 
 
 def _colour(rng: Generator, low: float, high: float, saturation: float) -> Colour:
-    """A colour of a hue between two; at most of a saturation."""
+    """A random colour with a hue from ``low`` to ``high`` and at most the given saturation."""
     red, green, blue = colorsys.hsv_to_rgb(
         float(rng.uniform(low, high)),
         float(rng.uniform(0, saturation)),

@@ -1,8 +1,8 @@
-"""Where memory's cross attention looks, so that it can be trained to look at the object.
+"""Supervises the memory cross-attention, so that tokens of the object attend to the object.
 
-For each place of a view, the attention to the places of earlier views (their spatial memory tokens;
-object pointers are left out), times the object's share of each of those places, summed: how much of what
-the place looks at is the object. A place of the object should look at the object, any other should not.
+For each token of a view: its attention weights on the spatial memory tokens of earlier views (object
+pointers are left out), times the share of each memory token that the object covers, summed. The sum is the
+share of the attention that is on the object: it should be high for tokens of the object, low for all others.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sap_ros.core.network import Memory
 
 
 class WatchedAttention:
-    """While it is entered, what the cross attention of each layer is asked is kept.
+    """A context in which the queries and keys of each cross-attention layer are recorded.
 
     Args:
-        sam: the network, whose memory attention has one head or several.
+        sam: the network; its memory attention may have one head or several.
     """
 
     def __init__(self, sam: SAM2Base) -> None:
         self._layers = [layer.cross_attn_image for layer in sam.memory_attention.layers]
-        self._asked: list[tuple[Any, Tensor, Tensor]] = []
+        self._recorded: list[tuple[Any, Tensor, Tensor]] = []
         self._hooks: list[Any] = []
 
     def __enter__(self) -> WatchedAttention:
@@ -50,29 +50,29 @@ class WatchedAttention:
     def _keep(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         pointers = kwargs.get("num_k_exclude_rope", 0)
         keys = kwargs["k"]
-        self._asked.append((layer, kwargs["q"], keys[:, : keys.shape[1] - pointers]))
+        self._recorded.append((layer, kwargs["q"], keys[:, : keys.shape[1] - pointers]))
 
     def loss(self, remembered: Tensor, target: Tensor) -> Tensor:
-        """The cross entropy of where was looked since the last call, meant over layers and places.
+        """Cross-entropy of the attention recorded since the last call, averaged over layers and tokens.
 
         Args:
-            remembered: (N, K) in 0 to 1, the object's share of each spatial token of memory, in
-                memory's order (see :func:`memory_views`).
-            target: (N, T) in 0 to 1, the object's share of each place of the view.
+            remembered: (N, K) in 0 to 1, the share of each spatial memory token that the object
+                covers, in the memory's order (see :func:`memory_views`).
+            target: (N, T) in 0 to 1, the share of each token of the view that the object covers.
         """
         losses = []
-        for layer, query, keys in self._asked:
+        for layer, query, keys in self._recorded:
             shares = attention_weights(layer, query, keys) @ remembered[:, :, None]
             shares = shares[:, :, 0].float().clamp(1e-4, 1 - 1e-4)
             losses.append(F.binary_cross_entropy(shares, target))
-        self._asked.clear()
+        self._recorded.clear()
         return torch.stack(losses).mean()
 
 
 def attention_weights(layer: Any, query: Tensor, keys: Tensor) -> Tensor:
-    """What SAM 2's rotary attention weighs keys (N, K, C) with, for a query (N, T, C): (N, T, K).
+    """Weights (N, T, K) of SAM 2's RoPE attention, for queries (N, T, C) and keys (N, K, C).
 
-    The mean over its heads.
+    They are averaged over the heads.
     """
     q = layer._separate_heads(layer.q_proj(query), layer.num_heads)
     k = layer._separate_heads(layer.k_proj(keys), layer.num_heads)
@@ -83,9 +83,9 @@ def attention_weights(layer: Any, query: Tensor, keys: Tensor) -> Tensor:
 
 
 def memory_views(sam: SAM2Base, memory: Memory, index: int) -> list[int]:
-    """The views that SAM 2 reads memory of for a view, in training and in its order.
+    """The views whose memory SAM 2 reads for view ``index`` during training, in its order.
 
-    First all views with a prompt, then those of the last ``num_maskmem`` - 1 that have none.
+    First all views with a prompt, then those of the last ``num_maskmem`` - 1 views that have none.
     """
     last = range(index - sam.num_maskmem + 1, index)
     return [

@@ -1,4 +1,4 @@
-"""The model card of a run: data and its licences, recipe, figures."""
+"""The model card of a run: data and licences, recipe, metrics."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def model_card(config: TrainConfig, model: nn.Module, log: Path) -> str:
     """The card as Markdown.
 
     Args:
-        config: of the run.
-        model: what was trained.
-        log: its ``log.jsonl``: the last figures, and the last of each validation, are taken.
+        config: configuration of the run.
+        model: the trained model.
+        log: ``log.jsonl`` of the run; the last training and the last validation metrics are taken from it.
     """
     lines = log.read_text().splitlines() if log.exists() else []
     rows: list[dict[str, float]] = [json.loads(line) for line in lines]
@@ -43,7 +43,7 @@ def model_card(config: TrainConfig, model: nn.Module, log: Path) -> str:
             "",
             *data,
             "",
-            "The weights are a product of that data, and of what they started from: their licences hold.",
+            "The weights derive from this data and from the initial weights; the licences of both apply.",
             "",
             "## Figures",
             "",

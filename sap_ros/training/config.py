@@ -12,17 +12,17 @@ from yaml import YAMLError
 
 @dataclass
 class Source:
-    """A data set that samples are drawn from.
+    """A data set from which training samples are taken.
 
     Attributes:
         kind: ``panoramas`` (as `sap synth` writes them), ``photographs`` (SA-1B's format), ``videos``
             (DAVIS' format) or ``sav`` (SA-V's: mp4 and json).
         path: its folder; may begin with ``~``.
-        ratio: its share of the samples, against the other sources' ratios.
-        index: csv with ``name`` and ``split``; with it, only the names of ``split`` are taken.
+        ratio: its share of the samples, relative to the other sources' ratios.
+        index: csv with columns ``name`` and ``split``; if set, only the names of ``split`` are used.
         split: see ``index``.
-        leave_out: regular expression; names whose ``source`` in the index matches it are not taken.
-        credit: what the model card says of it: where it is from, and its licence.
+        leave_out: regular expression; names whose ``source`` in the index matches it are not used.
+        credit: its entry in the model card: origin and licence.
     """
 
     kind: str
@@ -39,43 +39,45 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        stage: ``views``: single views with prompts, encoder and decoder (for a model from scratch).
-            ``scan``: the SAP recipe; windows of views, the image encoder frozen.
-        model: which architecture, a name of `sap models`.
-        init: weights to start from: a safetensors file, ``own`` for the model's own weights, or
-            nothing, for random ones.
-        init_memory: weights that memory (all but image encoder, prompt encoder and mask decoder) starts
-            from in their place, in the same way: learning to remember takes longest.
+        stage: ``views``: trains encoder and decoder on single views with prompts (a model from scratch).
+            ``scan``: the SAP recipe: windows of views, with a frozen image encoder.
+        model: the architecture, a name from `sap models`.
+        init: initial weights: a safetensors file, ``own`` for the model's own weights, or empty for
+            random ones.
+        init_memory: other initial weights, given in the same way, for the memory (all but image encoder,
+            prompt encoder and mask decoder), which takes longest to train.
         imagenet: the trunk starts from its ImageNet weights (sap-nano).
         sources: data sets, by any name.
-        size: side of a view; 0 for the model's own.
-        batch: samples a process and step: windows, or lists of views.
-        views: views in a sample of stage ``views``.
-        window: views in a window.
-        objects: at most, a view or window.
+        size: side of a view in pixels; 0 for the model's own.
+        batch: samples per process and step; a sample is a window or a list of views.
+        views: number of views in a sample of stage ``views``.
+        window: number of views in a window.
+        objects: maximum number of objects in a view or window.
         view_share: stage ``scan``: share of samples that are single views, against forgetting.
-        click_all: stage ``scan``: share of windows whose click is given to all views that see it,
-            as the scan does; else to the first alone.
-        view_corrections: single views: most corrections after the first decoding, 1 to so many.
-        corrections: stage ``scan``: later views of a window that get a correction click.
-        scan_windows: views of panoramas come from the scan's loop; false: from crops of the
-            panorama itself (the ablation `patches`).
-        overlap: of the scan's views (0 is the ablation without overlap).
-        gate_from: stage ``scan``: share of the run after which masks of objects that are held to be
-            absent are cut off, as SAM 2 does; before, memory could not learn from them.
-        iterations: steps.
-        lr: of AdamW; a warm-up of ``warm_up`` steps, then a cosine down to 2 %.
-        encoder_lr_scale: stage ``views``: the trunk's lr against ``lr``.
-        decoder_lr_scale: the prompt encoder's and mask decoder's lr against ``lr``: below 1 where they
-            are trained and memory is not.
-        encoder_warm_up: stage ``views``: share of the run for which the trunk stays frozen.
-        ema: decay of the averaged weights, which are the ones that are validated and exported.
-        kinds: shares of the kinds of prompt in single views.
-        camera: single views get what a panorama's camera does: exposure, noise, blur, JPEG.
+        click_all: stage ``scan``: share of windows in which every view that sees the clicks of all
+            objects is prompted with them, as in the scan; otherwise only the first view is.
+        view_corrections: single views: maximum number of corrections after the first decoding; a sample
+            gets 1 to this many.
+        corrections: stage ``scan``: number of unclicked views that get a correction click, in half of the
+            windows.
+        scan_windows: whether views of panoramas are taken from the scan's loop; if false, they are crops
+            of the panorama itself (the ablation `patches`).
+        overlap: overlap of the scan's views (0 is the ablation without overlap).
+        gate_from: stage ``scan``: share of the run after which masks of objects that are predicted to be
+            absent are suppressed, as in SAM 2. Suppressed masks give the memory no gradient.
+        iterations: number of steps.
+        lr: learning rate of AdamW: a warm-up of ``warm_up`` steps, then a cosine decay to 2 %.
+        encoder_lr_scale: stage ``views``: learning rate of the trunk, relative to ``lr``.
+        decoder_lr_scale: learning rate of prompt encoder and mask decoder, relative to ``lr``: below 1 if
+            they have been trained and the memory has not.
+        encoder_warm_up: stage ``views``: share of the run in which the trunk stays frozen.
+        ema: decay of the averaged weights, which are validated and exported.
+        kinds: share of each kind of prompt in single views.
+        camera: whether single views are degraded like a camera's: exposure, colour, blur, noise, JPEG.
         loss: weights of the losses, see :class:`sap_ros.training.losses.LossWeights`.
-        validation: data set (as `sap synth` writes it) that the averaged weights are tried on.
-        workers: processes that make samples, for each training process.
-        precision: ``fp32`` or ``bf16`` (a GPU's).
+        validation: data set (written by `sap synth`) on which the averaged weights are validated.
+        workers: data loader processes per training process.
+        precision: ``fp32`` or ``bf16`` (on a GPU).
     """
 
     stage: str
@@ -122,21 +124,21 @@ class TrainConfig:
 
 
 def read_config(path: Path, changes: list[str] | None = None) -> TrainConfig:
-    """A configuration file, with changes as ``key=value`` or ``sources.NAME.path=value``.
+    """Reads a configuration file; ``changes`` are ``key=value`` or ``sources.NAME.path=value``.
 
     Raises:
-        ValueError: a key that does not exist, or a value of another type, or a missing one.
+        ValueError: a key is unknown, or a value is missing or of the wrong type.
     """
     try:
         merged = OmegaConf.merge(
             OmegaConf.structured(TrainConfig),
             OmegaConf.load(path),
-            # `KEY=` is the empty text, where yaml has nothing.
+            # `KEY=` means an empty string; yaml would read it as null.
             OmegaConf.from_dotlist([c + "''" if c.endswith("=") else c for c in changes or []]),
         )
         config = OmegaConf.to_object(merged)
     except YAMLError as error:
-        raise ValueError(f"{path} is no yaml: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid yaml: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{path}: {where}{str(error).splitlines()[0]}") from error
@@ -158,12 +160,12 @@ def _check(config: TrainConfig) -> None:
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     if config.init_memory and not config.init:
         raise ValueError(
-            "init_memory is given and init is not; memory alone is not begun from weights"
+            "init_memory is given and init is not; init_memory only replaces the memory weights of init"
         )
     if not any(source.ratio > 0 for source in config.sources.values()):
         raise ValueError("no source has a ratio above 0; there is nothing to train on")
 
 
 def as_yaml(config: TrainConfig) -> str:
-    """The whole configuration, as a file that :func:`read_config` reads."""
+    """The whole configuration as yaml that :func:`read_config` reads."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -1,7 +1,7 @@
-"""Training samples by number: the same number gives the same sample, whoever asks for it.
+"""Training samples by index: the same index gives the same sample in every process.
 
-So a resumed run goes on with the samples that it would have seen, and processes share the work by
-taking every nth number.
+Thus a resumed run continues with the same samples as an uninterrupted one, and each of n processes takes
+every nth index.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ Sample = dict[str, Any]
 
 
 class TrainingSamples(Dataset):
-    """Samples of a run, of which there is no end; sample k is drawn from (seed, k).
+    """The unlimited samples of a run; sample k is generated from the random seed (seed, k).
 
-    A sample of views (``kind`` "views"): ``images`` (B, S, S, 3) uint8; and for N objects of them
-    ``image_index`` (N,), ``masks`` (N, S, S) bool, ``points`` (N, P, 2), ``labels`` (N, P). One kind
-    of prompt a sample. ``corrections``: how often they are corrected; ``seed``, for what is drawn
-    while training.
+    A sample of views (``kind`` "views"): ``images`` (B, S, S, 3) uint8; and for N objects in them
+    ``image_index`` (N,), ``masks`` (N, S, S) bool, ``points`` (N, P, 2), ``labels`` (N, P). All prompts
+    of a sample are of one kind. ``corrections``: the number of correction clicks per object; ``seed``:
+    for random choices in the training step.
 
     A window (``kind`` "window"): ``images`` (V, S, S, 3); ``masks`` (V, N, S, S); ``points``
-    (V, N, 1, 2), where the click falls in each view; ``labels`` (V, N, 1), 1 where the view sees it,
-    -1 elsewhere; ``clicked`` (V,) bool, the views that are given their click; ``corrected`` (V,)
-    bool, those that get a correction; ``seed``, for what is drawn while training.
+    (V, N, 1, 2), the position of the click in each view; ``labels`` (V, N, 1), 1 where the view sees
+    the click, -1 elsewhere; ``clicked`` (V,) bool, the views that are prompted with the click;
+    ``corrected`` (V,) bool, the views that get a correction; ``seed``: for random choices in the
+    training step.
     """
 
     def __init__(self, config: TrainConfig, size: int) -> None:
@@ -43,7 +44,7 @@ class TrainingSamples(Dataset):
         self._sources: list[Samples] | None = None
         ratios = np.array([source.ratio for source in config.sources.values()], float)
         self._shares = ratios / ratios.sum()
-        self._open()  # a folder that is missing is said at once
+        self._open()  # reports a missing folder now, not in the first step
 
     def _open(self) -> list[Samples]:
         if self._sources is None:
@@ -68,7 +69,7 @@ class TrainingSamples(Dataset):
             window = source.window(self.size, config.window, config.objects, rng)
             if window is not None:
                 return self._window(window, rng)
-        raise ValueError("1000 windows were drawn, and none had an object in its first view")
+        raise ValueError("none of 1000 random windows has an object in its first view")
 
     def _views(self, rng: Generator) -> Sample:
         config, sources = self.config, self._open()
@@ -90,7 +91,7 @@ class TrainingSamples(Dataset):
             if len(images) == config.views:
                 break
         else:
-            raise ValueError("too few of the views that were drawn have an object in them")
+            raise ValueError("too few of the randomly chosen views contain an object")
         corrections = (
             int(rng.integers(1, config.view_corrections + 1)) if config.view_corrections else 0
         )
@@ -127,10 +128,10 @@ class TrainingSamples(Dataset):
 
 
 class Numbers(Sampler[int]):
-    """The numbers of the samples that one process takes: from a step on, its share of each batch.
+    """The sample indices of one process, from a given step on: its share of each batch.
 
-    Step s of a run with a global batch of B takes the samples s * B to s * B + B - 1; process r of n
-    takes each nth of them.
+    Step s of a run with global batch size B uses the samples s * B to s * B + B - 1; process r of n takes
+    every nth of them, from the rth on.
     """
 
     def __init__(

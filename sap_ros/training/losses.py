@@ -1,4 +1,4 @@
-"""Losses of mask training: focal and dice on the masks, errors of the predicted IoU and presence."""
+"""Losses for masks (focal, dice), for the predicted IoU and for the object score."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 class LossWeights:
     """Weights of the losses; the defaults of the first four are SAM 2.1's (20, 1, 1, 1).
 
-    ``clicked``: how much more the focal loss weighs, after a correction, where the mask was wrong about
-    the click; or a model learns to keep the mask before, which is mostly right, rather than to mend it.
-    ``attention``: of where memory's cross attention looks (:mod:`sap_ros.training.attention`).
+    ``clicked``: additional weight of the focal loss, after a correction, on the error region that was
+    clicked. Without it a model learns to keep the previous mask, which is mostly right, instead of
+    correcting it. ``presence``: the loss of the object score. ``attention``: the loss of the memory
+    cross-attention (:mod:`sap_ros.training.attention`).
     """
 
     focal: float = 20.0
@@ -36,15 +37,15 @@ def mask_loss(
     weights: LossWeights,
     clicked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of one decoding: the best of several masks is trained, the IoU of all of them.
+    """Loss of one decoding: trains the best of several masks, and the predicted IoU of all of them.
 
     Args:
         logits: (N, M, h, w), M masks for each of N objects.
         predicted_iou: (N, M), in 0 to 1.
-        presence_logit: (N, 1), above 0 where the object is held to be in the view.
-        target: (N, h, w), in 0 to 1; all 0 where the object is not in the view.
-        weights: how the parts are added.
-        clicked: (N, h, w) in 0 to 1, what a correction click is about; None where there was none.
+        presence_logit: (N, 1), the object score: above 0 if the object is predicted to be in the view.
+        target: (N, h, w), in 0 to 1; all 0 if the object is not in the view.
+        weights: weights of the parts.
+        clicked: (N, h, w) in 0 to 1, the error region of a correction click; None without a correction.
 
     Returns:
         The mean loss, and the (N, M) IoU of each mask with its target.
@@ -52,7 +53,7 @@ def mask_loss(
     present = (target.flatten(1).amax(1) > 0.5).float()
     truth = target[:, None].expand_as(logits)
     probability = logits.sigmoid()
-    # Focal loss, T.-Y. Lin et al., arXiv 1708.02002.
+    # Focal loss: T.-Y. Lin et al., arXiv 1708.02002.
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     miss = probability * (1 - truth) + (1 - probability) * truth
     alpha = weights.focal_alpha * truth + (1 - weights.focal_alpha) * (1 - truth)

@@ -1,4 +1,4 @@
-"""Pictures of what a model makes of its training samples."""
+"""Pictures of training samples with the masks that a model predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sap_ros.training.steps import encode
 
 @torch.no_grad()
 def sample_picture(sam: SAM2Base, sample: Sample) -> np.ndarray:
-    """Views of a sample in a row: above the first object's true mask, below what is found of it."""
+    """Views of a sample: first row with the first object's true mask, second row with the predicted mask."""
     images = sample["images"].cpu().numpy()
     flat, positions, sizes = encode(sam, sample["images"], True, True)
     views = sample["kind"] == "views"

@@ -1,4 +1,4 @@
-"""Prompts as training draws them from true masks."""
+"""Random prompts from true masks, for training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from numpy.random import Generator
 
 
 def click_on(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """A pixel (u, v) of a mask (S, S) bool: half of the time in its middle, else anywhere on it."""
+    """A pixel (u, v) of a mask (S, S) bool: with probability 1/2 its middle, else a random one."""
     v, u = _middle(mask) if rng.random() < 0.5 else _anywhere(mask, rng)
     return np.array([u + 0.5, v + 0.5])
 
 
 def draw_prompt(mask: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A prompt for one object of a view.
+    """A random prompt for one object of a view.
 
     Args:
         mask: (S, S) bool, not empty.
         kind: ``click``, ``clicks`` (four, of which some may be negative) or ``box`` (jittered).
 
     Returns:
-        Points (P, 2) in view pixels and SAM 2's labels (P,), always of the same P for a kind.
+        Points (P, 2) in view pixels and SAM 2's labels (P,); P is the same for all prompts of a kind.
     """
     size = len(mask)
     if kind == "box":
@@ -44,22 +44,22 @@ def draw_prompt(mask: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarray
 def correction(
     true: np.ndarray, found: np.ndarray, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A click where a mask is wrong: positive where it misses, negative where it takes too much.
+    """A click where a mask is wrong: positive on a missed part, negative outside the object.
 
-    Half of the time it is in the middle of the largest error, as SAM 2 is evaluated and as a person
-    does it, else anywhere that is wrong, as SAM 2 is trained.
+    With probability 1/2 it is in the middle of the largest error region, as in SAM 2's evaluation and as
+    a person clicks; otherwise on a random wrong pixel, as in SAM 2's training.
 
     Args:
         true, found: (S, S) bool.
 
     Returns:
-        Point (1, 2), label (1,), and what the click is about (S, S) bool: the connected error that it
-        lies in. Label -1, SAM 2's padding, and nothing where no pixel is wrong.
+        Point (1, 2), label (1,), and the connected error region (S, S) bool that contains the point. If
+        no pixel is wrong: label -1 (SAM 2's padding) and an empty region.
     """
     wrong = true ^ found
     if not wrong.any():
         return np.zeros((1, 2), np.float32), np.array([-1], np.int32), wrong
-    # What is missed and what is too much are different errors, also where they touch.
+    # Missed and excess regions are separate errors, even where they touch.
     missed, parts = cv2.connectedComponents((true & ~found).astype(np.uint8), connectivity=4)
     _, too_much = cv2.connectedComponents((found & ~true).astype(np.uint8), connectivity=4)
     parts = np.where(too_much > 0, too_much + missed, parts)
@@ -73,7 +73,7 @@ def correction(
 
 
 def _middle(mask: np.ndarray) -> tuple[int, int]:
-    """The pixel (v, u) of a mask that is farthest from all that is outside."""
+    """The pixel (v, u) of a mask that is farthest from everything outside it."""
     padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     v, u = np.unravel_index(distance.argmax(), distance.shape)
@@ -81,7 +81,7 @@ def _middle(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _anywhere(mask: np.ndarray, rng: Generator) -> tuple[int, int]:
-    """A pixel (v, u) of a mask, which must not be empty."""
+    """A random pixel (v, u) of a mask, which must not be empty."""
     pixels = np.flatnonzero(mask)
     v, u = np.unravel_index(pixels[rng.integers(len(pixels))], mask.shape)
     return int(v), int(u)

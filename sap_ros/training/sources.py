@@ -1,7 +1,7 @@
-"""Where training samples come from: panoramas, photographs and videos, each a view or a window.
+"""Sources of training samples: panoramas, photographs and videos give single views and windows.
 
 A view is an image (S, S, 3) uint8 RGB with masks (N, S, S) bool. A window is a sequence of views with
-the same objects in all, see :class:`Window`.
+masks of the same objects, see :class:`Window`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from sap_ros.core.views import Crops
 from sap_ros.training.config import Source
 from sap_ros.training.prompts import click_on
 
-#: Objects of a view smaller than this share of it are not asked for.
+#: Objects that cover less than this share of a view are not used.
 MIN_AREA = 0.002
 
-#: Share of the single views of panoramas that are of one object; the others are like the scan's.
+#: Share of the single views of panoramas that are fitted to one object; the others are like the scan's.
 OBJECT_VIEWS = 0.6
-#: How much wider than its object such a view is, by the tangent; and its field of view in degrees.
+#: Such a view's width relative to its object's, in tangents of half angles; its field of view in degrees.
 MARGIN, FOV = (1.2, 3.0), (20.0, 90.0)
-#: Width of the label image that an object's extent is measured in.
+#: Width of the reduced label image in which an object's extent is measured.
 _COARSE = 512
-#: Panoramas that are kept decoded, by each process that makes samples: of 2048x1024, 10 MB each.
+#: Number of decoded panoramas that each loader process keeps: 10 MB each at 2048x1024.
 _KEPT = 256
-#: Photographs: shares of views that show all of it, squeezed to a square, and that are of one object;
-#: the others are square crops.
+#: Photographs: shares of views that show nearly the whole picture, resized to a square, and of views
+#: that are fitted to one object; the others are square crops.
 WHOLE, OBJECT_CROPS = 0.3, 0.4
 
 View_ = tuple[np.ndarray, np.ndarray]
@@ -53,8 +53,8 @@ class Window:
     Attributes:
         images: (V, S, S, 3) uint8 RGB.
         masks: (V, N, S, S) bool.
-        clicks: (V, N, 2) where the click on the first view's object falls in each view, in pixels.
-        seen: (V, N) bool, whether it falls into the view.
+        clicks: (V, N, 2) position in each view of the click made in the first view, in pixels.
+        seen: (V, N) bool, whether that position is inside the view.
     """
 
     images: np.ndarray
@@ -64,7 +64,7 @@ class Window:
 
 
 class Samples(Protocol):
-    """A data set that views and windows are drawn from; None where a draw has nothing to ask for."""
+    """A data set that gives random views and windows; None if the chosen one has no usable object."""
 
     def view(self, size: int, rng: Generator) -> View_ | None: ...
 
@@ -72,10 +72,10 @@ class Samples(Protocol):
 
 
 def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samples:
-    """A configured source.
+    """Opens a configured source.
 
     Raises:
-        ValueError: there is nothing in its folder.
+        ValueError: its folder has no files of its kind.
     """
     folder = Path(source.path).expanduser()
     endings = {"panoramas": "*.jpg", "photographs": "*.jpg", "videos": "*", "sav": "*.mp4"}
@@ -102,24 +102,24 @@ def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samp
 
 
 def large_enough(masks: np.ndarray) -> np.ndarray:
-    """Those of masks (N, S, S) that cover ``MIN_AREA`` or more."""
+    """Those of the masks (N, S, S) that cover at least ``MIN_AREA`` of the view."""
     return masks[masks.reshape(len(masks), -1).mean(1) >= MIN_AREA] if len(masks) else masks
 
 
 def _window(
     images: np.ndarray, masks: np.ndarray, clicks: np.ndarray, seen: np.ndarray
 ) -> Window | None:
-    """A window, unless no object is in its first view."""
+    """A window; None if no object is in its first view."""
     return Window(images, masks, clicks.astype(np.float32), seen) if masks.shape[1] else None
 
 
 class Panoramas:
-    """Labelled panoramas: views near those of the scan, and windows of its loop.
+    """Labelled panoramas: views like those of the scan or of one object, and windows of the scan's loop.
 
     Args:
-        files: ``images/*.jpg``, with ``instances/*.png`` beside.
-        scan: windows are of perspective views; else of crops of the panorama itself.
-        overlap: of the scan's views.
+        files: ``images/*.jpg``; their labels are in ``instances/*.png``.
+        scan: whether views are perspective; if false, they are crops of the panorama itself.
+        overlap: overlap of the scan's views.
     """
 
     def __init__(self, files: list[Path], scan: bool, overlap: float) -> None:
@@ -127,7 +127,7 @@ class Panoramas:
         self.trajectory = Scan(overlap=overlap)
 
     def view(self, size: int, rng: Generator) -> View_ | None:
-        """One like the scan's, or of an object, as it is looked at for itself."""
+        """A view like the scan's, or one fitted to an object (see ``OBJECT_VIEWS``)."""
         image, instances, _ = _panorama(self.files[rng.integers(len(self.files))])
         if self.scan:
             view = _object_view(instances, rng) if rng.random() < OBJECT_VIEWS else None
@@ -143,13 +143,13 @@ class Panoramas:
         return picture, labels == _ids(labels)[:, None, None]
 
     def window(self, size: int, views: int, objects: int, rng: Generator) -> Window | None:
-        """A run of the loop, written twice, from a random start; the first view is near an object.
+        """The view nearest to a random object, as in a scan, then consecutive views of the loop.
 
-        Half of the time the first view is the one nearest to the object, as in a scan, and the
-        others follow it or are a run from anywhere: what comes back late must still be known.
+        With probability 1/2 these start right after the first view; otherwise anywhere in the loop, so that
+        the model learns to recognise an object that it sees again late.
         """
         image, instances, ids = _panorama(self.files[rng.integers(len(self.files))])
-        turn = int(rng.integers(image.shape[1]))  # the scan has no preferred heading
+        turn = int(rng.integers(image.shape[1]))  # the scan has no preferred yaw
         image, instances = np.roll(image, turn, axis=1), np.roll(instances, turn, axis=1)
         if not len(ids):
             return None
@@ -164,7 +164,7 @@ class Panoramas:
         chosen = _run(len(order), views, rng)
         order = tuple(order[i] for i in chosen)
         labels = np.stack([labels_of.render(i) for i in order])
-        ids = _asked(labels[0], objects, rng)
+        ids = _usable(labels[0], objects, rng)
         clicks, seen = np.zeros((views, len(ids), 2)), np.zeros((views, len(ids)), bool)
         for k, i in enumerate(ids):
             ray = frames.direction(order[0], click_on(labels[0] == i, rng))[None]
@@ -189,7 +189,7 @@ class Panoramas:
         chosen = [trajectory.views[loop[i]] for i in _run(len(loop), views, rng)]
         of_image, of_labels = ViewRenderer(image, size), ViewRenderer(instances, size, labels=True)
         labels = np.stack([of_labels.render(view) for view in chosen])
-        ids = _asked(labels[0], objects, rng)
+        ids = _usable(labels[0], objects, rng)
         clicks, seen = np.zeros((views, len(ids), 2)), np.zeros((views, len(ids)), bool)
         for k, i in enumerate(ids):
             ray = view_to_direction(click_on(labels[0] == i, rng), chosen[0], size)
@@ -201,7 +201,7 @@ class Panoramas:
 
 
 def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
-    """A view of one object of a label image (H, 2H), 20 to 90° wide, the object beside its middle."""
+    """A view, 20 to 90° wide, with a random object of a label image (H, 2H) off its centre."""
     step = max(1, instances.shape[1] // _COARSE)
     instances = instances[step // 2 :: step, step // 2 :: step]
     ids = _ids(instances)
@@ -215,7 +215,7 @@ def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
     radius = math.acos(float(np.clip((rays @ middle).min(), 0, 1)))
     fov = 2 * math.atan(math.tan(min(radius, math.pi / 4)) * rng.uniform(*MARGIN))
     fov = float(np.clip(math.degrees(fov), *FOV))
-    # Turned away, so that the object stays in the view with most of itself.
+    # The view is turned away from the object, but most of the object stays in it.
     room = max(0.0, math.radians(fov) / 2 - radius / 2)
     yaw, pitch = (float(a) for a in sphere.direction_to_angles(middle))
     pitch = float(np.clip(pitch + rng.uniform(-0.7, 0.7) * room, -1.5, 1.5))
@@ -224,19 +224,19 @@ def _object_view(instances: np.ndarray, rng: Generator) -> View | None:
 
 
 def _ids(labels: np.ndarray) -> np.ndarray:
-    """The ids above 0 in a label image; by counting, since sorting two million pixels takes long."""
+    """The ids above 0 in a label image. Uses bincount: sorting two million pixels is slow."""
     return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
 
 
 def _run(length: int, views: int, rng: Generator) -> list[int]:
-    """Places of a loop: the first, then those after it, or a run from anywhere."""
+    """Indices into a loop: 0, then a run that starts at 1 or at a random index."""
     rest = min(views, length) - 1
     start = 1 if rng.random() < 0.5 else int(rng.integers(1, length - rest + 1))
     return [0, *range(start, start + rest)]
 
 
-def _asked(labels: np.ndarray, objects: int, rng: Generator) -> np.ndarray:
-    """Some ids of a label image (S, S) whose objects are large enough to be asked for."""
+def _usable(labels: np.ndarray, objects: int, rng: Generator) -> np.ndarray:
+    """At most ``objects`` random ids of a label image (S, S), of those that are large enough."""
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     ids = np.flatnonzero(counts >= max(1, MIN_AREA * labels.size))
@@ -250,7 +250,7 @@ class Photographs:
         self.files = files
 
     def view(self, size: int, rng: Generator) -> View_ | None:
-        """All of a photograph, a square crop, or one object of it; mirrored at random."""
+        """A whole photograph, a square crop, or a crop of one object; mirrored at random."""
         image, masks = _photograph(self.files[rng.integers(len(self.files))], rng)
         if not masks:
             return None
@@ -285,7 +285,7 @@ def _clicked(
     objects: int,
     rng: Generator,
 ) -> Window | None:
-    """A window of pictures that a plane's affine ``moves`` (2, 3) to pixels have made."""
+    """A window of pictures made from one photograph by affine maps ``moves`` (2, 3) of its pixels."""
     size = images.shape[1]
     kept = np.flatnonzero(masks[0].reshape(len(masks[0]), -1).mean(1) >= MIN_AREA)
     kept = rng.permutation(kept)[:objects]
@@ -312,7 +312,7 @@ class Videos:
         return _warped(image, [labels == i for i in ids], move, size)
 
     def window(self, size: int, views: int, objects: int, rng: Generator) -> Window | None:
-        """Consecutive frames, or each second or third, forwards or backwards, in one crop."""
+        """Every frame, or every second or third, forwards or backwards, all with the same crop."""
         frames = sorted(self.sequences[rng.integers(len(self.sequences))].glob("*.jpg"))
         chosen = _frames(len(frames), views, rng)
         read = [self._frame(frames[i]) for i in chosen]
@@ -386,7 +386,7 @@ class SegmentAnythingVideos:
 
 
 def _first_clicked(views: list[View_], objects: int, rng: Generator) -> Window | None:
-    """A window whose clicks are known in the first view alone."""
+    """A window whose click positions are known only in the first view."""
     images, masks = (np.stack(part) for part in zip(*views, strict=True))
     kept = np.flatnonzero(masks[0].reshape(len(masks[0]), -1).mean(1) >= MIN_AREA)
     kept = rng.permutation(kept)[:objects]
@@ -397,7 +397,7 @@ def _first_clicked(views: list[View_], objects: int, rng: Generator) -> Window |
 
 
 def _frames(count: int, views: int, rng: Generator) -> list[int]:
-    """Indices of frames of a video of ``count``; the last is repeated where it is too short."""
+    """Indices of frames of a video of ``count`` frames; if it is too short, the last is repeated."""
     step = int(rng.integers(1, 4))
     first = int(rng.integers(max(1, count - (views - 1) * step)))
     chosen = [min(first + i * step, count - 1) for i in range(views)]
@@ -405,7 +405,7 @@ def _frames(count: int, views: int, rng: Generator) -> list[int]:
 
 
 def _crop(shape: tuple[int, ...], size: int, rng: Generator, turn: float = 0.0) -> np.ndarray:
-    """An affine map (2, 3) of a picture's pixels to those of a random square crop of it."""
+    """An affine map (2, 3) from a picture's pixels to those of a random square crop."""
     height, width = shape
     side = min(height, width) * rng.uniform(0.5, 1)
     x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
@@ -417,7 +417,7 @@ def _crop(shape: tuple[int, ...], size: int, rng: Generator, turn: float = 0.0) 
 
 
 def _squeezed(shape: tuple[int, ...], size: int, rng: Generator) -> np.ndarray:
-    """An affine map (2, 3) of nearly all of a picture to a square."""
+    """An affine map (2, 3) from nearly the whole picture to a square."""
     height, width = shape
     share = rng.uniform(0.9, 1)
     x, y = (rng.uniform(0, length * (1 - share)) for length in (width, height))
@@ -426,9 +426,9 @@ def _squeezed(shape: tuple[int, ...], size: int, rng: Generator) -> np.ndarray:
 
 
 def _object_crop(shape: tuple[int, ...], mask: np.ndarray, size: int, rng: Generator) -> np.ndarray:
-    """An affine map (2, 3) to a crop about one object of a picture, beside its middle, stretched a bit.
+    """An affine map (2, 3) to a crop around one object, off its centre, slightly stretched and turned.
 
-    As far as the picture goes the crop lies within it; it is enlarged four times at most.
+    The crop lies inside the picture where the picture is large enough. It is enlarged at most 4 times.
     """
     x, y, w, h = cv2.boundingRect(mask)
     side = max(w, h) * rng.uniform(*MARGIN)
@@ -448,9 +448,9 @@ def _object_crop(shape: tuple[int, ...], mask: np.ndarray, size: int, rng: Gener
 
 
 def _warped(image: np.ndarray, masks: list[np.ndarray], move: np.ndarray, size: int) -> View_:
-    """A picture and its masks through an affine map; what lies outside is mirrored, and no object."""
+    """Applies an affine map to a picture and its masks; outside, the picture is mirrored, masks are 0."""
     shrinks = np.sqrt(abs(np.linalg.det(move[:, :2])))
-    if shrinks < 0.5:  # against aliasing
+    if shrinks < 0.5:  # avoids aliasing
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / shrinks)
     picture = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REFLECT)
     found = np.zeros((len(masks), size, size), bool)
@@ -463,13 +463,13 @@ def _warped(image: np.ndarray, masks: list[np.ndarray], move: np.ndarray, size: 
 def _read(path: Path) -> np.ndarray:
     image = cv2.imread(str(path))
     if image is None:
-        raise ValueError(f"{path} cannot be read as a picture")
+        raise ValueError(f"{path} cannot be read as an image")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 @lru_cache(maxsize=_KEPT)
 def _panorama(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image (H, 2H, 3) RGB, instance ids (H, 2H), and those of them that are objects."""
+    """Image (H, 2H, 3) RGB, label image (H, 2H), and the ids above 0 in it."""
     labels = path.parent.parent / "instances" / f"{path.stem}.png"
     if not labels.exists():
         raise ValueError(f"{path} has no instance image {labels}")
@@ -481,7 +481,7 @@ def _panorama(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _photograph(path: Path, rng: Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Image (h, w, 3) RGB, and up to 24 of its masks (h, w) uint8."""
+    """Image (h, w, 3) RGB, and at most 24 random masks (h, w) uint8 of it."""
     annotations = _annotations(path)
     chosen = rng.permutation(len(annotations))[:24]
     return _read(path), [coco_mask.decode(annotations[i]["segmentation"]) for i in chosen]

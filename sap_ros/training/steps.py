@@ -1,4 +1,4 @@
-"""The loss of a sample: single views with prompts, and windows of views with memory."""
+"""The loss of a sample: of single views with prompts, or of a window of views with memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sap_ros.training.data import Sample
 from sap_ros.training.losses import LossWeights, mask_loss
 from sap_ros.training.prompts import correction
 
-#: Share of the objects that are corrected without being shown the mask before.
+#: Share of the objects that are corrected without the previous mask as input.
 MASK_LEFT_OUT = 0.3
-#: Logits of a mask that is fed back are cut off here, as SAM 2 does.
+#: Logits of a mask that is fed back are clamped to this magnitude, as in SAM 2.
 MOST = 32.0
 
 
 class SampleLoss(nn.Module):
-    """A model whose forward pass is the loss of a sample, so that processes can average gradients.
+    """A module whose forward pass gives the loss of a sample, so that DDP can average its gradients.
 
     Args:
         sam: the network.
-        weights: of the parts of the loss.
+        weights: weights of the parts of the loss.
     """
 
     def __init__(self, sam: SAM2Base, weights: LossWeights) -> None:
@@ -36,11 +36,11 @@ class SampleLoss(nn.Module):
         self.sam, self.weights = sam, weights
 
     def forward(self, sample: Sample, frozen: bool) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a sample, and figures of it.
+        """The loss of a sample, and its metrics.
 
         Args:
             sample: see :class:`sap_ros.training.data.TrainingSamples`.
-            frozen: the trunk is not trained.
+            frozen: whether the trunk is frozen.
         """
         if sample["kind"] == "views":
             return view_loss(self.sam, sample, self.weights, frozen)
@@ -50,9 +50,9 @@ class SampleLoss(nn.Module):
 def encode(
     sam: SAM2Base, images: Tensor, frozen_trunk: bool, frozen_neck: bool
 ) -> tuple[list[Tensor], list[Tensor], Any]:
-    """Encodes views (B, S, S, 3) uint8; what is frozen is spared its gradient.
+    """Encodes views (B, S, S, 3) uint8; frozen parts compute no gradients.
 
-    The last convolutions belong to the mask decoder, and are trained with it in any case.
+    ``conv_s0`` and ``conv_s1`` belong to the mask decoder and are always trained with it.
     """
     batch = normalize(images)
     wanted = torch.is_grad_enabled()
@@ -75,11 +75,11 @@ def encode(
 def view_loss(
     sam: SAM2Base, sample: Sample, weights: LossWeights, frozen: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of single views, each a first view with a prompt that is corrected some times.
+    """Loss of single views without memory: a first prompt, then ``corrections`` correction clicks.
 
-    A correction is decoded from all clicks so far; for most objects with the logits of the mask
-    before, for the others without, so that the clicks alone are enough as well. Only a single point
-    may mean several masks, as in SAM 2.
+    A correction is decoded from all clicks so far. For most objects the logits of the previous mask are an
+    input as well; for the others they are left out, so that the model also works from clicks alone. Several
+    masks are decoded for a single point only, as in SAM 2.
     """
     neck = next(sam.image_encoder.neck.parameters())
     flat, _, sizes = encode(sam, sample["images"], frozen, not neck.requires_grad)
@@ -119,18 +119,17 @@ def view_loss(
 
 
 def _target(masks: Tensor, like: Tensor) -> Tensor:
-    """Masks (N, S, S) bool at the resolution of logits (N, M, h, w): shares of area (N, h, w)."""
+    """Masks (N, S, S) bool as shares of area (N, h, w), at the resolution of logits (N, M, h, w)."""
     return F.interpolate(masks[:, None].float(), size=like.shape[-2:], mode="area")[:, 0]
 
 
 def window_loss(
     sam: SAM2Base, sample: Sample, weights: LossWeights
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a window: clicked views first, from their clicks alone, then the others, from memory.
+    """Loss of a window: first the clicked views, from their clicks alone, then the others, from memory.
 
-    The encoder is frozen. A corrected view is decoded once more, with a click where its mask is
-    wrong, and is remembered so. Where memory is read, its cross attention is trained to look at the
-    object.
+    The encoder is frozen. A corrected view is decoded again with a click where its mask is wrong, and this
+    result is written to memory. For views decoded from memory, the loss of the cross-attention is added.
     """
     flat, positions, sizes = encode(sam, sample["images"], True, True)
     views, n = sample["masks"].shape[:2]
@@ -139,7 +138,7 @@ def window_loss(
     clicked = sample["clicked"].tolist()
     losses: list[Tensor] = []
     attention: list[Tensor] = []
-    # The object's share of each place of the coarsest feature map, (V, N, places).
+    # The share of each token of the coarsest feature map that the object covers, (V, N, tokens).
     places_of = F.interpolate(sample["masks"].float(), size=sizes[-1], mode="area").flatten(2)
     kinds = ("click", "memory", "correction", "presence", "attention")
     of: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -189,7 +188,7 @@ def window_loss(
 def _corrections(
     true: Tensor, found: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A correction click an object, for masks (N, S, S) bool: see :func:`correction`."""
+    """One correction click per object, for masks (N, S, S) bool; see :func:`correction`."""
     clicks = [
         correction(t, f, rng) for t, f in zip(true.cpu().numpy(), found.cpu().numpy(), strict=True)
     ]

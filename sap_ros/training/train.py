@@ -1,7 +1,7 @@
 """The training loop: `sap train --config config/training/nano_sap.yaml --out runs/nano_sap`.
 
-One process, or several by `accelerate launch -m sap_ros.cli train ...`. A run that was killed, at any
-moment, goes on when the same command is given again, with the losses that it would have had.
+Runs in one process, or in several by `accelerate launch -m sap_ros.cli train ...`. A run that was killed is
+resumed by the same command; its losses are those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from sap_ros.training.losses import LossWeights
 from sap_ros.training.pictures import sample_picture
 from sap_ros.training.steps import SampleLoss
 
-#: Tries weights on a share of the held-out panoramas, given as (i, n): every nth from the ith. Sum and
-#: number of IoUs, by strategy; the first strategy decides which weights are the best.
+#: Validates weights on every nth held-out panorama from the ith on; the argument is (i, n). Returns the sum
+#: and the number of IoUs by strategy; the first strategy decides which weights are the best.
 Validate = Callable[[SAM2Base, tuple[int, int]], dict[str, tuple[float, int]]]
-#: Told of a line of figures every so often.
+#: Called with the metrics, and a text with the time left, every ``log_every`` steps.
 Report = Callable[[dict[str, float], str], None]
 
 
 @dataclass
 class _State:
-    """What a run is made of, beside the model."""
+    """State of a run apart from model and optimizer."""
 
     step: int = 0
     best: float = -1.0
@@ -57,12 +57,12 @@ def train(
     """Runs, or resumes, a training run.
 
     Args:
-        config: the run.
-        out: its folder: ``last.pt`` (everything), ``weights.safetensors`` (averaged, half precision),
-            ``best.safetensors`` (the best that was validated), ``MODEL_CARD.md``, ``config.yaml``,
-            ``log.jsonl``, ``tensorboard/`` and ``pictures/``.
-        validate: tries the averaged weights.
-        report: told of the figures.
+        config: configuration of the run.
+        out: output folder: ``last.pt`` (the checkpoint to resume from), ``weights.safetensors`` (averaged
+            weights, half precision), ``best.safetensors`` (those with the best validation),
+            ``MODEL_CARD.md``, ``config.yaml``, ``log.jsonl``, ``tensorboard/`` and ``pictures/``.
+        validate: validates the averaged weights.
+        report: called with the metrics.
 
     Raises:
         ValueError: the configuration or its data cannot be used.
@@ -85,7 +85,7 @@ def train(
     samples = TrainingSamples(config, sam.image_size)
     ranks = accelerator.num_processes
     numbers = Numbers(state.step, config.iterations, config.batch, accelerator.process_index, ranks)
-    # A new process for each loader: a fork of threads may wait for ever.
+    # Loader processes are spawned: a fork of a process with threads may deadlock.
     loader = DataLoader(
         samples,
         batch_size=None,
@@ -101,7 +101,7 @@ def train(
         incoming = iter(loader)
         while state.step < config.iterations:
             frozen = _begin(state.step, config, optimizer, sam)
-            # What is drawn in a step (dropout) goes by its number: a resumed run draws the same.
+            # Random numbers of a step (dropout) depend on its index, so a resumed run repeats them.
             torch.manual_seed(_step_seed(config.seed, state.step, accelerator.process_index))
             loss_of.train()
             figures = _step(config, accelerator, loss_of, optimizer, incoming, frozen, log, state)
@@ -120,20 +120,20 @@ def train(
 
 
 def _step_seed(seed: int, step: int, process: int) -> int:
-    """Torch's seed for a step of a run and one of its processes."""
-    drawn = np.random.SeedSequence([seed, step, process]).generate_state(2)
-    return int(drawn[0]) << 31 | int(drawn[1]) >> 1
+    """The seed for torch in one step of one process."""
+    words = np.random.SeedSequence([seed, step, process]).generate_state(2)
+    return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 def _begin(step: int, config: TrainConfig, optimizer: Any, sam: SAM2Base) -> bool:
-    """Sets what changes over a run, for a step; whether the trunk is frozen in it."""
+    """Sets learning rates and object gating for a step; returns whether the trunk is frozen in it."""
     progress = step / config.iterations
     warm = min(1.0, (step + 1) / max(1, config.warm_up))
     cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
         group["lr"] = config.lr * group["scale"] * warm * cosine
-    # SAM 2 cuts off the mask of an object that it holds to be absent, and with it the gradient.
-    # Memory that knows nothing yet holds most to be absent: it learns without the cut first.
+    # SAM 2 suppresses the mask of an object that it predicts to be absent, and with it the gradient.
+    # An untrained memory predicts most objects to be absent, so it first learns without this.
     sam.pred_obj_scores = config.stage == "views" or progress >= config.gate_from
     return config.stage == "scan" or progress < config.encoder_warm_up
 
@@ -148,7 +148,7 @@ def _step(
     log: _Log,
     state: _State,
 ) -> dict[str, float]:
-    """One step: the mean loss of a batch, by samples, and of all processes."""
+    """One optimizer step; returns means over the batch, the loss over all processes."""
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, list[float]] = {}
     for i in range(config.batch):
@@ -180,7 +180,7 @@ def _to(sample: Sample, device: torch.device) -> Sample:
 
 
 def initialise(sam: SAM2Base, config: TrainConfig) -> None:
-    """Gives a network the weights that a run starts from."""
+    """Loads the initial weights of a run into a network."""
     if config.init:
         weights = _weights(config.init, config)
         if config.init_memory:
@@ -202,7 +202,7 @@ def initialise(sam: SAM2Base, config: TrainConfig) -> None:
                 if key.startswith(old)
             }
         )
-    # Else half of the objects start as absent: their masks are cut off, and so is the gradient.
+    # Without this, half of the objects start as absent: their masks, and gradients, are suppressed.
     torch.nn.init.constant_(sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 6.0)
 
 
@@ -212,11 +212,11 @@ def _weights(name: str, config: TrainConfig) -> dict[str, Tensor]:
 
 
 def trained_parameters(sam: SAM2Base, config: TrainConfig) -> list[dict[str, Any]]:
-    """The parameters that are trained, as the optimiser's groups; freezes what the stage does not train.
+    """The trained parameters, as the optimizer's groups; freezes what the stage does not train.
 
     A group has a ``scale`` of the learning rate: the trunk's, the decoder's, or 1. The stage ``scan``
-    freezes the image encoder: its drop path is taken out as well, or the same view would be encoded
-    differently from pass to pass.
+    freezes the image encoder and disables its drop path; otherwise a view's features would differ from
+    pass to pass.
     """
     if config.stage == "scan":
         sam.image_encoder.requires_grad_(False)
@@ -246,7 +246,7 @@ def _load(path: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any) ->
 
 
 def _save(out: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any, state: _State) -> None:
-    """Writes beside, then renames: a run killed here still has the checkpoint before."""
+    """Writes a temporary file, then renames it: if killed here, the previous checkpoint remains."""
     whole = {
         "model": sam.state_dict(),
         "averaged": averaged.state_dict(),
@@ -262,7 +262,7 @@ def _save(out: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any, sta
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place, then renames it."""
+    """Writes a temporary file, then renames it."""
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     part.replace(path)
@@ -287,7 +287,7 @@ def _validate(
     out: Path,
     log: _Log,
 ) -> None:
-    """Tries the averaged weights; each process takes its share, so that none waits for another."""
+    """Validates the averaged weights; each process takes its share, so that none waits for another."""
     shown: Any = averaged.module
     shown.pred_obj_scores = True
     share = accelerator.process_index, accelerator.num_processes
@@ -308,9 +308,9 @@ def _validate(
 
 
 class _Log:
-    """Figures of a run: a line in ``log.jsonl``, in TensorBoard, and to whoever is told.
+    """Writes the metrics of a run to ``log.jsonl`` and TensorBoard, and passes them to ``report``.
 
-    With ``out`` None (a process beside the first) nothing is written.
+    With ``out`` None (in all processes but the main one) nothing is written.
     """
 
     def __init__(self, out: Path | None, config: TrainConfig, report: Report) -> None:
@@ -323,7 +323,7 @@ class _Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                return  # tensorboard is an extra
+                return  # tensorboard is optional
             self.board = SummaryWriter(str(out / "tensorboard"))
 
     def __enter__(self) -> _Log:
@@ -334,7 +334,7 @@ class _Log:
             self.board.close()
 
     def add(self, state: _State, figures: dict[str, float]) -> None:
-        """Figures of a step."""
+        """Updates the running means by the metrics of a step."""
         self.steps += 1
         for name, value in figures.items():
             before = state.averages.get(name, value)
@@ -347,7 +347,7 @@ class _Log:
             self.report(row, f"{left:.0f} min left")
 
     def write(self, row: dict[str, float]) -> None:
-        """A line of figures, with its step."""
+        """Writes a row of metrics, which has the key ``step``."""
         if self.out is None:
             return
         rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
@@ -361,7 +361,7 @@ class _Log:
         return self.out is not None and state.step % self.config.picture_every == 0
 
     def picture(self, state: _State, picture: Any) -> None:
-        """A picture (H, W, 3) uint8 RGB of a sample and its masks."""
+        """Saves a picture (H, W, 3) uint8 RGB of a sample and its masks."""
         import cv2
 
         assert self.out is not None

@@ -93,7 +93,7 @@ def test_only_what_is_asked_while_it_watches_is_kept(sam):
     with WatchedAttention(sam) as watched:
         layer(q=query, k=memory, v=memory, num_k_exclude_rope=4)
     layer(q=query, k=memory, v=memory, num_k_exclude_rope=4)
-    ((_, _, keys),) = watched._asked
+    ((_, _, keys),) = watched._recorded
     assert keys.shape[1] == SIDE**2  # pointers are left out
     share = torch.rand(1, SIDE**2)
     watched.loss(share, share).backward()
