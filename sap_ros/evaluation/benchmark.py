@@ -15,11 +15,11 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.core.instances import measure
 from sap_ros.core.model import Model
-from sap_ros.core.prompts import NEGATIVE, POSITIVE, Prompt
+from sap_ros.core.prompts import POSITIVE, Prompt
 from sap_ros.core.scan import Order, Scan
 from sap_ros.core.search import PromptedViews, Strategy, search_by
 from sap_ros.core.session import FusionChoice, PanoramaSession
-from sap_ros.evaluation.clicks import centre_click
+from sap_ros.evaluation.clicks import centre_click, correction_click
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
@@ -208,7 +208,7 @@ def _answers(
     session.reset()
     for count in range(1, max(counts) + 1) if method.prompt == "clicks" else [0]:
         if method.prompt == "clicks":  # each further click corrects the object
-            direction, label = _next_click(mask, found)
+            direction, label = correction_click(mask, found)
             prompt = Prompt(1, direction[None], np.array([label]))
         else:
             prompt = first_prompt(mask, method.prompt)
@@ -237,16 +237,6 @@ def _box(mask: np.ndarray) -> Prompt:
         sphere.angles_to_direction(extent.azimuth_centre - half, extent.elevation_min),
     ]
     return Prompt(1, box=np.stack(corners))
-
-
-def _next_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, int]:
-    """A click in the middle of the missed or of the excess pixels, whichever have the larger solid angle."""
-    missed, excess = true & ~found, found & ~true
-    if not (missed.any() or excess.any()):
-        missed = true
-    weights = sphere.row_solid_angles((true.shape[1], true.shape[0]))
-    positive = weights @ missed.sum(1) >= weights @ excess.sum(1)
-    return centre_click(missed if positive else excess), POSITIVE if positive else NEGATIVE
 
 
 def mask_path(masks: Path, method: Method, panorama: str, instance: int, clicks: int) -> Path:

@@ -378,6 +378,7 @@ class SegmentAnythingVideos:
             video.set(cv2.CAP_PROP_POS_FRAMES, i * self._STEP)
             good, image = video.read()
             if not good:
+                video.release()
                 return None
             masks = [coco_mask.decode(masklets[i][k]) > 0 for k in some]
             frames.append((cv2.cvtColor(image, cv2.COLOR_BGR2RGB), masks))

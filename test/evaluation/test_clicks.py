@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.evaluation.clicks import centre_click
+from sap_ros.evaluation.clicks import centre_click, correction_click
 
 SIZE = (512, 256)
 
@@ -40,3 +40,33 @@ def test_all_and_nothing():
     centre_click(np.ones((256, 512), bool))
     with pytest.raises(ValueError, match="empty"):
         centre_click(np.zeros((256, 512), bool))
+
+
+def _click(true, found):
+    direction, label = correction_click(true, found)
+    u, v = sphere.direction_to_pixel(direction, SIZE).astype(int)
+    return (v, u), label
+
+
+def test_a_correction_is_in_the_error_that_reaches_farthest_from_its_boundary():
+    true = np.zeros((256, 512), bool)
+    true[80:160, 200:300] = True
+    found = true.copy()
+    found[80:84] = False  # 400 pixels are missed, in a strip
+    found[100:115, 380:395] = True  # 225 are in excess, in a square
+    where, label = _click(true, found)
+    assert label == 0
+    assert found[where]
+    assert not true[where]
+    found[90:120, 240:270] = False  # a larger square is missed
+    where, label = _click(true, found)
+    assert label == 1
+    assert (100, 250) < where < (112, 262)
+
+
+def test_without_an_error_the_click_is_on_the_object():
+    true = np.zeros((256, 512), bool)
+    true[80:160, 200:300] = True
+    where, label = _click(true, true)
+    assert label == 1
+    assert true[where]
