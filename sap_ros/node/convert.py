@@ -35,6 +35,11 @@ def image_from_labels(labels: np.ndarray, encoding: str, header: Header) -> Imag
     )
 
 
+def static_mask(labels: np.ndarray, header: Header) -> Image:
+    """A mono8 image (H, W): 255 where a label image has no object, 0 on objects."""
+    return image_message(np.where(labels == 0, np.uint8(255), np.uint8(0)), "mono8", header)
+
+
 def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """Pixels (H, W) or (H, W, channels), C-contiguous, as an image message."""
     message = Image(header=header, encoding=encoding, is_bigendian=0)

@@ -32,10 +32,14 @@ from sap_ros.node.convert import (
     markers,
     no_markers,
     objects_message,
+    static_mask,
 )
 from sap_ros.node.transforms import TfTransforms, bearing_quaternion
 
 _CANVAS = 800  # points of the canvas, across
+_PICTURES = ("overlay", "overlay/compressed", "canvas")
+# Published whether or not there is an object, while somebody subscribes.
+_OF_EVERY_IMAGE = (*_PICTURES, "static_mask")
 
 
 class Outputs:
@@ -58,6 +62,7 @@ class Outputs:
         self._publishers: dict[str, Any] = {}
         for name, kind, depth in (
             ("masks", Image, 1),
+            ("static_mask", Image, 1),
             ("objects", ObjectArray, 10),
             ("overlay", Image, 1),
             ("overlay/compressed", CompressedImage, 1),
@@ -117,6 +122,10 @@ class Outputs:
             if answer.points is not None and self.listened("object_points"):
                 self._publishers["object_points"].publish(points_of_objects(answer.points))
             self._poses(objects, answer.camera, values)
+        if self.listened("static_mask"):
+            header = Header(stamp=Time(nanoseconds=answer.stamp).to_msg(), frame_id=answer.frame_id)
+            mask = static_mask(answer.instances.labels, header)
+            self._publishers["static_mask"].publish(mask)
         published = time.monotonic()
         self._pictures(answer, values["overlay_width"])
         return {"publish": published - began, "overlay": time.monotonic() - published}
@@ -170,12 +179,12 @@ class Outputs:
                 self._problem(str(error))
 
     def watched(self) -> bool:
-        """Whether somebody looks at the pictures."""
-        return self.listened("overlay", "overlay/compressed", "canvas")
+        """Whether there is a subscriber for what is published of images without objects, too."""
+        return self.listened(*_OF_EVERY_IMAGE)
 
     def _pictures(self, answer: Answer, width: int) -> None:
         """The pictures for people, drawn only while somebody looks."""
-        if not self.watched():
+        if not self.listened(*_PICTURES):
             return
         image, instances = answer.image, answer.instances
         stamp = Time(nanoseconds=answer.stamp).to_msg()

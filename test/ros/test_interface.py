@@ -424,6 +424,26 @@ def test_pictures_are_made_while_somebody_looks(make_rig, panorama):
     assert arrows[0].markers[0].action == Marker.DELETEALL
 
 
+def test_the_static_mask_leaves_out_what_is_tracked(make_rig, panorama):
+    rig = make_rig().up()
+    static = []
+    rig.peer.create_subscription(Image, "static_mask", static.append, 1)
+    rig.until(lambda: rig.sap.count_subscribers("static_mask") == 1)
+    rig.spin(0.3)
+    rig.publish(panorama, stamp=1)
+    rig.until(lambda: static)
+    assert set(static.pop().data) == {255}  # no object yet
+    rig.publish(panorama, stamp=2)
+    rig.click(300, 120)
+    masks, _ = rig.answer(2)
+    rig.until(lambda: any(message.data.count(0) for message in static))
+    assert static[-1].header == masks.header
+    assert static[-1].encoding == "mono8"
+    labels, mask = (np.frombuffer(message.data, np.uint8) for message in (masks, static[-1]))
+    assert (labels > 0).any()
+    assert (mask == np.where(labels == 0, 255, 0)).all()
+
+
 def test_parameters_change_while_it_runs_where_they_may(make_rig, panorama):
     rig = make_rig().up()
     (changed,) = rig.sap.set_parameters([Parameter("max_objects", value=1)])
