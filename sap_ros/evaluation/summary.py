@@ -60,6 +60,7 @@ def summarize(records: Iterable[Record]) -> list[Row]:
 
 
 def _row(method: Method, clicks: int, records: Sequence[Record]) -> Row:
+    records = [r for r in records if any(s.clicks == clicks for s in r.scores)]
     per_panorama = [[s for s in record.scores if s.clicks == clicks] for record in records]
     scores = [score for group in per_panorama for score in group]
     peaks = [record.peak_mb for record in records if record.peak_mb is not None]

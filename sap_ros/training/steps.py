@@ -160,8 +160,7 @@ def window_loss(
             view.masks, view.predicted_ious, view.object_scores, target, weights
         )
         losses.append(loss)
-        best = found.gather(1, view.predicted_ious.argmax(1, keepdim=True))[:, 0][present].tolist()
-        of["click" if clicked[i] else "memory"] += best
+        of["click" if clicked[i] else "memory"] += _chosen(found, view.predicted_ious, present)
         if not clicked[i]:
             of["presence"] += ((view.object_scores[:, 0] > 0) == present).float().tolist()
         if sample["corrected"][i]:
@@ -175,7 +174,7 @@ def window_loss(
                 view.masks, view.predicted_ious, view.object_scores, target, weights
             )
             losses.append(loss)
-            of["correction"] += found.max(1).values[present].tolist()
+            of["correction"] += _chosen(found, view.predicted_ious, present)
         kept = "cond_frame_outputs" if points is not None else "non_cond_frame_outputs"
         memory[kept][i] = remember(sam, features, view)
     figures = {f"window_{name}": float(np.mean(v)) for name, v in of.items() if v}
@@ -183,6 +182,14 @@ def window_loss(
     if attention:
         total = total + weights.attention * torch.stack(attention).mean()
     return total, figures
+
+
+def _chosen(ious: Tensor, predicted_ious: Tensor, present: Tensor) -> list[float]:
+    """The IoU of the candidate with the highest predicted IoU, of the objects that are in the view."""
+    chosen: list[float] = ious.gather(1, predicted_ious.argmax(1, keepdim=True))[:, 0][
+        present
+    ].tolist()
+    return chosen
 
 
 def _corrections(

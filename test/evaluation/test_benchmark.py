@@ -38,6 +38,15 @@ def test_objects_are_clicked_and_scored_and_a_killed_run_goes_on(model, samples,
     assert told(again) == told(whole) == told(read_records([results, results]))
 
 
+def test_a_row_counts_only_panoramas_that_were_given_so_many_clicks(model, samples, tmp_path):
+    results = tmp_path / "scores.jsonl"
+    evaluate(model, DIRECT, [1], samples, results)
+    evaluate(model, DIRECT, [1, 3], samples[:1], results)
+    first, third = summarize(read_records([results]))
+    assert (first.clicks, first.panoramas) == (1, 2)
+    assert (third.clicks, third.panoramas) == (3, 1)
+
+
 def test_a_method_is_evaluated_as_it_says(model, samples, tmp_path):
     results = tmp_path / "scores.jsonl"
     scan = evaluate(model, Method("nano", overlap=0.0), [1], samples[:1], results)
