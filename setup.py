@@ -53,8 +53,8 @@ setup(
         # To run models in ONNX Runtime (`backend`), and to export them; on NVIDIA's GPUs onnxruntime-gpu
         # takes the place of the first.
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
-        # Peers that `sap bench render` measures against.
-        "bench": ["matplotlib>=3.8", "py360convert>=1", "pyequilib>=0.5"],
+        # `sap bench`: plots, CPU time of the node, and peers that `render` measures against.
+        "bench": ["matplotlib>=3.8", "psutil>=5", "py360convert>=1", "pyequilib>=0.5"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

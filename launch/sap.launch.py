@@ -144,10 +144,7 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name="sap",
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
-        remappings=[
-            ("image", LaunchConfiguration("image")),
-            ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
-        ],
+        remappings=[("image", LaunchConfiguration("image"))],
         output="screen",
     )
 

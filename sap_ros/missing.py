@@ -16,10 +16,21 @@ _COMMANDS = {
 }
 
 
+# The optional requirements of setup.py that a package comes with.
+_EXTRAS = {
+    **dict.fromkeys(("jinja2", "matplotlib", "mcap", "rosbags"), "evaluation"),
+    **dict.fromkeys(("accelerate", "pycocotools", "tensorboard"), "training"),
+    **dict.fromkeys(("psutil", "py360convert", "equilib"), "bench"),
+    **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
+}
+
+
 def how_to_install(error: ModuleNotFoundError) -> str:
     """One line that names the missing package and the command that installs it."""
     module = error.name or str(error)
     names = (module, ".".join(module.split(".")[:2]), module.split(".")[0])
     known = next((name for name in names if name in _COMMANDS), "")
     command = _COMMANDS.get(known) or f"pip install {names[-1].replace('_', '-')}"
+    if names[-1] in _EXTRAS:
+        command = f'pip install ".[{_EXTRAS[names[-1]]}]" (in the checkout of sap_ros)'
     return f"the Python package {known or names[-1]} is missing; install it: {command}"

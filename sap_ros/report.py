@@ -49,7 +49,10 @@ def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None
     for instance in instances.objects:
         cells = [str(instance.object_id), instance.state.name]
         angles = (instance.azimuth, instance.elevation, instance.azimuth_width)
-        cells += [f"{math.degrees(a):{sign}.1f}°" for a, sign in zip(angles, "++-", strict=True)]
+        cells += [
+            f"{round(math.degrees(a), 1) + 0.0:{sign}.1f}°"
+            for a, sign in zip(angles, "++-", strict=True)
+        ]
         cells += [f"{instance.solid_angle:.4f}", f"{instance.score:.2f}"]
         if iou is not None:
             name, value = iou[instance.object_id]

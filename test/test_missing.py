@@ -92,6 +92,14 @@ def test_any_other_package_has_a_line_too():
     )
 
 
+def test_optional_packages_are_named_by_what_needs_them():
+    error = ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+    assert how_to_install(error) == (
+        "the Python package matplotlib is missing; install it: "
+        'pip install ".[evaluation]" (in the checkout of sap_ros)'
+    )
+
+
 @needs_ros
 @pytest.mark.parametrize("imported", ["numpy", "torch._C", "torch"])
 def test_ctrl_c_while_modules_are_imported_ends_quietly(imported):

@@ -239,6 +239,8 @@ def _run(
 ) -> None:
     from functools import partial
 
+    import jinja2  # noqa: F401  the report's; said now that they are missing, and not after hours
+    import matplotlib  # noqa: F401
     from rich.progress import Progress
 
     from sap_ros.evaluation.benchmark import evaluate

@@ -79,9 +79,11 @@ class ImageInput:
     def _subscribe(
         self, profile: QoSProfile, overriding: QoSOverridingOptions | None = None
     ) -> Any:
-        kind, topic = (
-            (CompressedImage, "image/compressed") if self._compressed else (Image, "image")
-        )
+        kind, topic = Image, "image"
+        if (
+            self._compressed
+        ):  # beside the raw topic, whatever that is remapped to, as image_transport has it
+            kind, topic = CompressedImage, f"{self._node.resolve_topic_name('image')}/compressed"
         return self._node.create_subscription(
             kind,
             topic,

@@ -159,8 +159,8 @@ PARAMETERS = (
     Parameter(
         "min_score",
         _FOLLOWING.min_score,
-        "a mask with a lower predicted IoU is rejected; the limit is lower for an object whose first mask "
-        "already had a low one",
+        "in images after that of the prompt, a mask with a lower predicted IoU is rejected; the limit is "
+        "lower for an object whose first mask already had a low one",
         limits=(0.0, 1.0),
         dynamic=True,
     ),

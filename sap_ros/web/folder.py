@@ -15,6 +15,7 @@ from sap_ros.files import LARGEST_IMAGE, image_size, read_panorama
 from sap_ros.synthesis.dataset import DatasetWriter
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_MOST_PROBLEMS = 3  # unreadable files that a message names
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,15 @@ class PanoramaFolder:
 
     def __init__(self, path: Path, out: Path | None = None) -> None:
         if path.is_dir():
-            self.files = _panoramas(path) or _panoramas(path / "images")
+            problems: list[str] = []
+            self.files = _panoramas(path, problems) or _panoramas(path / "images", problems)
             if not self.files:
+                unreadable = "".join(f"; {problem}" for problem in problems[:_MOST_PROBLEMS])
                 raise ValueError(
-                    f"{path} holds no panorama: no JPEG, PNG or WebP that is twice as wide as high"
+                    f"{path} holds no panorama: no JPEG, PNG or WebP that is twice as wide as high{unreadable}"
                 )
+        elif not path.exists():
+            raise ValueError(f"there is no file or folder {path}")
         else:
             image_size(path)  # says what is wrong with it
             self.files = [path]
@@ -129,15 +134,19 @@ class PanoramaFolder:
         writer.write_index()
 
 
-def _panoramas(folder: Path) -> list[Path]:
-    """The pictures in a folder that have a panorama's shape; other pictures are left out."""
+def _panoramas(folder: Path, problems: list[str]) -> list[Path]:
+    """The pictures in a folder that have a panorama's shape; other pictures are left out.
+
+    What is wrong with pictures that cannot be read is added to ``problems``.
+    """
     found = []
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() not in _PICTURES or path.name.startswith("."):
             continue
         try:
             width, height = image_size(path)
-        except ValueError:
+        except ValueError as error:
+            problems.append(str(error))
             continue
         if width == 2 * height and width <= LARGEST_IMAGE[0]:
             found.append(path)

@@ -48,6 +48,8 @@ class Stills:
     async def stop(self) -> None:
         self._stopping = True  # ends work at the next view
         self._worker.shutdown(cancel_futures=True)
+        if self._labelling.changed:  # as when another panorama is opened
+            self._labelling.save()
 
     async def _do(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)

@@ -29,9 +29,10 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 class Rig:
     """A node under test, and a driver, a person and a listener around it, in one process."""
 
-    def __init__(self, namespace="sap", **parameters):
+    def __init__(self, namespace="sap", remap=(), **parameters):
         self.sap = SapNode(
             namespace=namespace,
+            cli_args=["--ros-args", *(part for rule in remap for part in ("-r", rule))],
             parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
         )
         self.peer = Node("peer", namespace=namespace)

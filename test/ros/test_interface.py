@@ -373,6 +373,13 @@ def test_compressed_images(make_rig, panorama, ending, name):
     assert (masks.width, masks.height) == (512, 256)
 
 
+def test_compressed_images_are_beside_the_topic_that_image_is_remapped_to(make_rig):
+    rig = make_rig(image_transport="compressed", remap=["image:=/camera/image_raw"])
+    assert rig.sap.trigger_configure().name == "SUCCESS"
+    assert rig.sap.trigger_activate().name == "SUCCESS"
+    rig.until(lambda: rig.peer.count_subscribers("/camera/image_raw/compressed") == 1)
+
+
 @pytest.mark.parametrize(("name", "named"), [("h264", "'h264'"), ("jpeg", "cannot be decoded")])
 def test_what_cannot_be_decoded_is_said(make_rig, panorama, name, named):
     rig = make_rig(image_transport="compressed").up_compressed()

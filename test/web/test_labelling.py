@@ -237,7 +237,10 @@ def test_folders_that_cannot_be_labelled(tmp_path, pictures):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no panorama"):
         PanoramaFolder(tmp_path / "empty")
-    with pytest.raises(ValueError, match="is no file"):
+    (tmp_path / "empty" / "broken.jpg").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as an image"):
+        PanoramaFolder(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no file or folder"):
         PanoramaFolder(tmp_path / "none.jpg")
     Image.open(pictures / "b.jpg").save(pictures / "a.jpeg")
     with pytest.raises(ValueError, match="both be labelled as a"):

@@ -235,6 +235,23 @@ def test_two_pages_label_a_folder(stills, pictures, nano):
     assert [(row["id"], row["name"]) for row in rows] == [(1, "ball")]
 
 
+def test_what_has_changed_is_saved_when_the_server_ends(stills, pictures):
+    async def work(session):
+        async with connect(session, access) as socket:
+            page = Page(socket)
+            await page.until(lambda: page.image is not None)
+            red = [float(x) for x in ray(*DISKS["red"])]
+            click = {"type": "point", "positive": True, "object_id": 0, "stamp": page.stamp}
+            assert (await page.ask(**click, direction=red))["ok"]
+            await page.until(lambda: page.state["folder"]["changed"])
+
+    with serving(stills) as access:
+        run(work)
+    rows = json.loads((pictures / "labels" / "a.json").read_text())
+    assert [row["id"] for row in rows] == [1]
+    assert not (pictures / "labels" / "b.json").exists()
+
+
 def test_the_server_ends_at_the_next_view(pictures, nano, monkeypatch):
     """Work on a large model takes minutes, which nobody waits for."""
     session = PanoramaSession(nano, "scan")  # 24 views

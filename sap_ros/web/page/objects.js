@@ -5,6 +5,9 @@ import { cssColour } from "./renderer.js";
 
 const STATES = { PENDING: "waiting", TRACKED: "found", LOST: "not found", REJECTED: "rejected", SAVED: "saved" };
 
+// A mask with a lower predicted IoU is often wrong.
+const UNSURE = 0.5;
+
 export class ObjectList {
   // actions: choose(id), rename(id, label), follow(id), remove(id).
   constructor(list, template, actions) {
@@ -52,7 +55,8 @@ export class ObjectList {
   }
 
   #fill(row, object, chosen, followed) {
-    const facts = [STATES[object.state] ?? object.state];
+    const unsure = object.state === "TRACKED" && object.score !== null && object.score < UNSURE;
+    const facts = [unsure ? "found, but unsure" : (STATES[object.state] ?? object.state)];
     if (object.direction) facts.push(describe(object.direction));
     else if (object.azimuth !== null) {
       facts.push(`azimuth ${degrees(object.azimuth)}, elevation ${degrees(object.elevation)}`);
@@ -61,7 +65,7 @@ export class ObjectList {
     if (object.score !== null && object.state === "TRACKED") facts.push(`score ${object.score.toFixed(2)}`);
     if (object.reason) facts.push(object.reason);
     set(row.querySelector(".facts"), facts.join(" · "));
-    row.dataset.state = object.state;
+    row.dataset.state = unsure ? "UNSURE" : object.state;
     const label = row.querySelector(".label");
     if (document.activeElement !== label) label.value = object.label;
     const choose = row.querySelector(".choose");

@@ -69,7 +69,9 @@ export class Pane {
       if (id) tag.style.borderColor = cssColour(id);
       const at = this.view.toPane(direction);
       tag.hidden = !at || (id > 0 && !text);
-      if (at) tag.style.transform = `translate(${at[0]}px, ${at[1]}px) translate(-50%, -50%)`;
+      // A tag is above the middle of its object, or it would hide a small one.
+      const offset = id ? "translate(-50%, calc(-100% - 12px))" : "translate(-50%, -50%)";
+      if (at) tag.style.transform = `translate(${at[0]}px, ${at[1]}px) ${offset}`;
     }
     const ahead = this.view.toDirection(this.view.width / 2, this.view.height / 2);
     const { azimuth, elevation, field, u, v, zoom } = this.view;
