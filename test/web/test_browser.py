@@ -146,6 +146,8 @@ def test_a_click_is_where_it_was_seen_and_its_mask_is_drawn(visit, stills, room,
         # The mask that is drawn is the engine's.
         page.locator("#objects .choose").click()  # no longer chosen: drawn in its own colour
         page.wait_for_timeout(300)
+        tags = page.locator("#flat .tag")
+        tags.evaluate_all("tags => tags.forEach(tag => (tag.style.visibility = 'hidden'))")
         after = cv2.imdecode(np.frombuffer(page.locator("#flat").screenshot(), np.uint8), 1)
         height, width = before.shape[:2]
         span = min(width, 2 * height)
