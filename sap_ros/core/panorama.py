@@ -24,7 +24,9 @@ def check_panorama(image: np.ndarray) -> None:
             f"the panorama is {width}x{height}; an equirectangular panorama is twice as wide as high"
         )
     if not _MIN_HEIGHT <= height <= _MAX_HEIGHT:
-        raise ValueError(f"the panorama is {width}x{height}; 512x256 to 8192x4096 can be used")
+        raise ValueError(
+            f"the panorama is {width}x{height}; sizes from 512x256 to 8192x4096 can be used"
+        )
 
 
 @dataclass(frozen=True)

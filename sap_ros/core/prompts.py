@@ -67,7 +67,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not 1 <= self.object_id <= MAX_OBJECT_ID or self.object_id == 255:
             raise ValueError(
-                f"object id is {self.object_id}; it must lie in 1 to {MAX_OBJECT_ID} and not be 255"
+                f"object id is {self.object_id}; it must be from 1 to {MAX_OBJECT_ID} and not 255"
             )
         directions = np.asarray(self.directions, np.float64)
         labels = np.asarray(self.labels)
@@ -77,8 +77,10 @@ class Prompt:
                 "they must be (P, 3) and (P,)"
             )
         if len(directions) > MAX_POINTS:
-            raise ValueError(f"there are {len(directions)} points; at most {MAX_POINTS} are taken")
-        object.__setattr__(self, "directions", _unit(directions, "a point"))
+            raise ValueError(
+                f"there are {len(directions)} points; at most {MAX_POINTS} are allowed"
+            )
+        object.__setattr__(self, "directions", _unit(directions, "the direction of a point"))
         known = np.isin(labels, (POSITIVE, NEGATIVE))
         if not known.all():
             raise ValueError(
@@ -195,7 +197,7 @@ def from_pixels(
             )
         if edges[1] >= edges[3]:
             raise ValueError(
-                f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; it is empty"
+                f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; the top must be smaller"
             )
         _in_panorama(edges.reshape(2, 2), size)  # checks the corners
         # Clipped, because a corner at a pole has no azimuth, and a box of full width would have width 0.
@@ -361,14 +363,14 @@ def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
         raise ValueError(f"{what} is not finite: {_first(vectors, ~np.isfinite(vectors))}")
     length = np.linalg.norm(vectors, axis=1)
     if (length < 1e-9).any():
-        raise ValueError(f"{what} has a direction of no length: {_first(vectors, length < 1e-9)}")
+        raise ValueError(f"{what} has no length: {_first(vectors, length < 1e-9)}")
     return np.asarray(vectors / length[:, None])
 
 
 def _checked_box(box: np.ndarray) -> np.ndarray:
     if box.shape != (2, 3):
         raise ValueError(f"the box has the shape {box.shape}; it must be (2, 3), two directions")
-    box = _unit(box, "a corner of the box")
+    box = _unit(box, "the direction of a corner of the box")
     _, width, top, bottom = box_angles(box)
     if width < 1e-6 or top - bottom < 1e-6:
         raise ValueError(

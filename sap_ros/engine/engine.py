@@ -193,7 +193,7 @@ class Engine:
             self.dropped += 1
         if not image.stamp:
             self._problem(
-                "the images carry no stamp; have the driver set it: masks, prompts and TF go by it"
+                "the images have no stamp; the driver must set it: masks, prompts and TF are matched by it"
             )
         self._newest = image
         self._kept.append(image)
@@ -354,14 +354,14 @@ class Engine:
     def _to_bearings(self, image: Image, frame_id: str) -> Transform | None:
         """The transform from the image's frame to that of the bearings; None if it is not available."""
         if frame_id and not image.frame_id:
-            self._problem(f"bearings in {frame_id!r} are not known: the images carry no frame_id")
+            self._problem(f"no bearings in {frame_id!r}: the images have no frame_id")
             return None
         try:
             return self._transforms.lookup(
                 Stamped(frame_id, image.stamp), Stamped(image.frame_id, image.stamp)
             )
         except ValueError as error:
-            self._problem(f"bearings are not known: {error}")
+            self._problem(f"no bearings: {error}")
             return None
 
     def _points(

@@ -135,12 +135,12 @@ class Inbox:
             prompt.check_complete()
         if is_new and len(self.labels) >= settings.max_objects:
             raise ValueError(
-                f"there are {len(self.labels)} objects, and max_objects is {settings.max_objects}"
+                f"there are {len(self.labels)} objects already, and max_objects is {settings.max_objects}"
             )
         object_id = wanted or self._free_id(settings.largest_id)
         if object_id > settings.largest_id:
             raise ValueError(
-                f"id {object_id} does not fit into the mask; 1 to {settings.largest_id} do"
+                f"id {object_id} does not fit into the mask; the largest id is {settings.largest_id}"
             )
         prompt = replace(prompt, object_id=object_id)
         if given.gaze:
@@ -196,7 +196,7 @@ class Inbox:
 
     def reset(self) -> None:
         """Removes all objects and waiting prompts; ids start from 1 again."""
-        self._end("all objects have been reset since")
+        self._end("all objects were reset before it was accepted")
         self.labels.clear()
         self._gazes.clear()
         self.accepted.clear()

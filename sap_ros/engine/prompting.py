@@ -22,8 +22,8 @@ def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame
     if given.space == Space.PIXELS:
         if given.stamp and image.stamp and given.stamp < image.stamp:
             raise ValueError(
-                f"the image that it is on, of {_seconds(given.stamp)} s or before, is no longer kept "
-                f"(keep_images); the newest is of {_seconds(image.stamp)} s"
+                f"the image of the prompt, with a stamp of {_seconds(given.stamp)} s or before, is no longer "
+                f"kept (keep_images); the newest image has the stamp {_seconds(image.stamp)} s"
             )
         return Transform()
     apart = bool(fixed_frame and given.stamp and image.stamp and given.stamp != image.stamp)
@@ -66,7 +66,8 @@ def prompt_on(
         labels = np.ones(len(points), np.int32)
     if len(labels) != len(points):
         raise ValueError(
-            f"the prompt has {len(points)} points and {len(labels)} labels; it needs as many, or none"
+            f"the prompt has {len(points)} points and {len(labels)} labels; it needs one label per point, "
+            "or none"
         )
     if len(corners) not in (0, 2):
         raise ValueError(f"the prompt's box has {len(corners)} corners; it must have 2, or none")

@@ -60,7 +60,6 @@ class NoTransforms:
     def lookup(self, target: Stamped, source: Stamped, fixed_frame: str = "") -> Transform:
         if target.frame_id and source.frame_id and target.frame_id != source.frame_id:
             raise ValueError(
-                f"it is in the frame {source.frame_id!r}, and TF is not replayed; the image's is "
-                f"{target.frame_id!r}"
+                f"no transform from {source.frame_id!r} to {target.frame_id!r}: TF is not replayed"
             )
         return Transform()
