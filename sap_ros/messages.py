@@ -113,7 +113,7 @@ def _compressed_size(message: Any) -> tuple[int, int]:
 
 
 def _decoded(message: Any) -> np.ndarray:
-    """Decodes a JPEG or PNG, whatever the message's format says."""
+    """Decodes a JPEG or PNG; the message's format is `jpeg` or `png`, or in image_transport's syntax."""
     _compressed_size(message)
     data = np.frombuffer(message.data, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR)
