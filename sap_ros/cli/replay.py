@@ -95,7 +95,7 @@ def replay(
             prompts = parse_points(point, _first_size(recorded, topics.images))
         elif not topics.prompts:
             raise ValueError(
-                f"{bag} has no prompts, and no --point is given: there is no object to segment"
+                f"{bag} has no prompts, and no --point is given: there is nothing to look for"
             )
         session = PanoramaSession(
             load_model_with_bar(model, checkpoint, device, backend=backend),
