@@ -1,9 +1,9 @@
 """Appearance of an object, to recognise it after it was lost.
 
 The mask decoder's own scores are no check: when the object is gone, it masks something else with a high
-predicted IoU. The appearance is made of the image encoder's features, which exist already: the mean
-feature inside the mask minus the mean feature of the background around it. The one of a new mask is
-compared with the one of the prompted mask.
+predicted IoU. The appearance of a mask is computed from the image encoder's features, which exist already:
+the mean feature inside the mask minus the mean feature of the background around it. The appearance of a new
+mask is compared with that of the prompted mask.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sap_ros.core import sphere
 
-#: The method's field of view: 90 degrees.
+#: Field of view of the paper's views: 90 degrees.
 RIGHT_ANGLE = math.pi / 2
 
 # A pole on a view's border counts as inside in spite of rounding errors.

@@ -51,7 +51,7 @@ class Framing:
         zoom: highest resolution of a fitted view, relative to the panorama.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
     """
 
     settled: float = 0.6

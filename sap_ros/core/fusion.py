@@ -71,13 +71,13 @@ class Canvas:
 
     Args:
         size: the panorama's (width, height).
-        fusion: ``max`` (the method: arXiv 2603.12759, maximum over the views) or ``weighted`` (the mean,
-            weighted by the nearness to each view's centre, so that an error near the border of one view
-            does not decide).
+        fusion: ``max`` (the maximum over the views, as in the paper, arXiv 2603.12759) or ``weighted``
+            (the mean, weighted by the nearness to each view's centre, so that an error near the border of
+            one view does not decide).
         region: the part of the panorama that is computed; None: all of it.
 
     Raises:
-        ValueError: an unknown ``fusion``.
+        ValueError: ``fusion`` is unknown.
     """
 
     def __init__(

@@ -90,8 +90,8 @@ def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
     missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
     if backend == "onnxruntime" and missing:
         raise ValueError(
-            f"backend is onnxruntime, and {' and '.join(missing)} are not installed: "
-            "pip install onnxruntime onnx (on NVIDIA's GPUs onnxruntime-gpu in its place)"
+            f"backend is onnxruntime, but {' and '.join(missing)} are not installed: pip install "
+            "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
         return "torch" if missing or device.type != "cpu" else "onnxruntime"

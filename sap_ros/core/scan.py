@@ -41,7 +41,7 @@ class Scan:
     and 3.
 
     Raises:
-        ValueError: a parameter is out of range.
+        ValueError: a value is out of its range.
     """
 
     fov_degrees: float = 90.0

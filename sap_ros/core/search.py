@@ -98,7 +98,7 @@ class Hint:
 
 
 class Search(Protocol):
-    """A way to look for objects on one panorama."""
+    """Searches one panorama for objects."""
 
     @property
     def encoded(self) -> EncodedViews[Views]:
@@ -132,12 +132,12 @@ def search_by(
         framing: how ``auto``, ``gimbal`` and ``frontier`` choose views.
         scan: the path of perspective views.
         prompted: the views that ``scan`` and ``patches`` give the prompt to.
-        coarse: side in pixels of the views in which an object is first looked for, see
-            :class:`CoarseToFine`; 0: at once in the model's own. ``direct`` and ``patches`` ignore it.
-        fusion: of the coarse views; None: the model's own.
+        coarse: side in pixels of the coarse views, see :class:`CoarseToFine`; 0: no coarse search.
+            ``direct`` and ``patches`` ignore it.
+        fusion: how the coarse views are fused; None: the model's default.
 
     Raises:
-        ValueError: an unknown strategy, or unknown ``prompted``.
+        ValueError: the strategy or ``prompted`` is unknown.
     """
     for name, value, known in (
         ("strategy", strategy, STRATEGIES),
@@ -467,7 +467,8 @@ def _follow_in(
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
-        # When the object is gone, the decoder often masks the whole view: only a large object may.
+        # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an
+        # object that is known to be that large.
         return not whole or tracked.usual_solid_angle >= _WHOLE_VIEW * views.solid_angle(view)
 
     masks = follow(

@@ -47,7 +47,7 @@ PARAMETERS = (
         "backend",
         "auto",
         "what runs the model: torch, or onnxruntime, for which it is exported once (on a GPU with TensorRT "
-        "or CUDA, where onnxruntime has them); auto: onnxruntime on a CPU where it is installed, else torch",
+        "or CUDA, if onnxruntime supports them); auto: onnxruntime on a CPU if it is installed, else torch",
         BACKENDS,
     ),
     Parameter(
@@ -61,7 +61,7 @@ PARAMETERS = (
     Parameter(
         "view_size",
         0,
-        "side of a view, in pixels, a multiple of 32; 0: the model's own",
+        "side of a view, in pixels, a multiple of 32; 0: the model's default",
         limits=(0, 2048),
     ),
     Parameter(
@@ -81,7 +81,7 @@ PARAMETERS = (
     Parameter(
         "fusion",
         "auto",
-        "how overlapping views are fused; auto: max (the method), weighted for sap-nano",
+        "how overlapping views are fused; auto: max (the paper's method), but weighted for sap-nano",
         ("auto", "max", "weighted"),
     ),
     Parameter(
@@ -99,7 +99,7 @@ PARAMETERS = (
     Parameter(
         "forward_column",
         0.5,
-        "where on the panorama straight ahead is, as a share of its width",
+        "column of the panorama that is straight ahead, as a share of its width",
         limits=(0.0, 1.0),
     ),
     Parameter(
