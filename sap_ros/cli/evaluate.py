@@ -239,7 +239,7 @@ def _run(
 ) -> None:
     from functools import partial
 
-    import jinja2  # noqa: F401  the report's; said now that they are missing, and not after hours
+    import jinja2  # noqa: F401  for the report: a missing package is reported now, not after hours
     import matplotlib  # noqa: F401
     from rich.progress import Progress
 

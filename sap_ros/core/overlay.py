@@ -59,7 +59,7 @@ def draw_overlay(
     for instance in instances.objects:
         if instance.state != State.TRACKED:
             continue
-        # + 0.0: no "-0.0".
+        # Adding 0.0 avoids "-0.0".
         angles = [round(math.degrees(a), 1) + 0.0 for a in (instance.azimuth, instance.elevation)]
         text = f"{instance.object_id}: {angles[0]:+.1f}, {angles[1]:+.1f} deg"
         (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7 * unit, 1)

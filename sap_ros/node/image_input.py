@@ -80,9 +80,8 @@ class ImageInput:
         self, profile: QoSProfile, overriding: QoSOverridingOptions | None = None
     ) -> Any:
         kind, topic = Image, "image"
-        if (
-            self._compressed
-        ):  # beside the raw topic, whatever that is remapped to, as image_transport has it
+        # As in image_transport, the compressed topic is a subtopic of the raw one, also if that is remapped.
+        if self._compressed:
             kind, topic = CompressedImage, f"{self._node.resolve_topic_name('image')}/compressed"
         return self._node.create_subscription(
             kind,

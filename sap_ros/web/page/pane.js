@@ -69,7 +69,7 @@ export class Pane {
       if (id) tag.style.borderColor = cssColour(id);
       const at = this.view.toPane(direction);
       tag.hidden = !at || (id > 0 && !text);
-      // A tag is above the middle of its object, or it would hide a small one.
+      // A tag is above the middle of its object, because it would hide a small object.
       const offset = id ? "translate(-50%, calc(-100% - 12px))" : "translate(-50%, -50%)";
       if (at) tag.style.transform = `translate(${at[0]}px, ${at[1]}px) ${offset}`;
     }
