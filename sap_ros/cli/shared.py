@@ -101,7 +101,7 @@ def load_model_with_bar(
     view_size: int | None = None,
     backend: str = "auto",
 ) -> Model:
-    """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
+    """:func:`sap_ros.core.loading.load_model` with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from sap_ros.core.loading import load_model
