@@ -1,6 +1,6 @@
 """Plays a bag to the node: `ros2 launch sap_ros replay.launch.py bag:=drive image:=/camera/image`.
 
-The bag starts when the node is active, with its own time as /clock; the launch ends with the bag.
+The bag starts when the node is active, and publishes its time on /clock. The launch ends with the bag.
 """
 
 from launch.actions import (
@@ -26,7 +26,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "rate", default_value="1.0", description="playback speed, relative to the recording"
         ),
-        # Before that of sap.launch.py, which it replaces.
+        # Declared before the argument of the same name in sap.launch.py, so that this default applies.
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="true",
@@ -40,15 +40,15 @@ def generate_launch_description() -> LaunchDescription:
         ],
         output="screen",
     )
-    # Only one lifecycle node is launched here. Once: a bag does not start over when the node is
-    # activated again.
+    # Needs no matcher, since only one lifecycle node is launched. Handled once, so that the bag does not start
+    # again when the node is activated again.
     active = RegisterEventHandler(
         OnStateTransition(goal_state="active", entities=[play], handle_once=True)
     )
     ended = RegisterEventHandler(
         OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="bag ended"))])
     )
-    # All arguments of sap.launch.py are arguments of this file, too, and reach it as they are.
+    # All arguments of sap.launch.py are also arguments of this file, and are passed on unchanged.
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([FindPackageShare("sap_ros"), "launch", "sap.launch.py"])

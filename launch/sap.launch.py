@@ -1,4 +1,4 @@
-"""Starts the node and brings it up: `ros2 launch sap_ros sap.launch.py image:=/camera/image`."""
+"""Starts, configures and activates the node: `ros2 launch sap_ros sap.launch.py image:=/camera/image`."""
 
 from launch.actions import (
     DeclareLaunchArgument,
@@ -18,7 +18,7 @@ from lifecycle_msgs.msg import Transition
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
-# The value of an argument that was not given: the parameter then has its value from `params_file`.
+# Default of an argument that sets a parameter: the parameter then has its value from `params_file`.
 _FROM_FILE = "<params_file>"
 
 # Arguments that set the node's parameter of the same name, and the parameter's type.
@@ -44,24 +44,24 @@ def generate_launch_description() -> LaunchDescription:
             default_value=_FROM_FILE,
             choices=["raw", "compressed", _FROM_FILE],
             description="raw: the image topic itself; compressed: the image topic with /compressed "
-            "appended; raw when params_file does not say",
+            "appended; default: from params_file, else raw",
         ),
         DeclareLaunchArgument(
             "target_frame",
             default_value=_FROM_FILE,
-            description="TF frame of the bearings; empty, or when params_file does not say: the "
-            "image's own",
+            description="TF frame of the bearings; empty: the image's frame; default: from params_file, "
+            "else empty",
         ),
         DeclareLaunchArgument(
             "model",
             default_value=_FROM_FILE,
-            description="model to load, `sap models` lists them; sap-nano when params_file does "
-            "not say",
+            description="model to load, `sap models` lists them; default: from params_file, else "
+            "sap-nano",
         ),
         DeclareLaunchArgument(
             "device",
             default_value=_FROM_FILE,
-            description="torch device: cpu, cuda, cuda:1; cpu when params_file does not say",
+            description="torch device: cpu, cuda, cuda:1; default: from params_file, else cpu",
         ),
         DeclareLaunchArgument(
             "params_file",
@@ -71,13 +71,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
-            description="configure and activate the node at start; false leaves that to a lifecycle "
-            "manager",
+            description="configure and activate the node at start; false: a lifecycle manager does",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value=_FROM_FILE,
-            description="take the time from /clock; false when params_file does not say",
+            description="take the time from /clock; default: from params_file, else false",
         ),
         DeclareLaunchArgument(
             "rviz",
@@ -85,19 +84,19 @@ def generate_launch_description() -> LaunchDescription:
             description="open rviz2 with the panorama as a flat image in the 3D view, to click on",
         ),
         DeclareLaunchArgument(
-            "web", default_value="false", description="serve a web page to click in"
+            "web", default_value="false", description="serve a web page to click on objects"
         ),
         DeclareLaunchArgument(
             "web_host",
             default_value="127.0.0.1",
-            description="address that the page is served on; 0.0.0.0: for other machines too, with a "
-            "token",
+            description="address that the page is served on; 0.0.0.0: other machines can open it, with "
+            "a token",
         ),
         DeclareLaunchArgument(
             "web_port", default_value="8360", description="TCP port that the page is served on"
         ),
     ]
-    # The configuration names topics under /sap; in another namespace they are remapped to it.
+    # sap.rviz uses the topics under /sap; they are remapped to the node's namespace.
     shown = ("canvas", "overlay", "markers", "prompt/position")
     rviz = Node(
         package="rviz2",
@@ -123,17 +122,17 @@ def generate_launch_description() -> LaunchDescription:
         output="screen",
         condition=IfCondition(LaunchConfiguration("web")),
     )
-    # Which arguments were given is known only when the launch runs.
+    # An OpaqueFunction, because only at run time it is known which arguments were given.
     return LaunchDescription([*arguments, OpaqueFunction(function=_start_node), rviz, web])
 
 
 def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node with the parameters that were given as arguments, and what brings it up."""
-    # As the node names the frame, in which rviz2 shows the canvas.
+    """The node with the parameters that were given as arguments, and the actions that activate it."""
+    # The frame of the canvas, named as in the node; it is rviz2's fixed frame.
     namespace = context.launch_configurations["namespace"].strip("/") or "sap"
     context.launch_configurations["canvas_frame"] = f"{namespace}_canvas".replace("/", "_")
     given = {
-        # With their types: an empty string would else be read as YAML's null.
+        # Typed, because an empty string would otherwise be read as YAML's null.
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in _PARAMETERS.items()
         if context.launch_configurations[name] != _FROM_FILE
@@ -150,12 +149,12 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     def activate_if_configured(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if context.locals.event.goal_state != "inactive":
-            return []  # it could not be configured; its log says why
+            return []  # the configuration failed; the node's log says why
         return [_change(node, Transition.TRANSITION_ACTIVATE)]
 
     autostart = IfCondition(LaunchConfiguration("autostart"))
-    # Handles the end of the first configuration, successful or not, and no later one: a user who
-    # configures the node by hand wants it configured, and no more.
+    # Handles only the first configuration, successful or not: if a user configures the node later by hand, it
+    # is not activated automatically.
     configured = RegisterEventHandler(
         OnStateTransition(
             target_lifecycle_node=node,

@@ -2,8 +2,8 @@
 
     from sap_ros import PanoramaSession, Prompt, load_model
 
-The names in ``__all__`` are the public face. They are imported when first used, and none of them imports
-torch: that comes with the first model.
+The names in ``__all__`` are the public API. They are imported when first used, and none of them imports
+torch, which is imported when the first model is loaded.
 """
 
 import os
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from sap_ros.core.prompts import Prompt, from_pixels
     from sap_ros.core.session import PanoramaSession
 
-# The source tree and the generated sap_ros.msg, sap_ros.srv may lie in two folders of one path.
+# The source tree and the generated sap_ros.msg and sap_ros.srv may be in two folders of the path.
 __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
-# OpenMP's threads wait by spinning unless told otherwise before torch is imported. Two processes on two
-# cores, as on any robot, then take 25 times as long for a view; alone, 15 images a second become 18.
+# OpenMP's threads spin while they wait, unless this is set before torch is imported. With a second busy
+# process on two cores, as on any robot, spinning makes a view 25 times slower; without one, it gives 18
+# instead of 15 images per second.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [

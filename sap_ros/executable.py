@@ -1,4 +1,4 @@
-"""What the executables of `ros2 run` have in common. Imports nothing else: it runs before packages are there."""
+"""The common start of the executables of `ros2 run`. Imports no other package, as some may be missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 from sap_ros.missing import how_to_install
 
-# Exit codes: 128 plus the number of SIGINT, as a shell gives it; and for any other failure.
+# Exit codes: 128 plus the number of SIGINT, as in a shell; any other failure.
 INTERRUPTED, FAILED = 130, 1
 
 
@@ -17,10 +17,10 @@ def run(name: str, module: str) -> None:
     """Imports a module, which may take seconds, and runs its ``main``.
 
     Args:
-        name: of the executable, for what is said of a missing package.
-        module: full name.
+        name: name of the executable, for the error message about a missing package.
+        module: full name of the module.
     """
-    # An exception would come out of whatever is being imported, and compiled modules turn it into others.
+    # A KeyboardInterrupt during an import could be replaced by another exception in a compiled module.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         main = importlib.import_module(module).main

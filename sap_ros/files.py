@@ -1,4 +1,4 @@
-"""Panoramas and pictures as files."""
+"""Reads and writes image files."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from PIL import Image, UnidentifiedImageError
 
 from sap_ros.core.panorama import check_panorama
 
-#: Width and height of the largest image that is decoded: the largest panorama.
+#: Width and height of the largest image that is decoded, which is the largest panorama.
 LARGEST_IMAGE = (8192, 4096)
 
 _PIL_LIMIT = threading.Lock()
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """Width and height of a compressed image, read from its header: nothing is decoded.
+    """Width and height of a compressed image, read from its header without decoding.
 
     Args:
-        source: a file, or the bytes of one, in a format that PIL knows (JPEG, PNG, WebP, ...).
+        source: a file, or its bytes, in a format that PIL supports (JPEG, PNG, WebP, ...).
 
     Raises:
-        ValueError: no such file, not an image, or larger than :data:`LARGEST_IMAGE`; a file of a few
-            hundred kB may decode to gigabytes.
+        ValueError: the file does not exist, is no image, or is larger than :data:`LARGEST_IMAGE` (a file
+            of a few hundred kB can decode to gigabytes).
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and not source.is_file():
         raise ValueError(f"{source} is no file")
     with _PIL_LIMIT:
-        # PIL refuses large images when it opens them, and does not say their size.
+        # PIL refuses to open large images, and does not tell their size.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
                 width, height = image.size
-        except Exception as error:  # of damaged headers PIL raises many kinds
+        except Exception as error:  # PIL raises many types for damaged headers
             unknown = isinstance(error, UnidentifiedImageError)
-            reason = "its format is not known" if unknown else error
+            reason = "unknown format" if unknown else error
             raise ValueError(f"{name} cannot be read as an image: {reason}") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -52,20 +52,20 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 
 def read_panorama(path: Path) -> np.ndarray:
-    """Reads a panorama file that PIL knows (JPEG, PNG, WebP, ...), 8 bit, colour or grey.
+    """Reads a panorama file in a format that PIL supports (JPEG, PNG, WebP, ...), 8 bit, colour or grey.
 
     Returns:
         (H, 2H, 3) uint8 RGB.
 
     Raises:
-        ValueError: no such file, no image, truncated, too large, not 8 bit, or not twice as wide as
-            high.
+        ValueError: the file does not exist, or is no image, truncated, too large, not 8 bit, or not twice
+            as wide as high.
     """
     image_size(path)
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"{path} has pixels of type {image.mode}; 8-bit ones can be read")
+                raise ValueError(f"{path} has pixels of type {image.mode}; it must be 8-bit")
             pixels = np.array(image.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
@@ -77,12 +77,12 @@ def read_panorama(path: Path) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes RGB (H, W, 3) or single-channel (H, W) pixels, by the name's ending.
+    """Writes RGB (H, W, 3) or single-channel (H, W) pixels in the format of the file extension.
 
-    Written to a temporary file first and then renamed, so that the file is never incomplete.
+    A temporary file is written first and then renamed, so that the file is never incomplete.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file could not be written.
     """
     beside = path.with_name(f".{path.stem}.part{path.suffix}")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
@@ -92,7 +92,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place, then renames it."""
+    """Writes a temporary file, then renames it."""
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     part.replace(path)

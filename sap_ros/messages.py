@@ -1,7 +1,7 @@
-"""ROS messages as the engine's events, whoever read them: rclpy on a robot, rosbags in a replay.
+"""Converts ROS messages, from rclpy or from rosbags in a replay, to the engine's events.
 
-No ROS is needed. Images are read here and not by cv_bridge: the one on PyPI ignores ``step``,
-and breaks with numpy 2; here it is a view of the message's bytes.
+ROS is not needed. Images are not read by cv_bridge, because the one on PyPI ignores ``step`` and breaks
+with numpy 2. Here an image is a view of the message's bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sap_ros.engine.answers import ObjectReport
 from sap_ros.engine.events import Image, PromptGiven, Remove, Reset, Space
 from sap_ros.files import image_size
 
-# Channels, and cv2's conversion to RGB.
+# By encoding: number of channels, and cv2's conversion to RGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
@@ -26,7 +26,7 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "mono8": (1, cv2.COLOR_GRAY2RGB),
 }
 
-#: Width of the canvas, the panorama laid out flat, in m; what the names of its frames end with.
+#: Width of the canvas, which shows the panorama flat in a 3D view, in m; suffix of its frame's name.
 CANVAS_WIDTH = 10.0
 CANVAS_SUFFIX = "_canvas"
 
@@ -34,15 +34,15 @@ _VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
 
 
 def nanoseconds(stamp: Any) -> int:
-    """A builtin_interfaces/Time in ns; 0 is none."""
+    """A builtin_interfaces/Time in ns; 0: no stamp."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def image_event(message: Any) -> Image:
-    """A sensor_msgs Image or CompressedImage.
+    """Converts a sensor_msgs Image or CompressedImage.
 
     Raises:
-        ValueError: a compressed image whose header cannot be read, or that is too large.
+        ValueError: a compressed image is too large, or its header cannot be read.
     """
     head = message.header
     size = _compressed_size(message) if hasattr(message, "format") else None
@@ -55,10 +55,10 @@ def image_event(message: Any) -> Image:
 
 
 def image_to_rgb(message: Any) -> np.ndarray:
-    """A sensor_msgs Image or CompressedImage to (H, W, 3) uint8 RGB.
+    """Converts a sensor_msgs Image or CompressedImage to (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: an encoding that cannot be used, or sizes that contradict each other.
+        ValueError: the encoding is not supported, or the sizes contradict each other.
     """
     if hasattr(message, "format"):
         return _decoded(message)
@@ -68,10 +68,10 @@ def image_to_rgb(message: Any) -> np.ndarray:
 
 
 def pixels_of(message: Any, encodings: tuple[str, ...]) -> np.ndarray:
-    """A raw message's pixels, (H, W, channels), a view of its bytes.
+    """The pixels of a raw image, (H, W, channels), as a view of the message's bytes.
 
     Raises:
-        ValueError: an encoding that is none of these, or sizes that contradict each other.
+        ValueError: the encoding is none of ``encodings``, or the sizes contradict each other.
     """
     width, height, step = message.width, message.height, message.step
     if message.encoding.lower() not in encodings:
@@ -96,12 +96,12 @@ def pixels_of(message: Any, encodings: tuple[str, ...]) -> np.ndarray:
 
 
 def _compressed_size(message: Any) -> tuple[int, int]:
-    """Width and height of a JPEG or PNG, from its first bytes: it is not decoded."""
+    """Width and height of a JPEG or PNG, read from its header without decoding."""
     name = message.format.lower()
     if any(video in name for video in _VIDEO):
         raise ValueError(
-            f"the image's format is {message.format!r}, of which no single image can be "
-            "decoded; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
+            f"the image's format is {message.format!r}, a video format, which cannot be decoded image by "
+            "image; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
         )
     try:
         return image_size(bytes(message.data))
@@ -113,7 +113,7 @@ def _compressed_size(message: Any) -> tuple[int, int]:
 
 
 def _decoded(message: Any) -> np.ndarray:
-    """A JPEG or PNG; the format's name is `jpeg`, or as image_transport writes it."""
+    """Decodes a JPEG or PNG; the message's format is `jpeg` or `png`, or in image_transport's syntax."""
     _compressed_size(message)
     data = np.frombuffer(message.data, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -126,7 +126,7 @@ def _decoded(message: Any) -> np.ndarray:
 
 
 def from_prompt(message: Any, accepted: Future[int] | None = None) -> PromptGiven:
-    """A sap_ros/Prompt; ``accepted`` gets the object's id, or why the prompt is rejected."""
+    """Converts a sap_ros/Prompt; ``accepted`` gets the object's id, or a ValueError if it is rejected."""
     mask = message.mask
     has_mask = bool(mask.width or mask.height or len(mask.data))
     return PromptGiven(
@@ -144,23 +144,23 @@ def from_prompt(message: Any, accepted: Future[int] | None = None) -> PromptGive
 
 
 def from_pixel(point: Any, stamp: int = 0) -> PromptGiven:
-    """A geometry_msgs/Point that is a pixel of the image of a stamp, in ns; 0: of the newest."""
+    """Converts a geometry_msgs/Point, a pixel of the image with the given stamp in ns; 0: of the newest image."""
     return PromptGiven(points=_vector(point), stamp=stamp)
 
 
 def canvas_to_pixel(point: Any, size: tuple[int, int]) -> SimpleNamespace:
-    """A point on the canvas as a pixel (x, y, z = 0) of the panorama of that (width, height)."""
+    """Converts a point on the canvas to a pixel (x, y, z = 0) of a panorama with this (width, height)."""
     scale = size[0] / CANVAS_WIDTH
     return SimpleNamespace(x=point.x * scale, y=-point.y * scale, z=0.0)
 
 
 def from_point(message: Any) -> PromptGiven:
-    """A geometry_msgs/PointStamped that is a pixel, on the image that has its stamp."""
+    """Converts a geometry_msgs/PointStamped, a pixel of the image with its stamp."""
     return from_pixel(message.point, nanoseconds(message.header.stamp))
 
 
 def from_position(message: Any) -> PromptGiven:
-    """A geometry_msgs/PointStamped that is a place in m, in its header's frame."""
+    """Converts a geometry_msgs/PointStamped, a position in m in its header's frame."""
     head = message.header
     return PromptGiven(
         points=_vector(message.point),
@@ -171,7 +171,7 @@ def from_position(message: Any) -> PromptGiven:
 
 
 def from_gaze(message: Any) -> PromptGiven:
-    """A geometry_msgs/Vector3Stamped: one of a stream of directions, in its header's frame."""
+    """Converts a geometry_msgs/Vector3Stamped, one of a stream of directions in its header's frame."""
     head = message.header
     return PromptGiven(
         points=_vector(message.vector),
@@ -183,7 +183,7 @@ def from_gaze(message: Any) -> PromptGiven:
 
 
 def from_remove(message: Any) -> Remove | Reset:
-    """A std_msgs/UInt16 on the topic ``remove``: an object's id; 0: all objects."""
+    """Converts a std_msgs/UInt16 of the topic ``remove``: an object's id; 0: all objects."""
     return Remove(message.data) if message.data else Reset()
 
 
@@ -192,7 +192,7 @@ def _vector(message: Any) -> np.ndarray:
 
 
 def object_fields(report: ObjectReport) -> dict[str, Any]:
-    """The fields of a sap_ros/Object but ``direction`` and ``position``, which are messages."""
+    """The fields of a sap_ros/Object without ``direction`` and ``position``, which are messages."""
     return {
         "id": report.object_id,
         "label": report.label,

@@ -1,11 +1,11 @@
-"""What to install when a Python package is missing. Imports nothing: it runs when imports fail."""
+"""Tells what to install if a Python package is missing. Imports nothing, because it runs when imports fail."""
 
 from __future__ import annotations
 
 _COMMANDS = {
     "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a CUDA build: "
     "pytorch.org/get-started)",
-    # Without its requirements and with the torch that is there: see setup.py.
+    # Without its requirements, and built with the installed torch: see setup.py.
     "sam2": "pip install setuptools wheel && SAM2_BUILD_CUDA=0 pip install --no-deps "
     "--no-build-isolation sam2==1.1.0",
     "cv2": "pip install opencv-python-headless",
@@ -26,7 +26,7 @@ _EXTRAS = {
 
 
 def how_to_install(error: ModuleNotFoundError) -> str:
-    """One line that names the missing package and the command that installs it."""
+    """One line with the missing package and the command that installs it."""
     module = error.name or str(error)
     names = (module, ".".join(module.split(".")[:2]), module.split(".")[0])
     known = next((name for name in names if name in _COMMANDS), "")

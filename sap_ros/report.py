@@ -1,4 +1,4 @@
-"""Objects as a file and as a table."""
+"""Writes objects to a file, and prints them as a table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_objects(path: Path, instances: Instances) -> None:
 
 
 def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None = None) -> None:
-    """Prints a table of the objects; ``iou``: true name, and IoU with the true mask, by id."""
+    """Prints a table of the objects; ``iou``: by id, true name and IoU with the true mask."""
     names = ("id", "state", "azimuth", "elevation", "width", "sr", "score")
     table = Table(*names, box=None, pad_edge=False, padding=(0, 1))  # fits into 80 columns
     if iou is not None:

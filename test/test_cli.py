@@ -176,7 +176,7 @@ def test_seeds_are_shared_by_shards(text, part):
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "a/b", "1", "0/0"])
 def test_a_bad_shard_is_said(text):
-    with pytest.raises(ValueError, match="must read I/N"):
+    with pytest.raises(ValueError, match="must be I/N"):
         shard_of(range(5), text)
 
 

@@ -1,4 +1,4 @@
-"""The `sap` command. Each subcommand imports what it needs, so that `sap --help` is instant."""
+"""The `sap` command. Each subcommand imports its packages only when it runs, so that `sap --help` is fast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ app.add_typer(synth, name="synth")
 
 
 def main() -> None:
-    """Runs the command; bad input, or a package that is missing, is one line and exit code 2."""
+    """Runs the command; invalid input or a missing package gives a one-line message and exit code 2."""
     try:
         app()
     except ModuleNotFoundError as error:

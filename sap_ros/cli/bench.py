@@ -49,8 +49,8 @@ def bench(
     ] = Path("bench_out"),
     device: DEVICE = "cpu",
 ) -> None:
-    """Measure speed and memory against a peer or a bound in the same run; exit code 1 where a goal is
-    missed."""
+    """Measure speed and memory, mostly relative to another method or a lower bound in the same run; exit code 1
+    if a goal is missed."""
     from rich import get_console
     from rich.table import Table
 
@@ -90,20 +90,20 @@ def bench(
 def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) -> int:
     """Prints which goals were missed or not measured; returns the exit code, 1 if one was missed.
 
-    A benchmark that did not come to an end has missed all of its goals.
+    A benchmark without a result counts as missed.
     """
     missed, unmeasured = [], []
     for name in names:
         path = out / f"{name}.json"
         if not path.exists():
-            missed.append(f"{name}: it did not come to an end")
+            missed.append(f"{name}: it did not finish")
             continue
         goals = json.loads(path.read_text())["goals"]
         missed += [f"{name}: {goal['what']}" for goal in goals if goal["met"] is False]
         unmeasured += [f"{name}: {goal['what']}" for goal in goals if goal["met"] is None]
-    found = "missed: " + "; ".join(missed) if missed else "every goal is met"
+    found = "missed: " + "; ".join(missed) if missed else "all goals are met"
     if unmeasured:
-        found += " of those that were measured" if not missed else ""
+        found += " that were measured" if not missed else ""
         found += ". Not measured: " + "; ".join(unmeasured)
     console.print(prefix + found, highlight=False)
     return 1 if missed else 0
@@ -146,7 +146,7 @@ def _write(path: Path, result: Result) -> None:
 
 
 def _plot(out: Path) -> None:
-    """The plots of all results that are in the folder."""
+    """Plots all results in the folder."""
     from sap_ros.bench.plots import plot
 
     results = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}

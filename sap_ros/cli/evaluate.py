@@ -1,4 +1,4 @@
-"""`sap eval`: the benchmark, merging of its results, the ablations, and videos."""
+"""`sap eval`: evaluation on panoramas, ablations, merging of results, and videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEFAULT = "images"
 
 
 class _WithDefault(TyperGroup):
-    """`sap eval DATASET` stands for `sap eval images DATASET`."""
+    """Makes `sap eval DATASET` an abbreviation of `sap eval images DATASET`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
@@ -37,7 +37,7 @@ app.command()(photographs)
 
 _DATASET = Annotated[
     Path,
-    typer.Argument(help="Labelled panoramas: of `sap synth`, your own, or a published data set."),
+    typer.Argument(help="Labelled panoramas: from `sap synth`, your own, or a published data set."),
 ]
 _LAYOUT = Annotated[
     str,
@@ -61,7 +61,7 @@ _STRATEGIES = Annotated[
     ),
 ]
 _LIMIT = Annotated[int | None, typer.Option(help="Use only the first N panoramas.")]
-_OUT = Annotated[Path, typer.Option(help="Folder to write to; a run found there is resumed.")]
+_OUT = Annotated[Path, typer.Option(help="Folder to write to; an existing run is resumed.")]
 
 
 @app.command(_DEFAULT)
@@ -207,7 +207,7 @@ def video(
 
 
 def _labelled(models: list[str] | None) -> dict[str, str]:
-    """The models by a short name; for other weights, the name of their folder or file."""
+    """The models by short name; a model with other weights is named after their folder or file."""
     named = {}
     for model in models or ["sap-nano"]:
         base, _, file = model.partition("=")
@@ -239,7 +239,7 @@ def _run(
 ) -> None:
     from functools import partial
 
-    import jinja2  # noqa: F401  the report's; said now that they are missing, and not after hours
+    import jinja2  # noqa: F401  for the report: a missing package is reported now, not after hours
     import matplotlib  # noqa: F401
     from rich.progress import Progress
 
@@ -265,7 +265,7 @@ def _run(
 
 
 def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], out: Path) -> None:
-    """Prints and writes the table of all records."""
+    """Prints the table of all records; writes results.json and report.html."""
     from rich.console import Console
     from rich.table import Table
 

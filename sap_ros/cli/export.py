@@ -14,9 +14,11 @@ def export(
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     view_size: VIEW_SIZE = None,
-    half: Annotated[bool, typer.Option("--half", help="In float16 in place of float32.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Export float16 instead of float32.")
+    ] = False,
     random_weights: Annotated[
-        bool, typer.Option("--random", help="With random weights: to measure cost, not quality.")
+        bool, typer.Option("--random", help="Use random weights: to measure cost, not quality.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -41,7 +43,7 @@ def export(
     console = Console()
     with console.status(f"exporting {model} ..."):
         manifest = write(sam, model, folder, half)
-    table = Table("graph", "MB", "largest difference from torch", "of the largest output")
+    table = Table("graph", "MB", "largest difference from torch", "relative to the largest output")
     for name, graph in manifest["graphs"].items():
         apart = graph["difference"]
         table.add_row(

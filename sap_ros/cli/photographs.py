@@ -12,28 +12,33 @@ from sap_ros.cli.shared import DEVICE, load_model_with_bar
 
 def photographs(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folder in SA-1B's format: NAME.jpg, NAME.json; several.")
+        list[Path],
+        typer.Argument(help="One or more folders in SA-1B's format: NAME.jpg, NAME.json."),
     ],
     index: Annotated[
         list[Path] | None,
         typer.Option(
-            help="csv with name and split, one a folder in their order; FOLDER/index.csv when left out."
+            help="csv with name and split; one per folder, in their order. Default: FOLDER/index.csv."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the csv to take.")] = "val",
+    split: Annotated[str, typer.Option(help="Use only this split of the csv.")] = "val",
     model: Annotated[
         str, typer.Option(metavar="NAME[=FILE]", help="Model, or model and other weights.")
     ] = "sap-nano",
-    objects: Annotated[int, typer.Option(help="Objects of a photograph, at most.")] = 8,
-    limit: Annotated[int | None, typer.Option(help="The first so many of a folder.")] = None,
+    objects: Annotated[int, typer.Option(help="Maximum number of objects per photograph.")] = 8,
+    limit: Annotated[
+        int | None, typer.Option(help="Use only the first N photographs of each folder.")
+    ] = None,
     mask_before: Annotated[
         bool,
-        typer.Option(help="Show each correction the mask before; else decode the clicks alone."),
+        typer.Option(
+            help="Decode each correction with the previous mask; otherwise with the clicks alone."
+        ),
     ] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
     device: DEVICE = "cpu",
 ) -> None:
-    """Mean IoU on photographs after 1, 3 and 5 clicks and by a box; clicks to an IoU of 0.85."""
+    """Mean IoU on photographs after 1, 3 and 5 clicks and with a box; clicks needed for an IoU of 0.85."""
     import json
     from functools import partial
 
@@ -50,7 +55,7 @@ def photographs(
 
     if index and len(index) != len(folders):
         raise ValueError(
-            f"{len(index)} --index are given for {len(folders)} folders; give each one"
+            f"there are {len(index)} --index for {len(folders)} folders; give one for each folder, or none"
         )
     name, _, file = model.partition("=")
     loaded = load_model_with_bar(name, Path(file) if file else None, device)
@@ -64,7 +69,7 @@ def photographs(
             )
     rows = [table_row(name, answers) for name, answers in sets.items() if answers]
     if not rows:
-        raise ValueError("no object of these photographs is large enough to be asked for")
+        raise ValueError("no object in these photographs is large enough")
     if len(rows) > 1:
         rows.append(table_row("all", [a for answers in sets.values() for a in answers]))
     table = Table(box=None, pad_edge=False, padding=(0, 1))

@@ -1,4 +1,4 @@
-"""`sap replay` and `sap bag`: recordings, without ROS."""
+"""`sap replay` and `sap bag`: process and make rosbags, without ROS."""
 
 from __future__ import annotations
 
@@ -56,9 +56,12 @@ def replay(
     rate: Annotated[
         float, typer.Option(help="Images per second of the video; 0: as recorded.")
     ] = 0.0,
-    forward_column: Annotated[float, typer.Option(help="As the node's parameter.")] = 0.5,
+    forward_column: Annotated[
+        float, typer.Option(help="See the node's parameter forward_column.")
+    ] = 0.5,
     convention: Annotated[
-        str, typer.Option(help="As the node's image_frame_convention: body or optical.")
+        str,
+        typer.Option(help="body or optical, see the node's parameter image_frame_convention."),
     ] = "body",
     storage: _STORAGE = "mcap",
     model: MODEL = "sap-nano",
@@ -161,4 +164,4 @@ def bag(
             limit=limit,
             progress=lambda: bars.advance(bar),
         )
-    typer.echo(f"{count} images are in {out}/")
+    typer.echo(f"Written to {out}/: {count} images")

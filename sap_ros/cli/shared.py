@@ -1,4 +1,4 @@
-"""Options and helpers that several subcommands have."""
+"""Options and functions shared by several subcommands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKEND = Annotated[
     str,
     typer.Option(
         help="What runs the model: torch; onnxruntime, for which it is exported once; or auto: onnxruntime "
-        "on a CPU where it is installed."
+        "on a CPU if it is installed, otherwise torch."
     ),
 ]
 STRATEGY = Annotated[
@@ -34,7 +34,7 @@ STRATEGY = Annotated[
 ]
 VIEW_SIZE = Annotated[
     int | None,
-    typer.Option(help="Side of a view, in pixels, a multiple of 32; default: the model's own."),
+    typer.Option(help="Side of a view, in pixels, a multiple of 32; default: that of the model."),
 ]
 COARSE = Annotated[
     int, typer.Option(help="First find objects in smaller views with this side, in pixels; 0: off.")
@@ -54,13 +54,13 @@ SHARD = Annotated[
 
 
 def shard_of(seeds: Sequence[Any], shard: str) -> Sequence[Any]:
-    """The part ``I/N`` of a sequence. Raises ValueError if the text does not read I/N."""
+    """The part ``I/N`` of a sequence. Raises ValueError if the text does not have this form."""
     try:
         part, parts = (int(number) for number in shard.split("/"))
     except ValueError:
         part, parts = 0, 0
     if not 0 <= part < parts:
-        raise ValueError(f"the shard is {shard!r}; it must read I/N, with I from 0 to N - 1")
+        raise ValueError(f"the shard is {shard!r}; it must be I/N, with I from 0 to N - 1")
     return seeds[part::parts]
 
 
@@ -85,7 +85,7 @@ def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:
             (object_id,) = (int(number) for number in rest or ["1"])
         except ValueError:
             raise ValueError(
-                f"{text!r} is no point; it must read U,V or U,V:ID, followed by :- if the point is not on the object"
+                f"{text!r} is no point; it must be U,V or U,V:ID, followed by :- if the point is not on the object"
             ) from None
         points.setdefault(object_id, []).append((u, v, label))
     return [
@@ -101,7 +101,7 @@ def load_model_with_bar(
     view_size: int | None = None,
     backend: str = "auto",
 ) -> Model:
-    """:func:`sap_ros.core.model.load_model`, with a progress bar during a download."""
+    """:func:`sap_ros.core.loading.load_model` with a progress bar during a download."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from sap_ros.core.loading import load_model
@@ -121,6 +121,6 @@ def load_model_with_bar(
             device,
             view_size,
             progress=show,
-            backend=cast("Backend", backend),  # checked there
+            backend=cast("Backend", backend),  # load_model checks it
             log=bars.console.print,
         )

@@ -11,10 +11,10 @@ from sap_ros.cli.shared import SHARD, shard_of
 
 synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
 
-_OUT = Annotated[Path, typer.Option(help="Folder of the data set; a run found there is resumed.")]
-_COUNT = Annotated[int, typer.Option(help="How many panoramas.")]
-_SEED = Annotated[int, typer.Option(help="Seed of the first; the others follow.")]
-_WIDTH = Annotated[int, typer.Option(help="Width of a panorama; it is twice as wide as high.")]
+_OUT = Annotated[Path, typer.Option(help="Folder of the data set; an existing run is resumed.")]
+_COUNT = Annotated[int, typer.Option(help="Number of panoramas.")]
+_SEED = Annotated[int, typer.Option(help="Seed of the first; each further one adds 1.")]
+_WIDTH = Annotated[int, typer.Option(help="Width of a panorama, in pixels; its height is half.")]
 
 
 @synth.command()
@@ -30,12 +30,15 @@ def composite(
     ],
     out: _OUT,
     index: Annotated[
-        list[Path] | None, typer.Option(help="csv with name and split of the photographs; several.")
+        list[Path] | None,
+        typer.Option(
+            help="csv with name and split of the photographs; can be given several times."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of that csv to take.")] = "train",
+    split: Annotated[str, typer.Option(help="Use only this split of the csv.")] = "train",
     leave_out_source: Annotated[
         str,
-        typer.Option(help="Leave out photographs whose source in that csv matches this (a regex)."),
+        typer.Option(help="Leave out photographs whose source in the csv matches this regex."),
     ] = "",
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Leave out backgrounds whose name contains this.")
@@ -48,7 +51,7 @@ def composite(
     shard: SHARD = "0/1",
     width: _WIDTH = 1024,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Soft rims, and shadows: for training.")
+        bool, typer.Option("--soft", help="Blur the objects' edges and add shadows, for training.")
     ] = False,
 ) -> None:
     """Paste cut-outs of photographs and drawn shapes onto panoramas, with spherical geometry."""
@@ -89,7 +92,7 @@ def scene(
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 24,
 ) -> None:
-    """Render rooms and yards with Blender (needs bpy, in an environment of its own)."""
+    """Render rooms and yards with Blender (needs bpy, in a separate environment)."""
     from rich.progress import Progress
 
     try:
@@ -109,7 +112,7 @@ def scene(
 @synth.command()
 def moving(
     out: _OUT,
-    count: Annotated[int, typer.Option(help="How many videos.")] = 4,
+    count: Annotated[int, typer.Option(help="Number of videos.")] = 4,
     seed: _SEED = 0,
     shard: SHARD = "0/1",
     width: _WIDTH = 1024,
@@ -124,7 +127,7 @@ def moving(
     from sap_ros.synthesis.moving import write_videos
 
     if rate <= 0:
-        raise ValueError(f"the rate is {rate:g} frames a second; it must be above 0")
+        raise ValueError(f"the rate is {rate:g} frames per second; it must be above 0")
     seeds = shard_of(range(seed, seed + count), shard)
     with Progress(transient=True) as bars:
         bar = bars.add_task("Tracing", total=len(seeds) * frames)
@@ -141,7 +144,7 @@ def infinigen(
     shard: SHARD = "0/1",
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 64,
-    at_once: Annotated[int, typer.Option(help="Jobs that InfiniGen runs at a time.")] = 1,
+    at_once: Annotated[int, typer.Option(help="Number of concurrent jobs of InfiniGen.")] = 1,
     manager: Annotated[
         str, typer.Option(help="InfiniGen's configuration of the machine: local_64GB, slurm, ...")
     ] = "local_64GB",
@@ -150,14 +153,14 @@ def infinigen(
         typer.Option(metavar="KEY=VALUE", help="Setting of InfiniGen's scenes (gin)."),
     ] = None,
 ) -> None:
-    """Have InfiniGen make scenes and render them (needs InfiniGen, in an environment of its own)."""
+    """Make scenes with InfiniGen and render them (needs InfiniGen, in a separate environment)."""
     from importlib.util import find_spec
 
     from sap_ros.synthesis.infinigen import write_scenes
 
     if find_spec("infinigen") is None:
         raise ValueError(
-            "there is no InfiniGen here: in an environment of Python 3.11, pip install --no-deps "
+            "InfiniGen is not installed: in an environment of Python 3.11, pip install --no-deps "
             "infinigen==1.15.5, pip install -r requirements/infinigen.txt, "
             "then python -m sap_ros.cli synth infinigen ..."
         )

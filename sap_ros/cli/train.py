@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="Configuration; config/training/ has some.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; resumed when it is there.")],
+    config: Annotated[Path, typer.Option(help="Configuration; see config/training/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an existing run is resumed.")],
     change: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes of the configuration."),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration."),
     ] = None,
 ) -> None:
-    """Train a SAM 2 model by the SAP recipe; several processes: accelerate launch -m sap_ros.cli train."""
+    """Train a SAM 2 model with the SAP recipe; several processes: accelerate launch -m sap_ros.cli train."""
     import os
 
     from sap_ros.training.config import read_config
@@ -44,7 +44,7 @@ _VALIDATED: tuple[Strategy, ...] = ("scan", "direct")
 
 
 def _validation(settings: Any) -> Any:
-    """Tries weights on held-out panoramas, see :data:`sap_ros.training.train.Validate`."""
+    """Evaluates weights on held-out panoramas, see :data:`sap_ros.training.train.Validate`."""
     import tempfile
 
     from sap_ros.core.checkpoints import model_info

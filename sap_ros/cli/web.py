@@ -26,7 +26,7 @@ def web(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on; 0.0.0.0: reachable from other machines, with a token."
+            help="Address to listen on; 0.0.0.0: other machines can open the page, with a token."
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port.")] = 8360,

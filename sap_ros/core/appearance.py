@@ -1,8 +1,9 @@
-"""What a prompted object looks like, so that it is found again when it was lost.
+"""Appearance of an object, to recognise it after it was lost.
 
-The mask decoder's own scores are no check: where the object has gone, it masks something else with a high
-predicted IoU. This compares features of the image encoder, which are there already: the mean feature
-under the mask, less the mean of the background around it, now and where the object was prompted.
+The mask decoder's own scores are no check: when the object is gone, it masks something else with a high
+predicted IoU. The appearance of a mask is computed from the image encoder's features, which exist already:
+the mean feature inside the mask minus the mean feature of the background around it. The appearance of a new
+mask is compared with that of the prompted mask.
 """
 
 from __future__ import annotations
@@ -14,28 +15,29 @@ import torch.nn.functional as F
 
 from sap_ros.core.network import Features
 
-#: A lost object is found again where the mask looks so much like the prompted one: where the object would
-#: be if it moved on as before, and elsewhere. Chosen on moving scenes that are half covered for three of ten
-#: images: with less, more other objects are taken for it, with more, fewer objects are found.
+#: Minimum similarity to the prompted mask at which a lost object counts as found: at the position expected
+#: from its motion, and elsewhere. Chosen on moving scenes in which half of the image is covered for three of
+#: ten images: with lower values, other objects are more often mistaken for it; with higher values, fewer
+#: objects are found.
 FOUND_IN_PLACE = 0.55
 FOUND_AGAIN = 0.8
 
-# The background is taken from so far around the mask, as a share of the view's side.
+# Width of the background around the mask, as a share of the view's side.
 _BACKGROUND = 1 / 8
 
-# Cells of the feature map that the mask must cover in sum; with fewer, it is not judged.
+# A mask, or its background, has an appearance only if it covers this many cells of the feature map.
 _LEAST_CELLS = 0.5
 
 
 def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
-    """How a mask's inside differs from its surroundings.
+    """How the inside of a mask differs from its surroundings.
 
     Args:
-        features: of the view; the coarsest map, of stride 16, is used.
+        features: features of the view; the coarsest map, of stride 16, is used.
         logits: (n, n) mask logits in the view.
 
     Returns:
-        (channels,) float32; None where the mask or its surroundings are too small to tell.
+        (channels,) float32; None if the mask or its surroundings are too small.
     """
     height, width = features.sizes[-1]
     positive = (logits > 0).astype(np.uint8)
@@ -56,14 +58,14 @@ def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
 
 
 def most_similar_place(features: Features, object_appearance: np.ndarray) -> np.ndarray:
-    """The place of a view that looks most like an object.
+    """The place in a view that looks most like an object.
 
     Args:
-        features: of the view; the coarsest map, of stride 16, is used.
-        object_appearance: (channels,).
+        features: features of the view; the coarsest map, of stride 16, is used.
+        object_appearance: (channels,), see :func:`appearance`.
 
     Returns:
-        (u, v) as shares of the view's sides.
+        (u, v) as shares of the view's side.
     """
     height, width = features.sizes[-1]
     values = features.maps[-1][:, 0].float().T.unflatten(1, (height, width))[None]
@@ -76,7 +78,7 @@ def most_similar_place(features: Features, object_appearance: np.ndarray) -> np.
 
 
 def similarity(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    """The cosine of two appearances (channels,), -1 to 1; NaN where one is not known."""
+    """Cosine similarity of two appearances (channels,), -1 to 1; NaN if one is None."""
     if one is None or other is None:
         return float("nan")
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))

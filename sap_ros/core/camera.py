@@ -1,4 +1,4 @@
-"""A pinhole view on the sphere: which directions its pixels show, and where directions fall in it.
+"""A pinhole view of the sphere: converts its pixels to directions and directions to its pixels.
 
 Conventions are those of :mod:`sap_ros.core.sphere`. All angles of a :class:`View` are in rad; pixel
 centres are at +0.5, in views as in panoramas.
@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike
 
 from sap_ros.core import sphere
 
-#: The method's field of view: 90 degrees.
+#: Field of view of the paper's views: 90 degrees.
 RIGHT_ANGLE = math.pi / 2
 
-# Directions on a view's border are still seen, whatever the rounding.
+# A pole on a view's border counts as inside in spite of rounding errors.
 _POLE_SLACK = 1e-6
-_BORDER_POINTS = 101  # a side
+_BORDER_POINTS = 101  # per side
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class View:
 
     @property
     def solid_angle(self) -> float:
-        """What the view covers of the sphere, in sr."""
+        """Solid angle of the view, in sr."""
         half = math.tan(self.fov / 2)
         return 4 * math.asin(half**2 / (1 + half**2))
 
@@ -82,7 +82,7 @@ def direction_to_view(direction: ArrayLike, view: View, size: int) -> sphere.Arr
 
 
 def sees(view: View, direction: ArrayLike, slack: float = 0.0) -> np.ndarray:
-    """Whether a view sees each direction (..., 3), as (...) bool.
+    """Whether each direction (..., 3) is inside a view, as (...) bool.
 
     ``slack`` widens the image on each side, as a distance at focal length 1.
     """
@@ -92,12 +92,12 @@ def sees(view: View, direction: ArrayLike, slack: float = 0.0) -> np.ndarray:
 
 
 def warp_mask(mask: np.ndarray, source: View, target: View, size: int) -> np.ndarray:
-    """A mask of one view as it would appear in another view of the same panorama.
+    """Warps a mask from one view to another view of the same panorama.
 
     Args:
         mask: (n, n) float32, over the square of ``source``.
-        source: the view that the mask was found in.
-        target: the view that it is wanted in.
+        source: the view of the mask.
+        target: the view to warp it to.
         size: side of both views, in pixels.
 
     Returns:
@@ -120,7 +120,7 @@ def warp_mask(mask: np.ndarray, source: View, target: View, size: int) -> np.nda
 
 
 def row_span(view: View, size: int, height: int) -> tuple[int, int]:
-    """The panorama rows that a view of ``size`` pixels shows: the first, and the one after the last."""
+    """The panorama rows that a view of ``size`` pixels shows, as (first, last + 1)."""
     _, elevation = sphere.direction_to_angles(_border(view, size))
     up, down = _poles(view)
     top = np.pi / 2 if up else elevation.max()
@@ -132,9 +132,9 @@ def row_span(view: View, size: int, height: int) -> tuple[int, int]:
 
 
 def column_span(view: View, size: int, width: int) -> tuple[int, int]:
-    """The panorama columns that a view of ``size`` pixels shows: the first, and the one after the last.
+    """The panorama columns that a view of ``size`` pixels shows, as (first, last + 1).
 
-    The first may be negative, and the last beyond the width: the seam is crossed there.
+    If the view crosses the seam, the first is negative or the last is beyond the width.
     """
     if _poles(view).any():
         return 0, width
@@ -146,7 +146,7 @@ def column_span(view: View, size: int, width: int) -> tuple[int, int]:
 
 
 def _border(view: View, size: int) -> np.ndarray:
-    """Directions (404, 3) along a view's border."""
+    """Directions (4 * 101, 3) along a view's border."""
     edge = np.linspace(0, size, _BORDER_POINTS)
     near, far = np.zeros_like(edge), np.full_like(edge, size)
     border = np.stack(
@@ -156,5 +156,5 @@ def _border(view: View, size: int) -> np.ndarray:
 
 
 def _poles(view: View) -> np.ndarray:
-    """Whether the upper and the lower pole are in a view, (2,)."""
+    """Whether a view contains the upper and the lower pole, (2,)."""
     return sees(view, np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]), slack=_POLE_SLACK)

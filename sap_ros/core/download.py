@@ -1,6 +1,6 @@
-"""Downloads a file once, into a cache folder; what is returned is whole, with the right hash.
+"""Downloads a file once into a cache folder; the file is complete and its hash is checked.
 
-Not by pooch, which begins an interrupted download of 900 MB anew.
+pooch is not used, because it restarts an interrupted download of 900 MB from the beginning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 
 def cache_folder() -> Path:
-    """``$SAP_CACHE``, else ``sap_ros`` in the user's cache folder (XDG)."""
+    """``$SAP_CACHE``, otherwise ``sap_ros`` in the user's cache folder (XDG)."""
     if "SAP_CACHE" in os.environ:
         return Path(os.environ["SAP_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sap_ros"
@@ -28,22 +28,22 @@ def cache_folder() -> Path:
 def download(
     url: str, path: Path, sha256: str, size: int, progress: Progress | None = None, tries: int = 3
 ) -> Path:
-    """Downloads ``url`` to ``path``, unless it is there already.
+    """Downloads ``url`` to ``path``, unless the file exists already.
 
-    An interrupted download goes on where it stopped (``PATH.part``), also in a later call. The file
-    gets its name only when its hash is right.
+    An interrupted download (``PATH.part``) is continued, also by a later call. The file is renamed to
+    ``path`` when its hash has been checked.
 
     Args:
         url: http or https address.
-        path: where to write it.
+        path: where to write the file.
         sha256: its hash, in hexadecimal.
         size: its size, in bytes.
-        progress: called with the bytes that are there and ``size``.
-        tries: how often a broken connection is tried.
+        progress: called with the number of bytes downloaded so far and ``size``.
+        tries: number of attempts if the connection breaks.
 
     Raises:
-        OSError: the download failed; the message names the address, the reason and the
-            command that fetches it by hand.
+        OSError: the download failed; the message contains the address, the reason and a command to
+            download the file by hand.
         ValueError: the server's file is not the expected one.
     """
     if path.exists():
@@ -57,7 +57,7 @@ def download(
         except urllib.error.HTTPError as error:
             error.close()
             reason = error
-            break  # the server's own word: a repetition does not change it
+            break  # an HTTP error; another attempt would not help
         except OSError as error:
             reason = error
             continue
@@ -73,8 +73,8 @@ def download(
         part.rename(path)
         return path
     raise OSError(
-        f"{url} could not be downloaded ({reason}); what came is kept and a new try goes on from "
-        f"there. By hand: curl -L -o {path} {url}"
+        f"{url} could not be downloaded ({reason}); the part downloaded so far is kept, and the next "
+        f"attempt continues it. By hand: curl -L -o {path} {url}"
     )
 
 
@@ -87,7 +87,7 @@ def _fetch(url: str, part: Path, size: int, progress: Progress | None) -> None:
         return
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-        if there and answer.status != 206:  # a server without ranges sends all of it again
+        if there and answer.status != 206:  # a server without ranges sends the whole file
             there = 0
         with part.open("ab" if there else "wb") as file:
             while chunk := answer.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""A panorama as views, and the features of the views that have been encoded."""
+"""The views of a panorama, with the features of those that have been encoded."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ V = TypeVar("V", bound=Views, covariant=True)
 
 
 class EncodedViews(Generic[V]):
-    """The views of one panorama. Each is encoded when its features are first needed.
+    """The views of one panorama; a view is encoded when its features are first needed.
 
     Args:
         model: encodes the views.
-        views: of the panorama.
+        views: the views.
     """
 
     def __init__(self, model: Model, views: V) -> None:
         self.model, self.views = model, views
-        #: How many views have been encoded; those that were released count.
+        #: Number of views that have been encoded, including released ones.
         self.count = 0
         self._features: dict[int, Features] = {}
 
@@ -52,9 +52,9 @@ class EncodedViews(Generic[V]):
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray
     ) -> np.ndarray | None:
-        """The appearance in the view whose mask holds most of the prompted directions (P, 3).
+        """The appearance in the view whose mask contains most of the prompted directions (P, 3).
 
-        Of several such views, the one with the largest mask; None where no mask holds one of them.
+        Of several such views, the one with the largest mask; None if no mask contains any of them.
         """
         best, chosen = (0, 0), None
         for view, mask in masks.items():
@@ -68,7 +68,7 @@ class EncodedViews(Generic[V]):
         return None if chosen is None else self.appearance(chosen, masks[chosen])
 
     def release(self, used: Collection[int]) -> None:
-        """Frees the features of views of single objects, but for those in use; a scan's are kept."""
+        """Frees the features of views fitted to objects, except those in use; those of the scan are kept."""
         for view in [i for i in self._features if i >= len(self.views) and i not in used]:
             del self._features[view]
 
@@ -83,11 +83,11 @@ class EncodedViews(Generic[V]):
 
         Args:
             masks: by view.
-            on_object: directions (P, 3) known to be on the object. Where the model's memory is weak,
-                only the connected parts are kept that contain one of them; None: all parts.
+            on_object: directions (P, 3) known to be on the object. For a model with a weak memory, only
+                the connected parts that contain one of them are kept; None: all parts are kept.
             fusion: how views are fused.
-            prompted_here: if no part contains one of the directions, all are kept: where a person
-                prompts, a mask beside the click is better than none.
+            prompted_here: the object was prompted on this panorama: if no part contains a direction, all
+                are kept, because the user prefers a mask beside the click to none.
         """
         size = self.views.panorama_size
         fused = self.views.fuse([(i, mask.logits) for i, mask in masks.items()], fusion)

@@ -1,10 +1,10 @@
-"""Ways through views that choose each view by what was found in those before: as few as show it well.
+"""Paths that choose each view by the masks found so far, to see an object well in as few views as possible.
 
-A scan pays all of its views for every object. Two ways to pay less: over the views of the scan,
-outward from the click, into which the mask runs (:class:`Frontier`); and with views of the object's
-own, which are turned towards it and zoomed to its extent (:class:`ObjectViews`).
+A scan visits all of its views for every object. The paths here visit fewer: the views of the scan that
+the mask extends into, from the click outward (:class:`Frontier`); or views that are turned towards the
+object and zoomed to its extent (:class:`ObjectViews`).
 
-Both have the protocol :class:`sap_ros.core.tracker.Path`, and ``kept``: the masks that are the answer.
+Both implement the protocol :class:`sap_ros.core.tracker.Path`, and ``kept``, which returns the masks to use.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from sap_ros.core.views import PerspectiveViews, nearness
 
 Found = Mapping[int, ViewMask]
 
-# A view is worth a visit when the directions on the mask come nearer a view's centre by this in sum.
+# A view is visited only if it increases the nearness of the mask's directions by more than this in sum.
 _LEAST_GAIN = 0.05
 
-# Directions that are known to be on the object need only be seen: this near a centre.
+# A direction with at least this nearness is in the view; directions known to be on the object need no more.
 _SEEN = 1e-6
 
-# A view that is wider than the wanted one by less than this factor, and off by less than this share of
-# its field of view, shows the object well enough.
+# A view shows the object well enough if it is wider than the wanted view by less than this factor, and its
+# axis differs by less than this share of the wanted field of view.
 _ZOOM_TOLERANCE = 1.4
 _TURN_TOLERANCE = 0.25
 
 
 class Frontier:
-    """Views of the scan, outward from the one that sees the prompt best, as far as the mask runs.
+    """Views of the scan that the mask extends into, from the view that sees the prompt best outward.
 
     Args:
         views: the views.
         prompts: the prompt in them.
         framing: when a part of the mask is seen well enough, and how many further views to visit.
-        carry: in a view that sees nothing of the prompt, a click is put where the masks of the views
-            before lie; without it, memory alone must find the object there.
+        carry: a view that does not see the prompt is given a click in the middle of the masks found so
+            far; if False, the object is found there from memory alone.
         visited: views of the scan that have been visited already.
     """
 
@@ -59,10 +59,10 @@ class Frontier:
         self._framing, self._carry = framing, carry
         self._further = framing.further
         self._visited = list(visited)
-        # Directions on each view's mask, and how near each view's centre they are seen.
+        # By view: directions on its mask, and their nearness to the centre of every view.
         self._on_mask: dict[int, np.ndarray] = {}
         self._near: dict[int, np.ndarray] = {}
-        # What is known to be on the object is looked at at least once, wherever the mask runs.
+        # Directions known to be on the object are seen at least once, even if no mask extends to them.
         self._near_known = nearness(views, prompts.prompt.on_object)
 
     def next(self, found: Found) -> Step | None:
@@ -94,10 +94,10 @@ class Frontier:
         return {i: found[i] for i in self._visited if i in found}
 
     def _first(self) -> Step:
-        """The view that sees the prompt best; a box that no view sees whole is clipped to it."""
+        """The view that sees the prompt best; a box that no view contains is clipped to it."""
         seen = nearness(self._views, self._prompts.extent()).sum(1)
         view = int(seen.argmax())
-        if seen[view] < _SEEN:  # on the border of every view that sees it: at a pole
+        if seen[view] < _SEEN:  # only on the border of views, as a pole is
             view = self._views.scan.nearest(self._prompts.prompt.anchor)
         self._visited.append(view)
         return Step(view, self._prompts.at(view) or self._prompts.at(view, whole=False))
@@ -110,7 +110,7 @@ class Frontier:
         return Step(view, prompt)
 
     def _carried_click(self, view: int, found: Found) -> ViewPrompt | None:
-        """A click in the middle of the masks so far, as they would appear in a view."""
+        """A click in the middle of the masks found so far, warped to a view."""
         views, size = self._views.views, self._views.size
         warped = [
             warp_mask(mask.logits, views[i], views[view], size) > 0 for i, mask in found.items()
@@ -123,22 +123,22 @@ class Frontier:
 
 
 class ObjectViews:
-    """Views of the object's own, turned towards it and zoomed to its extent.
+    """Views that are turned towards the object and zoomed to its extent.
 
-    The first is centred on the click; by its mask, the next is centred on the object, until one shows
-    it whole. An object that is too wide for one view is continued by :class:`Frontier`.
+    The first view is centred on the click. Each further view is fitted to the mask of the previous one,
+    until a view shows the whole object. If the object is too wide for one view, :class:`Frontier`
+    continues over the scan.
 
     Args:
         views: the views.
         prompts: the prompt in them.
         framing: how wide a view of the object is.
-        carry: see :class:`Frontier`; with it, of the candidate masks the one is taken that agrees with
-            the mask of the view before.
-        first: the view to begin with; None: one that is centred on the click, or that holds the
-            prompt's box or mask.
+        carry: see :class:`Frontier`; if True, also chooses the candidate mask that agrees with the mask
+            of the previous view.
+        first: the first view; None: a view centred on the click, or fitted to the prompt's box or mask.
     """
 
-    #: Views of the object's own, at most.
+    #: Maximum number of such views.
     MOST = 4
 
     def __init__(
@@ -178,7 +178,7 @@ class ObjectViews:
     def kept(self, found: Found) -> dict[int, ViewMask]:
         if self._frontier is not None:
             return self._frontier.kept(found)
-        # The last view in which there was something.
+        # The last view with a non-empty mask.
         for view in reversed(self._visited):
             if view in found and (found[view].logits > 0).any():
                 return {view: found[view]}
@@ -193,7 +193,7 @@ class ObjectViews:
         return self._views.add(View(float(azimuth), float(elevation)))
 
     def _wanted(self, found: Found) -> View | None:
-        """The view that holds the mask of the last one; None: there is no mask, or no such view."""
+        """A view fitted to the mask of the last view; None: the mask is empty, or no view holds it."""
         last = self._visited[-1]
         known = self._prompts.prompt.on_object
         on_mask = spread(self._views, last, found[last], known)

@@ -1,4 +1,4 @@
-"""Which view holds an object: how far it is turned and zoomed, from what was found of the object so far."""
+"""Fits a view to an object: its direction and field of view, from the masks found so far."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from sap_ros.core.motion import check_ranges, grown
 if TYPE_CHECKING:
     from sap_ros.core.views import PerspectiveViews
 
-#: How much wider than the region of its possible motion a followed object's view is, by the tangent.
+#: Ratio of a followed object's view to the region the object may move in, as the tangent of half the angle.
 _MOTION_PADDING = 1.1
 
-#: A mask with more of its border's pixels than this, as a share of a side, is cut off by the border.
+#: A mask is cut off by the view's border if it covers more border pixels than this share of a side.
 _CUT_SHARE = 0.02
 
-#: A view that cuts an object off is made wider by this factor.
+#: A view that cuts an object off is widened by this factor.
 WIDEN = 1.5
 
-# Cells along a side of a mask that are sampled; and how many directions a sample has at least.
+# Sampled cells along a side of a mask, and the smallest number of directions in a sample.
 _CELLS = 32
 _LEAST_SAMPLES = 4
 
-# Directions less than this far in front of the camera (cosine) do not fit a view.
+# No view holds directions whose angle to the optical axis has a smaller cosine than this.
 _LEAST_COSINE = 0.15
 
-# Each step centres the view on what it holds; the centre moves by less each time.
+# Each step centres the view on its content; the centre moves less with each step.
 _CENTRING_STEPS = 4
 
 
@@ -42,16 +42,16 @@ class Framing:
     """How views are chosen for an object.
 
     Attributes:
-        settled: how far from a view's border, as a share of half its side, a part of the mask must
-            lie for no further view to be asked about it; 1 always asks the view that sees it best.
-        further: how many views of the scan are visited beyond those that the mask runs into, for
-            objects that are split by what is in front of them.
-        padding: how much wider than the object its own view is, by the tangent.
-        widest_degrees: field of view beyond which an object is not looked at in a view of its own.
-        zoom: how much finer than the panorama a view may be, at most.
+        settled: distance to the view's border, as a share of half its side, from which on a part of the
+            mask needs no further view; with 1, the view that sees a part best is always visited.
+        further: number of views of the scan that are visited beyond those that the mask extends into,
+            for objects that are split by an occlusion.
+        padding: ratio of a fitted view to the object, as the tangent of half the angle.
+        widest_degrees: largest field of view of a fitted view.
+        zoom: highest resolution of a fitted view, relative to the panorama.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
     """
 
     settled: float = 0.6
@@ -76,7 +76,7 @@ class Framing:
         return math.radians(self.widest_degrees)
 
     def fitted(self, views: PerspectiveViews, directions: np.ndarray) -> View | None:
-        """The view that holds directions (P, 3) with the padding; None where it would be too wide."""
+        """The view that holds directions (P, 3) with the padding; None if it would be too wide."""
         view = framed(directions, self.padding)
         if view is None or view.fov > self.widest:
             return None
@@ -94,7 +94,7 @@ class Framing:
         return View(view.yaw, view.pitch, max(view.fov, around.fov))
 
     def widened(self, views: PerspectiveViews, index: int, mask: ViewMask) -> View | None:
-        """A wider view that holds a mask which its view cuts off; None: it is whole, or too wide."""
+        """A wider view for a mask that its view cuts off; None: it is not cut off, or it is too wide."""
         if not cut_off(mask):
             return None
         view = self.fitted(views, spread(views, index, mask, np.zeros((0, 3))))
@@ -105,9 +105,9 @@ class Framing:
 
 
 def framed(directions: np.ndarray, padding: float) -> View | None:
-    """The view that holds directions (P, 3) with a padding; None where no view holds them.
+    """The view that holds directions (P, 3) with a padding; None if no view holds them.
 
-    It is centred on the rectangle that they occupy in it.
+    The view is centred on their bounding box.
     """
     axis = directions.mean(0)
     for _ in range(_CENTRING_STEPS):
@@ -128,14 +128,14 @@ def framed(directions: np.ndarray, padding: float) -> View | None:
 
 
 def finest_fov(size: int, width: int, zoom: float) -> float:
-    """Field of view in rad of a view of ``size`` pixels that, in its middle, is ``zoom`` times as fine
-    as a panorama of ``width``."""
+    """Field of view in rad at which the middle of a view of ``size`` pixels has ``zoom`` times the
+    resolution of a panorama of ``width`` pixels."""
     focal = zoom * width / (2 * math.pi)
     return 2 * math.atan((size - 1) / 2 / focal)
 
 
 def cut_off(mask: ViewMask) -> bool:
-    """Whether a mask runs into the border of its view."""
+    """Whether a mask extends into the border of its view."""
     positive = mask.logits > 0
     border = np.concatenate([positive[0], positive[-1], positive[:, 0], positive[:, -1]])
     return int(border.sum()) > _CUT_SHARE * len(positive)
@@ -149,9 +149,9 @@ def spread(
     Args:
         views: the views.
         index: the view that the mask was found in.
-        mask: what was found.
-        on_object: directions (Q, 3) that are known to be on the object. Where any of them lies on the
-            mask, only the connected parts of the mask that contain one are sampled.
+        mask: the mask.
+        on_object: directions (Q, 3) that are known to be on the object. If any of them lies on the mask,
+            only the connected parts of the mask that contain one are sampled.
     """
     positive = (mask.logits > 0).astype(np.uint8)
     count, parts = cv2.connectedComponents(positive, connectivity=8)
@@ -165,7 +165,7 @@ def spread(
     step = max(1, len(positive) // _CELLS)
     v, u = np.nonzero(positive[step // 2 :: step, step // 2 :: step])
     pixels = np.stack([u, v], -1) * step + step // 2 + 0.5
-    # Where the mask is small, or lies between the sampled cells, every pixel is taken.
+    # If the mask is small, or lies between the sampled cells, every pixel is taken.
     if len(u) < max(_LEAST_SAMPLES, positive.sum() / (2 * step * step)):
         v, u = np.nonzero(positive)
         pixels = np.stack([u, v], -1) + 0.5
@@ -176,7 +176,7 @@ def spread(
 
 
 def deepest_pixel(mask: np.ndarray) -> tuple[float, float] | None:
-    """The pixel (u, v) of a mask (n, n) that is farthest from its outline; None where it is empty."""
+    """The pixel (u, v) of a mask (n, n) that is farthest from its outline; None if the mask is empty."""
     if not mask.any():
         return None
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)

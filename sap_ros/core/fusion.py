@@ -1,6 +1,6 @@
-"""Fuses mask logits that were found in views, or in crops, onto the panorama.
+"""Fuses the mask logits of views, or crops, on the panorama.
 
-Only the part of the panorama in which a view found something is worked on.
+Only the part of the panorama in which masks are positive is computed.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from sap_ros.core.panorama import Region, wrapped_columns
 
 Fusion = Literal["max", "weighted"]
 
-#: Mask logit where no view looked, and of an object that is absent from a view (SAM 2's value).
+#: Mask logit outside of all views, and of an object that is absent from a view (SAM 2's value).
 NO_OBJECT = -1024.0
 
-# Pixels of the panorama that are worked on at a time: temporary arrays are some times as large.
+# Pixels of the panorama that are processed at a time; temporary arrays are a few times as large.
 _BLOCK = 1 << 20
 
-# Logits are clipped to this for the weighted mean: one value of -1024 would outweigh all others.
+# Logits are clipped to +-this for the weighted mean; otherwise one value of -1024 would outweigh all others.
 _CERTAIN = 10.0
 
-# Weight of a view at its border, in the weighted mean; at its centre it is 1.
+# Weight of a view's border in the weighted mean; its centre has 1.
 _LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
 class ViewMask:
-    """What was found of an object in a view.
+    """An object's mask in a view.
 
     Attributes:
-        logits: (S / 4, S / 4) float32; -1024 throughout where the object is taken to be absent.
-        predicted_iou: IoU of the mask as SAM 2's decoder predicts it, 0 to 1.
-        object_score: SAM 2's logit of the object being in the view; absent at or below 0.
+        logits: (S / 4, S / 4) float32; all -1024 if the object is regarded as absent.
+        predicted_iou: IoU of the mask as predicted by SAM 2's decoder, 0 to 1.
+        object_score: SAM 2's logit that the object is in the view; absent at or below 0.
     """
 
     logits: np.ndarray
@@ -49,7 +49,7 @@ class ViewMask:
     object_score: float
 
     def absent(self) -> ViewMask:
-        """The same scores, and the object taken to be absent."""
+        """The same scores with the logits of an absent object."""
         return replace(self, logits=np.full_like(self.logits, NO_OBJECT))
 
 
@@ -58,7 +58,7 @@ class Fused:
     """An object's logits on the panorama.
 
     Attributes:
-        region: the part of the panorama that they are of; they are below 0 elsewhere.
+        region: the part of the panorama that they cover; elsewhere the mask is empty.
         logits: (rows, columns) float32.
     """
 
@@ -71,13 +71,13 @@ class Canvas:
 
     Args:
         size: the panorama's (width, height).
-        fusion: ``max`` (the method: arXiv 2603.12759, maximum over the views) or ``weighted``: the
-            mean, weighted by nearness to the centre of each view, so that an error of one view near
-            its border does not decide.
-        region: the part of the panorama that is collected; None: all of it.
+        fusion: ``max`` (the maximum over the views, as in the paper, arXiv 2603.12759) or ``weighted``
+            (the mean, weighted by the nearness to each view's centre, so that an error near the border of
+            one view does not decide).
+        region: the part of the panorama that is computed; None: all of it.
 
     Raises:
-        ValueError: an unknown ``fusion``.
+        ValueError: ``fusion`` is unknown.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Canvas:
         Args:
             logits: (rows, columns) float32.
             top: its first row, relative to the region.
-            left: its first column, relative to the region; where the region has the full width, any
-                integer, taken modulo the width.
+            left: its first column, relative to the region; for a region of full width any integer,
+                taken modulo the width.
             nearness: returns weights (rows, columns), 0 outside of the view, up to 1 at its centre;
-                called only where the fusion is weighted.
+                called only by the weighted fusion.
         """
         rows = slice(top, top + len(logits))
         for source, columns in wrapped_columns(left, logits.shape[1], self.region.columns):
@@ -118,9 +118,9 @@ class Canvas:
         """Adds a view's mask logits.
 
         Args:
-            view: where the camera looked.
-            mask: (n, n) float32, n the view's size or a coarser grid over the same square (SAM 2's
-                low-resolution masks have a quarter of its size).
+            view: the view.
+            mask: (n, n) float32; n is the view's size, or smaller for a coarser grid over the same square
+                (a quarter of it for SAM 2's low-resolution masks).
             view_size: side of the view, in pixels.
         """
         if self._weights is None and mask.max() <= NO_OBJECT:
@@ -148,7 +148,7 @@ class Canvas:
         left: int,
         right: int,
     ) -> None:
-        """Adds a view's logits, padded by one pixel, on some rows and columns of the region."""
+        """Adds a view's logits, padded by one pixel, to some rows and columns of the region."""
         size = len(mask) - 2
         above, beside = self.region.top, self.region.left
         x, y, z = sphere.grid_dot(
@@ -159,18 +159,18 @@ class Canvas:
         )
         behind = z < 1e-6
         z[behind] = 1
-        # Offsets from the view's centre, as a share of half its side.
+        # Offsets from the view's centre, as shares of half its side.
         np.divide(focal_length(size, view.fov) / (size / 2), z, out=z)
         x *= z
         y *= z
         off_centre = np.maximum(np.abs(x), np.abs(y))
-        # The outermost pixels reach half a pixel beyond their centres.
+        # The view ends half a pixel beyond the centres of its outermost pixels.
         outside = behind | (off_centre > 1)
-        for offset in (x, y):  # to the index in the mask
+        for offset in (x, y):  # converts it to the index in the mask
             offset += 1
             offset *= size / 2
             offset += 0.5
-        x[outside] = -1000.0  # far from the image: the border's value
+        x[outside] = -1000.0  # outside of the mask: gives borderValue
         inside = cv2.remap(
             mask,
             x,
@@ -188,7 +188,7 @@ class Canvas:
         self.add(inside, rows[0], left, nearness)
 
     def logits(self) -> np.ndarray:
-        """(rows, columns) of the region, float32; ``NO_OBJECT`` where no view looked."""
+        """(rows, columns) of the region, float32; ``NO_OBJECT`` outside of all views."""
         if self._weights is None:
             return self._sum
         mean = np.full_like(self._sum, NO_OBJECT)
@@ -206,7 +206,7 @@ def reached(
         size: the panorama's (width, height).
 
     Returns:
-        A rectangle that contains all of it, with a margin of a mask cell; None: nothing is positive.
+        A rectangle that contains it with a margin of one mask cell; None if nothing is positive.
     """
     width, height = size
     first, last = height, 0
@@ -225,12 +225,12 @@ def reached(
         first = min(first, int(pixels[:, 1].min()) - above)
         last = max(last, int(pixels[:, 1].max()) + above + 1)
         level = np.hypot(directions[:, 0], directions[:, 1])
-        if level.min() < 3 * cell:  # a pole is near: all columns
+        if level.min() < 3 * cell:  # near a pole: all columns
             hit[:] = True
             continue
         reach = (beside / level + 1).astype(int)
         columns = pixels[:, 0].astype(int)
-        # A run about each cell: +1 where it begins, -1 behind its end, summed up.
+        # The columns around each cell: +1 at the first, -1 after the last, then the cumulative sum.
         steps = np.zeros(3 * width + 1, np.int64)
         np.add.at(steps, columns - reach + width, 1)
         np.add.at(steps, columns + reach + 1 + width, -1)
@@ -248,21 +248,21 @@ def reached(
 
 
 def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.ndarray:
-    """The connected parts of a mask, on the sphere, that contain one of some pixels.
+    """The parts of a mask, connected on the sphere, that contain at least one of the given pixels.
 
     Args:
         mask: (H, W) bool, of a panorama or of a region of it.
-        pixels: (P, 2) as (u, v). Those outside of a region are on no part; with ``closed`` they are
+        pixels: (P, 2) as (u, v). Pixels outside of the region are ignored; with ``closed`` they are
             clipped to the panorama.
-        closed: the mask has the panorama's full width: parts are connected across the seam, and over
-            a pole where they reach the first or the last row.
+        closed: the mask has the panorama's full width: parts are connected across the seam, and across
+            a pole if they contain pixels of the first or the last row.
 
     Returns:
         (H, W) bool.
     """
     height, width = mask.shape
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    group = np.arange(count)  # of each part; parts of one group are connected on the sphere
+    group = np.arange(count)  # by part; the parts of a group are connected on the sphere
     if closed:
         last = parts[:, -1]
         pairs = [(parts[:, 0], np.roll(last, rows)) for rows in (-1, 0, 1)]

@@ -1,4 +1,4 @@
-"""Objects on the panorama: label image, bearing, extent, solid angle."""
+"""Measures objects on the panorama: label image, bearing, extent, solid angle."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.core.panorama import Region
 
-# Label images with ids up to this one are 8 bit; 255 is reserved.
+# Highest id in an 8-bit label image; 255 is reserved.
 _MOST_8_BIT = 254
 
-# The solid angles in sr that part small from medium objects, and medium from large ones.
+# Lower limits of the solid angle of medium and of large objects, in sr.
 _MEDIUM, _LARGE = 0.03, 0.25
 
 
 class State(IntEnum):
-    """What has become of an object; the values of ``sap_ros/Object.state``."""
+    """State of an object; the values of ``sap_ros/Object.state``."""
 
     PENDING = 0  # prompted, not looked for yet
     TRACKED = 1
@@ -30,19 +30,19 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Instance:
-    """One object. Angles in rad, in the body frame; NaN where it was not found.
+    """One object. Angles in rad, in the body frame; NaN if it was not found.
 
     Attributes:
         object_id: its value in the label image.
         state: whether it was found.
         direction: (3,) unit vector to its centroid, weighted by solid angle.
         azimuth, elevation: the same as angles, azimuth counter-clockwise.
-        azimuth_width: the smallest interval of azimuth that contains it, across the seam where that
-            is smaller; 2 pi where it holds a pole.
+        azimuth_width: width of the smallest interval of azimuth that contains it, possibly across the
+            seam; 2 pi if it contains a pole.
         azimuth_centre: the middle of that interval.
         elevation_min, elevation_max: its lowest and highest row.
         solid_angle: in sr.
-        score: IoU of its mask as the model predicts it, 0 to 1; 0 where it was not found.
+        score: predicted IoU of its mask, 0 to 1; 0 if it was not found.
     """
 
     object_id: int
@@ -59,9 +59,9 @@ class Instance:
 
     @property
     def angular_stddev(self) -> float:
-        """About how far off the direction may be, in rad; NaN where it was not found.
+        """Estimated standard deviation of the direction, in rad; NaN if it was not found.
 
-        An estimate: half the radius of a disk of its solid angle, times what its score lacks to 1.
+        Half the radius of a disk with its solid angle, times 1 minus its score.
         """
         if not self.solid_angle:
             return math.nan
@@ -73,8 +73,8 @@ class Instances:
     """The objects of a panorama.
 
     Attributes:
-        labels: (H, W) label image, uint8 or (where an id exceeds 254) uint16; 0 is background.
-        objects: one an object, by ascending id.
+        labels: (H, W) label image, uint8, or uint16 if an id exceeds 254; 0 is background.
+        objects: one per object, by ascending id.
     """
 
     labels: np.ndarray
@@ -91,18 +91,18 @@ def size_class(solid_angle: float) -> str:
 def label_image(
     found: Mapping[int, tuple[Region, np.ndarray]], size: tuple[int, int], highest_id: int
 ) -> np.ndarray:
-    """The label image of objects: each pixel has the one with the highest logit above 0.
+    """The label image of objects: each pixel has the id of the object with the highest logit above 0.
 
     Args:
         found: by id, a region and the object's logits (rows, columns) there.
         size: the panorama's (width, height).
-        highest_id: of all objects, found or not: it decides the type.
+        highest_id: highest id of all objects, found or not; it decides the type.
 
     Returns:
-        (H, W) uint8, or uint16 where an id exceeds 254; 0 is background.
+        (H, W) uint8, or uint16 if ``highest_id`` exceeds 254; 0 is background.
     """
     width, height = size
-    # One object has none to be compared with, and a panorama of float32 takes milliseconds to allocate.
+    # A single object needs no comparison, and allocating a float32 panorama takes milliseconds.
     best = np.zeros((height, width), np.float32) if len(found) > 1 else None
     labels = np.zeros((height, width), np.uint8 if highest_id <= _MOST_8_BIT else np.uint16)
     for object_id, (region, logits) in found.items():
@@ -126,11 +126,11 @@ def measure(
     """Measures a mask on the panorama.
 
     Args:
-        mask: (H, W) bool, or of a region (rows, columns).
+        mask: (H, W) bool, or (rows, columns) of ``region``.
         object_id: the object's id.
         score: predicted IoU of the mask.
-        region: the part of the panorama that the mask is of; None: all.
-        size: with a region, the panorama's (width, height).
+        region: the part of the panorama that the mask covers; None: all.
+        size: the panorama's (width, height); needed with ``region``.
     """
     region = region or Region(0, 0, *mask.shape)
     width, height = size or (mask.shape[1], mask.shape[0])
@@ -163,7 +163,7 @@ def measure(
         ]
     )
     length = np.linalg.norm(centroid)
-    # An object that surrounds the camera has no bearing; straight ahead is given.
+    # An object that surrounds the camera has no bearing; it gets straight ahead.
     direction = centroid / length if length > 1e-6 * solid_angle else np.array([1.0, 0.0, 0.0])
     azimuth, elevation = sphere.direction_to_angles(direction)
     gaps = np.diff(columns, append=columns[0] + width)

@@ -1,4 +1,4 @@
-"""Loads a model by name. torch is imported with the first one, not with this module."""
+"""Loads a model by name. torch is imported when the first model is loaded, not with this module."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def load_model(
     """Loads a model.
 
     Args:
-        name: a key of :data:`sap_ros.core.checkpoints.MODELS`: which architecture, and which weights.
+        name: a key of :data:`sap_ros.core.checkpoints.MODELS`; selects architecture and weights.
         checkpoint: a file with other weights for that architecture.
         device: a torch device, such as ``cpu`` or ``cuda:0``.
-        image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
-        progress: called during a download, with the bytes so far and all bytes.
+        image_size: side of a view in pixels, a multiple of 32; None: the model's default.
+        progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
-        backend: what runs the model, see there; auto: ``onnxruntime`` on a CPU where it is installed,
-            else, or where it fails, ``torch``.
-        log: called with a line on what takes long, and on what cannot be used.
+        backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on
+            a CPU if it is installed and works, otherwise ``torch``.
+        log: called with a message before long operations, and if something cannot be used.
 
     Raises:
-        ValueError: an unknown name, device or backend; a damaged file, or one of another architecture.
-        OSError: a file that is not there, a download that failed.
+        ValueError: the name, device or backend is unknown; a file is damaged or has another architecture.
+        OSError: a file does not exist, or a download failed.
     """
     import torch
 
@@ -84,14 +84,14 @@ def load_model(
 
 
 def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
-    """What ``auto`` stands for here. Raises ValueError if the backend is unknown or not installed."""
+    """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
     missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
     if backend == "onnxruntime" and missing:
         raise ValueError(
-            f"backend is onnxruntime, and {' and '.join(missing)} are not installed: "
-            "pip install onnxruntime onnx (on NVIDIA's GPUs onnxruntime-gpu in its place)"
+            f"backend is onnxruntime, but {' and '.join(missing)} are not installed: pip install "
+            "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
         return "torch" if missing or device.type != "cpu" else "onnxruntime"

@@ -1,4 +1,4 @@
-"""How an object may move from one panorama to the next: limits, and geometry on the sphere."""
+"""Motion of an object from one panorama to the next: limits, and geometry on the sphere."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
 
-# An object that moves by less than this share of its radius is taken to be at rest: the centres of two
-# masks of a resting object differ, too.
+# An object that moves by less than this share of its radius counts as at rest, because the mask centres of
+# a resting object also vary.
 AT_REST = 0.2
 
-# Directions farther from the densest place of a mask than so many radii, plus so many rad, are strays
+# Directions farther from the densest place of a mask than this many radii plus this angle (rad) are strays,
 # unless they are connected with it.
 _STRAY_RADII = 3.0
 _STRAY_MARGIN = 0.02
 
-# Density is measured over this angle, in rad, at least.
+# Smallest scale, in rad, at which density is measured.
 _LEAST_RADIUS = 0.02
 
-# Samples of a mask are connected when no farther apart than so many times their mean distance.
+# Samples of a mask are connected if they are closer than this multiple of their mean spacing.
 _CONNECTED_STEPS = 3.0
 
-# Directions on a circle that stand for "outward" from a spot.
+# Number of outward directions around a region that is as small as a spot.
 _AROUND = 8
 
 
@@ -44,21 +44,21 @@ class Following:
     """How objects are followed from one panorama to the next.
 
     Attributes:
-        margin: how far an object may have moved since the last panorama, in degrees: its last mask,
-            grown by this, is looked at.
-        search: views per panorama that are visited for a lost object, beside those that show where it
-            was last seen.
-        min_score: a mask with a lower predicted IoU is not the object; where the object's first mask
-            had less than twice this, half of that mask's predicted IoU is the limit.
-        max_growth: a mask whose solid angle exceeds the object's, averaged over the last panoramas, by
-            more than this factor is not the object, unless its predicted IoU is above ``sure_score``;
-            a lost object is not found again in one that is larger or smaller by more than it.
+        margin: largest motion of an object since the last panorama, in degrees: it is searched for in the
+            region of its last mask, grown by this angle.
+        search: number of views that are searched on each panorama for a lost object, besides those that
+            cover its last position.
+        min_score: a mask with a lower predicted IoU is rejected; if the object's prompted mask had less
+            than twice this value, the limit is half of that mask's predicted IoU.
+        max_growth: a mask is rejected if its solid angle exceeds the object's, averaged over the last
+            panoramas, by more than this factor, unless its predicted IoU is above ``sure_score``; a lost
+            object is found again only by a mask that is neither larger nor smaller by more than this factor.
         sure_score: see ``max_growth``.
-        everywhere: all views are visited in every panorama, as in the first (for comparison, in
+        everywhere: all views are visited on every panorama, as on the first (for comparison, in
             benchmarks).
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
     """
 
     margin: float = 8.0
@@ -85,22 +85,22 @@ class Following:
 
 
 def disk_radius(solid_angle: float) -> float:
-    """Radius in rad of a flat disk with a solid angle in sr."""
+    """Radius in rad of a flat disk with the given solid angle in sr."""
     return math.sqrt(solid_angle / math.pi)
 
 
 def angular_radius(directions: np.ndarray) -> float:
-    """Radius in rad of the disk whose points lie as far from its centre, in the mean, as directions
-    (P, 3) from theirs; for an elongated object it is larger than :func:`disk_radius`."""
+    """Radius in rad of the disk with the same mean distance to its centre as directions (P, 3); larger
+    than :func:`disk_radius` for an elongated object."""
     away = sphere.angle_between(directions, directions.mean(0)[None])
     return float(1.5 * away.mean())  # the mean distance of a disk's points is 2/3 of its radius
 
 
 def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
-    """The main part of a mask that directions (P, 3) sample evenly; strays are left out.
+    """The main part of a mask, given as directions (P, 3) that sample it evenly, without strays.
 
-    It is all that is near the densest place, for an object of that solid angle in sr, or connected
-    with what is.
+    It consists of the directions near the densest place, at the scale of the mask's solid angle in sr, and
+    of those connected with them.
     """
     radius = disk_radius(solid_angle)
     apart = (1 - directions @ directions.T).astype(np.float32)  # 1 - the cosine of each angle
@@ -111,17 +111,19 @@ def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
         return directions
     spacing = math.sqrt(solid_angle / len(directions))
     linked = apart < 1 - math.cos(min(_CONNECTED_STEPS * spacing, math.pi))
-    _, part = connected_components(csr_array(linked), directed=False)  # dense ones are copied twice
+    _, part = connected_components(
+        csr_array(linked), directed=False
+    )  # scipy copies a dense array twice
     return np.asarray(directions[near | np.isin(part, part[near])])
 
 
 def grown(directions: np.ndarray, margin: float) -> np.ndarray:
-    """Directions (P, 3) over a region, and further ones moved outward by an angle in rad, (Q, 3)."""
+    """Directions (P, 3) of a region, and further ones that are moved outward by an angle in rad, (Q, 3)."""
     centre = directions.mean(0)
     centre = centre / max(float(np.linalg.norm(centre)), 1e-9)
     outward = directions - centre * (directions @ centre)[:, None]
     length = np.linalg.norm(outward, axis=1, keepdims=True)
-    if (length < math.sin(margin)).all():  # the region is a spot: outward is every direction
+    if (length < math.sin(margin)).all():  # a spot: every direction is outward
         angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
         side = np.cross(centre, [0.0, 0, 1] if abs(centre[2]) < 0.9 else [1.0, 0, 0])
         side /= np.linalg.norm(side)
@@ -133,7 +135,7 @@ def grown(directions: np.ndarray, margin: float) -> np.ndarray:
 
 
 def rotation_between(source: np.ndarray, target: np.ndarray) -> Rotation:
-    """The smallest rotation that takes the direction of one vector (3,) to that of another."""
+    """The smallest rotation from the direction of one vector (3,) to that of another."""
     axis = np.cross(source, target)
     length = float(np.linalg.norm(axis))
     angle = float(sphere.angle_between(source, target))

@@ -1,7 +1,7 @@
 """sap-nano: SAM 2's architecture with an EfficientNet-Lite trunk, small enough for two CPU cores.
 
-Two classes that ``config/models/sap_nano.yaml`` names in place of SAM 2's own: the trunk (as EdgeTAM
-does, with a RepViT) and a prompt encoder input that lets a small model find its click.
+``config/models/sap_nano.yaml`` uses two classes in place of SAM 2's own: the trunk (EdgeTAM similarly uses a
+RepViT), and a SAM 2 that also draws the prompt as a map, which a small model needs to find its click.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ class EfficientNetLiteTrunk(nn.Module):
     """EfficientNet-Lite0 without its head, as a trunk for SAM 2's ``FpnNeck``.
 
     Input (B, 3, S, S), S a multiple of 32; output four maps at strides 4, 8, 16 and 32 with 24, 40,
-    112 and 320 channels. BatchNorm stays as it was pretrained, in training too. Source: M. Tan and
-    Q. Le, "EfficientNet", arXiv 1905.11946; R. Liu, "Higher accuracy on vision models with
-    EfficientNet-Lite".
+    112 and 320 channels. The statistics of BatchNorm stay those of pretraining. Source: M. Tan and Q. Le,
+    "EfficientNet", arXiv 1905.11946; R. Liu, "Higher accuracy on vision models with EfficientNet-Lite".
     """
 
     _LAST_BLOCKS = (2, 4, 10, 15)  # the last block of each stride
@@ -34,19 +33,18 @@ class EfficientNetLiteTrunk(nn.Module):
         net = EfficientNet.from_name("efficientnet-lite0")
         self.stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
         self.blocks = net._blocks
-        self.channel_list = [320, 112, 40, 24]  # coarse to fine, as FpnNeck wants them
-        # SAM 2's images come normalised by ImageNet's mean and deviation; this network was
-        # pretrained on (pixel - 127) / 128.
+        self.channel_list = [320, 112, 40, 24]  # coarse to fine, as FpnNeck expects
+        # SAM 2 normalises images by ImageNet's mean and standard deviation; this network was pretrained on
+        # (pixel - 127) / 128.
         mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
         self.register_buffer("scale", std * 255 / 128, persistent=False)
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
 
     def fold(self) -> None:
-        """Readies the network for inference: the same maps, but for rounding, almost twice as fast on
-        a CPU.
+        """Prepares the network for inference: the same maps up to rounding, almost twice as fast on a CPU.
 
-        Each batch norm becomes part of the convolution before it, and so does symmetric padding; in
-        memory, channels come last. It can be trained no more, and its weights have other names.
+        Each batch norm, and symmetric padding, is folded into its convolution; the memory layout becomes
+        channels-last. The network can no longer be trained, and its weights have other names.
         """
         self.eval()
         parts = [(self.stem, "0", "1")]
@@ -81,20 +79,19 @@ class EfficientNetLiteTrunk(nn.Module):
 
 
 class ClickMapSAM2(SAM2Base):
-    """SAM 2 whose mask decoder is also shown the prompt as a map, in the prompt encoder's mask input.
+    """SAM 2 with the prompt also drawn as a map, which is passed to the prompt encoder as a mask.
 
-    A positive click is a Gaussian disk, a negative one the same below zero, a box is filled. Without
-    it, a model trained for hours rather than months does not learn to find its click from the
-    point's position embedding. No weight is added.
+    A positive click is a Gaussian disk, a negative click a negative disk, a box is filled. Without the map,
+    a model trained for hours rather than months does not learn to find its click from the point's position
+    embedding. No weight is added.
 
-    The logits of an earlier mask, given beside points that correct it, are drawn under the clicks:
-    squeezed to less than a click's height, and left out beneath the disks, so that a click stands out
-    from the surest mask.
+    If points correct an earlier mask, its logits are added to the map: squashed to less than a click's
+    height, and set to 0 under the disks, so that a click stands out from any mask.
     """
 
     #: Height and width (sigma, in low-resolution pixels) of a click's disk; height of a box.
     CLICK, SIGMA, BOX = 8.0, 1.5, 3.0
-    #: An earlier mask's logits are squeezed to this height; at this logit they reach 3/4 of it.
+    #: An earlier mask's logits are squashed by tanh to +-MASK; a logit of SURE gives about 3/4 of it.
     MASK, SURE = 4.0, 10.0
 
     def _forward_sam_heads(
@@ -114,12 +111,12 @@ class ClickMapSAM2(SAM2Base):
         )
 
     def prompt_map(self, coords: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The map that the decoder is shown of a prompt, (B, 1, S / 4, S / 4).
+        """Draws a prompt as a map, (B, 1, S / 4, S / 4).
 
         Args:
             coords: (B, P, 2) in view pixels.
-            labels: (B, P) of SAM 2: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
-            mask: (B, 1, h, w) logits of the mask that the points correct; 0 where nothing is known.
+            labels: (B, P), SAM 2's: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 padding.
+            mask: (B, 1, h, w) logits of the mask that the points correct; 0: unknown.
         """
         side = self.sam_prompt_encoder.mask_input_size[0]
         grid = torch.arange(side, device=coords.device) + 0.5

@@ -1,4 +1,4 @@
-"""SAM 2's network in ONNX Runtime: the graphs of :mod:`sap_ros.core.export`, and the memory bank round them."""
+"""SAM 2's network in ONNX Runtime: runs the graphs of :mod:`sap_ros.core.export` with SAM 2's memory bank."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class OnnxNetwork:
     """A SAM 2 network in ONNX Runtime; see :class:`sap_ros.core.model.Network`.
 
     Args:
-        sam: the same network in torch, on a CPU: its constants, and weights to export.
-        name: of the model.
-        device: ``cpu``, or ``cuda:0``: with its TensorRT or CUDA provider, where there is one.
-        log: called with a line on what takes long, and on a provider that cannot be used.
+        sam: the same network in torch, on a CPU; used for its constants, and exported when needed.
+        name: name of the model.
+        device: ``cpu``, or for example ``cuda:0``, which uses the TensorRT or CUDA provider if available.
+        log: called with a message before long operations, and if a provider cannot be used.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class OnnxNetwork:
         files = graph_files(sam, name, log)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait by spinning take a core from the robot's other processes.
+        # Threads that spin while they wait take CPU time from the robot's other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         providers = _providers(device, files["image_encoder"].parent, log)
@@ -90,7 +90,7 @@ class OnnxNetwork:
         }
 
     def _taken(self, features: Features, mask: Tensor) -> Decoded:
-        """A mask (N, 1, S, S) that is taken as it is; its pointer is the decoder's."""
+        """Uses a mask (N, 1, S, S) as the output; the object pointer is the decoder's."""
         full = mask * 20 - 10  # as SAM 2's _use_mask_as_output
         low = F.interpolate(
             full, scale_factor=1 / 4, mode="bilinear", align_corners=False, antialias=True
@@ -103,7 +103,7 @@ class OnnxNetwork:
         return Decoded(low, ious, low, here * 20 - 10, {"obj_ptr": pointer}, full, prompted=False)
 
     def _remembered(self, coarse: np.ndarray, memory: Memory, index: int, count: int) -> np.ndarray:
-        """The features (N, C, h, w) of a view, conditioned on what a memory bank holds."""
+        """The features (N, C, h, w) of a view, conditioned on a memory bank."""
         sam = self._sam
         prompted, seen = memory["cond_frame_outputs"], memory["non_cond_frame_outputs"]
         read = [(0, entry) for entry in prompted.values()]
@@ -135,7 +135,7 @@ class OnnxNetwork:
         mask: Tensor | None,
         prompted: bool,
     ) -> Decoded:
-        """Masks by the mask decoder, chosen as SAM 2's ``_forward_sam_heads`` does."""
+        """Runs the mask decoder and chooses among its masks as SAM 2's ``_forward_sam_heads``."""
         sam, low = self._sam, self._sam.sam_prompt_encoder.mask_input_size
         given = points["point_labels"] if points is not None else mask
         objects = len(coarse) if given is None else len(given)
@@ -174,14 +174,14 @@ class OnnxNetwork:
 
 
 def _map(features: Features, level: int) -> np.ndarray:
-    """A feature map as the graphs take it, (1, channels, h, w)."""
+    """A feature map in the layout of the graphs' inputs, (1, channels, h, w)."""
     return features.maps[level].permute(1, 2, 0).unflatten(2, features.sizes[level]).numpy()
 
 
 def _providers(
     device: torch.device, folder: Path, log: Callable[[str], None]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """ONNX Runtime's providers for a device, best first; built engines are kept in the folder."""
+    """ONNX Runtime's providers for a device, best first; TensorRT engines are cached in the folder."""
     if device.type == "cpu":
         return [(_CPU, {})]
     number = device.index or 0

@@ -1,4 +1,4 @@
-"""Pictures for people: the panorama with its objects, and the views that were visited."""
+"""Pictures of results: the panorama with its objects, and the views that were visited."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sap_ros.core.prompts import POSITIVE, Prompt
 
 
 def colour(object_id: int) -> tuple[int, int, int]:
-    """A vivid RGB colour, far from those of the neighbouring ids."""
+    """A vivid RGB colour that differs clearly from those of neighbouring ids."""
     hue = object_id * 0.618034 % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
 def tint(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB with its label image (H, W) laid over it, outlined."""
+    """Draws a label image (H, W) over an image (H, W, 3) uint8 RGB, with outlines."""
     painted = image.copy()
     thickness = max(1, image.shape[1] // 700)
     for object_id in np.unique(labels):
@@ -45,7 +45,7 @@ def draw_overlay(
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: the objects.
-        prompts: positive points are drawn as disks, negative ones as crosses.
+        prompts: positive points are drawn as stars, negative ones as crosses.
     """
     size = image.shape[1], image.shape[0]
     painted = tint(image, instances.labels)
@@ -59,7 +59,7 @@ def draw_overlay(
     for instance in instances.objects:
         if instance.state != State.TRACKED:
             continue
-        # + 0.0: no "-0.0".
+        # Adding 0.0 avoids "-0.0".
         angles = [round(math.degrees(a), 1) + 0.0 for a in (instance.azimuth, instance.elevation)]
         text = f"{instance.object_id}: {angles[0]:+.1f}, {angles[1]:+.1f} deg"
         (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7 * unit, 1)
@@ -78,12 +78,12 @@ def draw_overlay(
 def contact_sheet(
     views: Sequence[tuple[np.ndarray, np.ndarray, str]], columns: int = 6, side: int = 256
 ) -> np.ndarray:
-    """Views in rows.
+    """One picture of several views, in rows.
 
     Args:
-        views: image (S, S, 3) uint8 RGB, labels (S, S), and a caption, each.
-        columns: views a row.
-        side: pixels a view.
+        views: (image (S, S, 3) uint8 RGB, labels (S, S), caption) of each view.
+        columns: views per row.
+        side: side of a view in the picture, in pixels.
     """
     rows = math.ceil(len(views) / columns)
     sheet = np.full((rows * side, columns * side, 3), 32, np.uint8)

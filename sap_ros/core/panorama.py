@@ -1,6 +1,6 @@
-"""An equirectangular panorama as an image: what is accepted, and rectangles of it across the seam.
+"""An equirectangular panorama as an image: validation, and rectangles that may cross the seam.
 
-Needs numpy alone, so that what describes results can be imported without torch.
+Needs only numpy, so that the result types can be imported without torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def check_panorama(image: np.ndarray) -> None:
             f"the panorama is {width}x{height}; an equirectangular panorama is twice as wide as high"
         )
     if not _MIN_HEIGHT <= height <= _MAX_HEIGHT:
-        raise ValueError(f"the panorama is {width}x{height}; 512x256 to 8192x4096 can be used")
+        raise ValueError(
+            f"the panorama is {width}x{height}; sizes from 512x256 to 8192x4096 can be used"
+        )
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Region:
 
     Attributes:
         top: first row.
-        left: first column; may be negative or beyond the width, and is taken modulo the width.
+        left: first column, modulo the width; may be negative or beyond the width.
         rows, columns: height and width.
     """
 
@@ -43,7 +45,7 @@ class Region:
     columns: int
 
     def parts(self, width: int) -> list[tuple[slice, slice]]:
-        """Its columns as one or two runs: (columns of the rectangle, columns of the panorama)."""
+        """Its columns as one or two pairs (columns of the rectangle, columns of the panorama)."""
         return wrapped_columns(self.left, self.columns, width)
 
     def read(self, image: np.ndarray) -> np.ndarray:
@@ -63,7 +65,7 @@ NOWHERE = Region(0, 0, 1, 1)
 
 
 def wrapped_columns(start: int, length: int, width: int) -> list[tuple[slice, slice]]:
-    """``length`` columns from ``start`` on, round a panorama: (which of them, panorama columns)."""
+    """``length`` columns from ``start`` on, modulo the width, as pairs (which of them, panorama columns)."""
     start %= width
     first = min(length, width - start)
     parts = [(slice(0, first), slice(start, start + first))]

@@ -1,6 +1,6 @@
-"""A prompt for one object, validated here and nowhere else, and what of it each view is given.
+"""A prompt for one object, which is validated only here, and its conversion to prompts in views.
 
-Points are kept as directions. A click on the panorama, a gaze and a point of another sensor are then
+Points are stored as directions. So a click on the panorama, a gaze and a point from another sensor are
 the same, and seam and poles need no special treatment.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sap_ros.core import sphere
 
-if TYPE_CHECKING:  # it imports torch; a prompt is made without
+if TYPE_CHECKING:  # it imports torch, which prompts do not need
     from sap_ros.core.views import Views
 
 #: Label images hold ids; 0 is background, 255 (in 8 bit) and 65535 are reserved.
@@ -27,23 +27,23 @@ POSITIVE, NEGATIVE = 1, 0
 #: SAM 2's labels of a box's upper left and lower right corner.
 BOX_CORNERS = 2, 3
 
-#: More points than these are taken for a mistake; each is a token of the mask decoder.
+#: Maximum number of points; each is a token for the mask decoder, and more are probably a mistake.
 MAX_POINTS = 100
 
-# Of a mask, about so many pixels stand for all.
+# Approximate number of pixels that sample a mask.
 _MASK_SAMPLES = 300
 
-# The mean of a hemisphere's directions has this length. A mask with a shorter one goes round the camera,
-# and the mean need not be near it.
+# Length of the mean of a hemisphere's directions. A mask with a shorter mean surrounds the camera, and its
+# mean may be far from the mask.
 _ALL_ROUND = 0.5
 
-# A view that sees less of a mask than this share of what the best view sees is not given the mask.
+# A view is given the mask if it sees at least this share of the pixels that the best view sees of it.
 _LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt for one object: points on and off it, a box round it, or its mask.
+    """A prompt for one object: points on and off it, a box around it, or its mask.
 
     Args:
         object_id: 1 to 65534 without 255: the object's value in the label image.
@@ -51,11 +51,11 @@ class Prompt:
         labels: (P,), ``POSITIVE`` on the object or ``NEGATIVE`` off it.
         box: (2, 3), directions to its upper left and lower right corner. It spans the elevations
             between them and the azimuths from the first corner clockwise (to the right) to the
-            second, across the seam where necessary.
+            second, possibly across the seam.
         mask: (H, W) bool on a panorama of any size.
 
     Raises:
-        ValueError: names the value that is wrong and what would be right.
+        ValueError: a value is invalid; the message names it and the valid values.
     """
 
     object_id: int
@@ -67,7 +67,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not 1 <= self.object_id <= MAX_OBJECT_ID or self.object_id == 255:
             raise ValueError(
-                f"object id is {self.object_id}; it must lie in 1 to {MAX_OBJECT_ID} and not be 255"
+                f"object id is {self.object_id}; it must be from 1 to {MAX_OBJECT_ID} and not 255"
             )
         directions = np.asarray(self.directions, np.float64)
         labels = np.asarray(self.labels)
@@ -77,8 +77,10 @@ class Prompt:
                 "they must be (P, 3) and (P,)"
             )
         if len(directions) > MAX_POINTS:
-            raise ValueError(f"there are {len(directions)} points; at most {MAX_POINTS} are taken")
-        object.__setattr__(self, "directions", _unit(directions, "a point"))
+            raise ValueError(
+                f"there are {len(directions)} points; at most {MAX_POINTS} are allowed"
+            )
+        object.__setattr__(self, "directions", _unit(directions, "the direction of a point"))
         known = np.isin(labels, (POSITIVE, NEGATIVE))
         if not known.all():
             raise ValueError(
@@ -94,7 +96,7 @@ class Prompt:
 
     @property
     def complete(self) -> bool:
-        """Whether it can start an object: it has more than points off the object, which only correct."""
+        """Whether it can start an object: it has a positive point, a box or a mask."""
         return bool((self.labels == POSITIVE).any()) or not (self.box is None and self.mask is None)
 
     def check_complete(self) -> None:
@@ -107,10 +109,10 @@ class Prompt:
 
     @property
     def anchor(self) -> np.ndarray:
-        """Direction (3,) at which the search begins: first positive point, box or mask.
+        """Direction (3,) at which the search begins: the first positive point, or the centre of box or mask.
 
         Raises:
-            ValueError: it is not complete.
+            ValueError: the prompt is not complete.
         """
         self.check_complete()
         if (self.labels == POSITIVE).any():
@@ -152,7 +154,7 @@ class Prompt:
         return sphere.pixel_to_direction(np.stack([u, v], -1)[some] + 0.5, size)
 
     def extended(self, other: Prompt) -> Prompt:
-        """This prompt with another's points after its own, and its box or mask in place of its own."""
+        """This prompt extended by another prompt's points; the other's box or mask, if any, replaces its own."""
         return Prompt(
             self.object_id,
             np.concatenate([self.directions, other.directions]),
@@ -176,10 +178,10 @@ def from_pixels(
         pixels: (P, 2) as (u, v), 0 to width and 0 to height; pixel centres are at +0.5.
         size: the panorama's (width, height).
         labels: (P,), see :class:`Prompt`; None: all positive.
-        box: (u_left, v_top, u_right, v_bottom); u_left > u_right where it lies across the seam.
+        box: (u_left, v_top, u_right, v_bottom); u_left > u_right if it crosses the seam.
 
     Raises:
-        ValueError: a pixel outside the image, or what :class:`Prompt` does not take.
+        ValueError: a pixel is outside the image, or :class:`Prompt` rejects a value.
     """
     points = np.asarray(pixels, np.float64)
     if not points.size:
@@ -195,10 +197,10 @@ def from_pixels(
             )
         if edges[1] >= edges[3]:
             raise ValueError(
-                f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; it is empty"
+                f"the box's top is {edges[1]:g} and its bottom {edges[3]:g}; the top must be smaller"
             )
-        _in_panorama(edges.reshape(2, 2), size)  # raises where it is not
-        # A corner at a pole has no azimuth, and one all round the panorama no width.
+        _in_panorama(edges.reshape(2, 2), size)  # checks the corners
+        # Clipped, because a corner at a pole has no azimuth, and a box of full width would have width 0.
         inner = np.clip(edges.reshape(2, 2), 0.01, np.array(size) - 0.01)
         corners = sphere.pixel_to_direction(inner, size)
     return Prompt(
@@ -210,7 +212,7 @@ def from_pixels(
 
 
 def box_angles(box: np.ndarray) -> tuple[float, float, float, float]:
-    """A box's left azimuth and its width, its top and bottom elevation, in rad."""
+    """A box as (left azimuth, width, top elevation, bottom elevation), in rad."""
     azimuths, elevations = sphere.direction_to_angles(box)
     width = float(np.mod(azimuths[0] - azimuths[1], 2 * np.pi))
     return float(azimuths[0]), width, float(elevations[0]), float(elevations[1])
@@ -233,12 +235,12 @@ def box_outline(box: np.ndarray, points: int = 16) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ViewPrompt:
-    """A prompt in one view, as SAM 2 takes it.
+    """A prompt in one view, in SAM 2's form.
 
     Attributes:
-        points: (P, 2) pixels as (u, v); a box comes first, as its two corners.
+        points: (P, 2) pixels as (u, v); the two corners of a box come first.
         labels: (P,): 1 on the object, 0 off it, 2 and 3 the corners of a box.
-        mask: (S, S) bool, the object itself; together with points, the mask that they correct.
+        mask: (S, S) bool, the object's mask; together with points, the mask that they correct.
         previous: (S / 4, S / 4) float32 mask logits of the same view that the points correct.
     """
 
@@ -249,12 +251,12 @@ class ViewPrompt:
 
 
 class ViewPrompts:
-    """What of a prompt each view is given.
+    """Converts a prompt on the panorama to prompts in views.
 
     Args:
         views: the views of the panorama.
         prompt: the prompt on the panorama.
-        previous: mask logits (S / 4, S / 4) by view, found before the prompt's last points.
+        previous: mask logits (S / 4, S / 4) by view that the prompt's last points correct.
     """
 
     def __init__(
@@ -272,16 +274,16 @@ class ViewPrompts:
         return self.prompt.anchor[None]
 
     def at(self, view: int, whole: bool = True) -> ViewPrompt | None:
-        """The prompt in one view; None where the view sees no part of the prompt that is on the object.
+        """The prompt in one view; None if the view sees neither a positive point nor the box or mask.
 
-        A box that the view does not see whole is left out or, with ``whole`` False, clipped.
+        A box that is not entirely in the view is left out or, with ``whole`` False, clipped.
         """
         return self._given(view, self._box(view, whole), self._mask(view))
 
     def all(self, chosen: Sequence[int]) -> dict[int, ViewPrompt]:
-        """The prompt in several views, those left out that see nothing of it.
+        """The prompt in each of several views, without the views for which :meth:`at` gives None.
 
-        A box that no view sees whole is clipped to the view that sees most of it.
+        A box that is not entirely in any view is clipped to the view that sees most of it.
         """
         masks = {view: self._mask(view) for view in chosen}
         most = max((int(m.sum()) for m in masks.values() if m is not None), default=0)
@@ -321,7 +323,7 @@ class ViewPrompts:
         return int(np.isfinite(self.views.locate(view, self._outline)).all(1).sum())
 
     def _box(self, view: int, whole: bool = True) -> np.ndarray | None:
-        """Upper left and lower right pixel (2, 2) of the box in a view; None where it is left out."""
+        """Upper left and lower right pixel (2, 2) of the box in a view; None if it is left out."""
         if self.prompt.box is None:
             return None
         pixels = self.views.locate(view, self._outline)
@@ -336,7 +338,7 @@ class ViewPrompts:
         return self.views.of_labels(self.prompt.mask.astype(np.uint8))
 
     def _mask(self, view: int) -> np.ndarray | None:
-        """The mask (S, S) bool in a view; None where it has no pixel there."""
+        """The mask (S, S) bool in a view; None if it is empty there."""
         if self.prompt.mask is None:
             return None
         mask = self._masks.render(view) > 0
@@ -356,19 +358,19 @@ def _in_panorama(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
-    """Vectors (P, 3) at length 1."""
+    """Vectors (P, 3), normalised; ``what`` names them in errors."""
     if not np.isfinite(vectors).all():
         raise ValueError(f"{what} is not finite: {_first(vectors, ~np.isfinite(vectors))}")
     length = np.linalg.norm(vectors, axis=1)
     if (length < 1e-9).any():
-        raise ValueError(f"{what} has a direction of no length: {_first(vectors, length < 1e-9)}")
+        raise ValueError(f"{what} has no length: {_first(vectors, length < 1e-9)}")
     return np.asarray(vectors / length[:, None])
 
 
 def _checked_box(box: np.ndarray) -> np.ndarray:
     if box.shape != (2, 3):
         raise ValueError(f"the box has the shape {box.shape}; it must be (2, 3), two directions")
-    box = _unit(box, "a corner of the box")
+    box = _unit(box, "the direction of a corner of the box")
     _, width, top, bottom = box_angles(box)
     if width < 1e-6 or top - bottom < 1e-6:
         raise ValueError(
@@ -387,6 +389,6 @@ def _checked_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _first(points: np.ndarray, wrong: np.ndarray) -> tuple[float, ...]:
-    """The first point that is wrong; ``wrong`` has the points' shape, or one value a point."""
+    """The first wrong point; ``wrong`` is bool and has the points' shape, or one value per point."""
     row = int(np.flatnonzero(wrong.reshape(len(points), -1).any(1))[0])
     return tuple(float(f"{value:.6g}") for value in points[row])

@@ -1,7 +1,7 @@
 """Renders views from a panorama: with cv2.remap on the CPU, with ``grid_sample`` on a torch device.
 
-A yaw is a horizontal shift of the panorama, so that one look-up table per pitch serves all columns of
-a scan. The tables depend on sizes alone and are kept: nothing is rebuilt for a new image.
+A yaw is a horizontal shift of the panorama, so all columns of a scan share one look-up table per pitch.
+The tables depend only on sizes and are kept for further images.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ViewRenderer:
     Args:
         image: panorama, (H, 2H, channels) or (H, 2H), of a type that cv2.remap takes.
         size: side of a view, in pixels.
-        labels: the image holds labels: each pixel takes the nearest label, nothing is interpolated.
+        labels: the image holds labels: each pixel takes the nearest label, without interpolation.
 
-    A panorama at least twice as fine as a view is first reduced by a power of two, averaging over
-    areas, so that views do not alias; a narrower view is taken from a less reduced panorama.
+    A panorama with at least twice the resolution of a view is first reduced by a power of two, by area
+    averaging, against aliasing; a narrower view is rendered from a less reduced panorama.
     """
 
     def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
@@ -41,9 +41,9 @@ class ViewRenderer:
         """The view, (size, size, channels) or (size, size).
 
         Args:
-            view: where to look.
-            keep: keep the look-up table, which serves all views of the same pitch and field of
-                view: for the views of a scan.
+            view: the view.
+            keep: keep the look-up table, which all views with the same pitch and field of view share;
+                for the views of a scan.
         """
         level = self._level(view.fov)
         region, (coarse, fine) = self.table(view, keep)
@@ -51,7 +51,7 @@ class ViewRenderer:
         return cv2.remap(level.cut(region), coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
 
     def table(self, view: View, keep: bool = True) -> tuple[Region, tuple[np.ndarray, np.ndarray]]:
-        """The part of the panorama that a view shows, and cv2.remap's tables into that part."""
+        """The part of the panorama that a view shows, and the view's cv2.remap tables for that part."""
         height, width = self._level(view.fov).image.shape[:2]
         table = _render_table if keep else _single_table
         shift, fraction = _yaw_shift(view.yaw, width)
@@ -64,7 +64,8 @@ class ViewRenderer:
         return self._halved(0 if self._labels else _halvings(self._image.shape[1], self.size, fov))
 
     def _halved(self, times: int) -> _Level:
-        # Half by half: that takes a third of the time of a quarter at once, and rounds by one at most.
+        # Repeated halving takes a third of the time of reducing to a quarter at once; rounding differs by
+        # one at most.
         if times not in self._levels:
             height = self._image.shape[0] >> times
             self._levels[times] = _Level(
@@ -80,13 +81,13 @@ class ViewRenderer:
 
 
 class _Level:
-    """A panorama, perhaps reduced, of which any part can be cut out, across seam and poles."""
+    """A panorama, possibly reduced, from which any region can be cut out, across seam and poles too."""
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
 
     def cut(self, region: Region) -> np.ndarray:
-        """The pixels of a region; over the whole width it may reach one row beyond each pole."""
+        """The pixels of a region; one of full width may extend one row beyond each pole."""
         width = self.image.shape[1]
         left = region.left % width
         if region.columns > width:
@@ -98,8 +99,8 @@ class _Level:
 
     @cached_property
     def _twice(self) -> np.ndarray:
-        # Written twice side by side, every yaw is a window of it; a row beyond each pole continues
-        # the image on the opposite meridian.
+        # Two copies side by side, so that every yaw is a window. The extra row at each pole continues the
+        # image on the opposite meridian.
         height, width = self.image.shape[:2]
         twice = np.empty((height + 2, 2 * width + 2, *self.image.shape[2:]), self.image.dtype)
         for left in (0, width):
@@ -111,13 +112,13 @@ class _Level:
 
 
 def _halvings(width: int, size: int, fov: float) -> int:
-    """How often a panorama is halved before a view of ``size`` pixels and ``fov`` rad is taken."""
-    fitting = size * 2 * math.pi / fov  # width of a panorama as fine as the view
+    """How many times a panorama is halved before a view of ``size`` pixels and ``fov`` rad is rendered."""
+    fitting = size * 2 * math.pi / fov  # width of a panorama with the resolution of the view
     return max(0, math.floor(math.log2(width / fitting) + 1e-6))
 
 
 def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
-    """A yaw as a shift of the panorama to the right: whole pixels in [0, width), and the rest."""
+    """A yaw as a shift of the panorama to the right: whole pixels in [0, width), and the fraction."""
     shift = round(-yaw / (2 * np.pi) * width, 6) % width
     return int(shift) % width, shift - int(shift)
 
@@ -126,8 +127,8 @@ def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
 def _surroundings(view: View, size: int, width: int, height: int) -> Region:
     """The part of a panorama that a view of ``size`` pixels is rendered from.
 
-    Where that is the full width, it is two columns wider than the panorama and one row higher at
-    each pole, for interpolation.
+    A part of full width has two more columns than the panorama and one more row at each pole, for
+    interpolation.
     """
     left, right = column_span(view, size, width)
     if right - left > width // 2:
@@ -140,28 +141,28 @@ def _surroundings(view: View, size: int, width: int, height: int) -> Region:
 def _render_table(
     view: View, size: int, region: Region, panorama: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """cv2.remap's fixed-point tables of a view into a region of a panorama."""
-    # Rays of any length, in float32: exact to a thousandth of a pixel, and three times as fast.
+    """Fixed-point tables for cv2.remap, from the pixels of a view to those of a panorama's region."""
+    # Rays are not normalised, and float32: exact to a thousandth of a pixel, and three times as fast.
     offset = (np.arange(size) + 0.5 - size / 2) / focal_length(size, view.fov)
     offset = offset.astype(np.float32)
     right, down, forward = view.rotation.T.astype(np.float32)[..., None]
     x, y, z = (right[i] * offset + (down[i] * offset + forward[i])[:, None] for i in range(3))
     u, v = sphere.components_to_pixel(x, y, z, panorama)
-    # A cv2.remap coordinate is an index: that of a pixel's centre, less 0.5.
+    # cv2.remap's coordinates have pixel centres at integers, ours at +0.5.
     u -= np.float32(0.5 + region.left)
     u -= np.floor(u / panorama[0]) * panorama[0]
     v -= np.float32(0.5 + region.top)
     return cv2.convertMaps(u.astype(np.float32), v.astype(np.float32), cv2.CV_16SC2)
 
 
-# A view that is fitted to an object is rendered once, or once more from a mask: few are kept.
+# A view that is fitted to an object is rendered once, or twice (image and mask), so few tables are kept.
 _single_table = lru_cache(maxsize=2)(_render_table.__wrapped__)
 
 
 class TorchRenderer:
     """Renders views of one panorama on a torch device, where the panorama stays.
 
-    The views are those of :class:`ViewRenderer` up to rounding. The host never waits for the device.
+    The views equal those of :class:`ViewRenderer` up to rounding. The host never waits for the device.
 
     Args:
         image: panorama, (H, 2H, 3) uint8.
@@ -184,13 +185,14 @@ class TorchRenderer:
         table = _grid if keep else _grid.__wrapped__
         x, y = table(view.pitch, self.size, view.fov, (width, height), self.device)
         x = torch.remainder(x - view.yaw / (2 * math.pi) * width, width)
-        # To grid_sample's -1 to 1 over the pixels' centres; the level has a border of one pixel.
+        # grid_sample's coordinates: -1 to 1 between the outermost pixel centres; the level has a border of
+        # one pixel.
         grid = torch.stack([(x + 0.5) / (width + 1), (y + 0.5) / (height + 1)], -1) * 2 - 1
         shown = F.grid_sample(level, grid[None], align_corners=True)
         return shown[0].permute(1, 2, 0)
 
     def _level(self, fov: float) -> Tensor:
-        """The panorama (1, 3, H + 2, W + 2), reduced as a field of view in rad asks for."""
+        """The panorama (1, 3, H + 2, W + 2), reduced for a field of view in rad."""
         width = self._pixels.shape[1]
         halvings = _halvings(width, self.size, fov)
         if halvings not in self._levels:
@@ -198,7 +200,7 @@ class TorchRenderer:
             height = image.shape[-2] >> halvings
             if halvings:
                 image = F.interpolate(image, size=(height, 2 * height), mode="area")
-            # Beyond a pole the image continues on the opposite meridian, beyond a side at the other.
+            # Beyond a pole the image continues on the opposite meridian, beyond a side at the other side.
             poles = [torch.roll(image[..., row, :], height, -1)[..., None, :] for row in (0, -1)]
             image = torch.cat([poles[0], image, poles[1]], dim=-2)
             self._levels[halvings] = F.pad(image, (1, 1, 0, 0), mode="circular")
@@ -212,7 +214,7 @@ def _grid(
     """Panorama pixels (x, y), (S, S) each, of a view at yaw 0."""
     offset = (torch.arange(size, device=device) + 0.5 - size / 2) / focal_length(size, fov)
     sine, cosine = math.sin(pitch), math.cos(pitch)
-    # Rays of any length; their pixels as sphere.direction_to_pixel has them, on the device.
+    # Rays are not normalised; the formulas are those of sphere.direction_to_pixel, on the device.
     forward, up = cosine + sine * offset, sine - cosine * offset
     level = torch.hypot(forward[:, None], offset[None])
     x = 0.5 + torch.atan2(offset[None], forward[:, None]) / (2 * math.pi)

@@ -1,8 +1,8 @@
-"""The method's scan: which views cover the sphere, and in which order they are visited.
+"""The paper's scan: which views cover the sphere, and in which order they are visited.
 
-The path is a column-first zigzag: up one column of views, down the next. Consecutive views then differ
-in yaw alone or in pitch alone, and with an even number of columns the path closes into a loop ("Segment
-Any 4K Panorama", arXiv 2603.12759, section on the scan).
+The path is a column-first zigzag: up one column of views, down the next. Consecutive views differ either
+in yaw or in pitch, and an even number of columns closes the path into a loop ("Segment Any 4K Panorama",
+arXiv 2603.12759, section on the scan).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sap_ros.core.camera import View, sees
 
 Order = Literal["column_first", "row_first"]
 
-# Points of a meridian that are looked at to tell whether the rows leave a gap: every half degree.
+# Points of a meridian at which the coverage by the rows is checked: every half degree.
 _MERIDIAN_POINTS = 361
 
 
@@ -30,18 +30,18 @@ class Scan:
 
     Args:
         fov_degrees: field of view of a view, horizontal and vertical, in degrees, 30 to 120.
-        overlap: share of a view that the next one sees again, 0 to 0.9.
-        order: ``column_first`` (the method: a zigzag up one column and down the next, closed) or
-            ``row_first`` (ablation: row by row from the bottom; this path cannot close).
+        overlap: overlap of consecutive views, as a share of the field of view, 0 to 0.9.
+        order: ``column_first`` (the paper's method: a closed zigzag up one column and down the next) or
+            ``row_first`` (ablation: row by row from the bottom; this path is not closed).
 
-    The yaw step is ``fov * (1 - overlap)``, made smaller where needed so that the number of columns
-    is whole and even. Rows span the pitches at which a view's edge touches a pole; their step is no
-    larger than the yaw step, and there are as many as it takes to leave no direction unseen. The
-    defaults give 8 columns and 3 rows at -45, 0, +45 degrees, a 30 degree step gives 12 and 4 (both
-    published), no overlap gives 4 and 3.
+    The yaw step is ``fov * (1 - overlap)``, reduced if necessary to get an even number of columns. The
+    lowest and the highest row touch the poles with a view's edge; the pitch step is at most
+    ``fov * (1 - overlap)``, and there are enough rows to see every direction. The defaults give 8 columns
+    and 3 rows at -45, 0, +45 degrees, a 30 degree step gives 12 and 4 (both published), no overlap gives 4
+    and 3.
 
     Raises:
-        ValueError: a parameter is out of range.
+        ValueError: a value is out of its range.
     """
 
     fov_degrees: float = 90.0
@@ -65,14 +65,14 @@ class Scan:
 
     @cached_property
     def yaws(self) -> tuple[float, ...]:
-        """Yaw of each column, in rad, from straight ahead to the right."""
+        """Yaw of each column, in rad, starting straight ahead and going right."""
         step = self.fov_degrees * (1 - self.overlap)
         columns = 2 * math.ceil(180 / step - 1e-9)
         return tuple(-2 * math.pi * i / columns for i in range(columns))
 
     @cached_property
     def pitches(self) -> tuple[float, ...]:
-        """Pitch of each row, in rad, from the lowest to the highest."""
+        """Pitch of each row, in rad, ascending."""
         step = self.fov_degrees * (1 - self.overlap)
         rows = math.ceil((180 - self.fov_degrees) / step - 1e-9) + 1
         top = math.radians(180 - self.fov_degrees) / 2
@@ -81,7 +81,7 @@ class Scan:
         return tuple(np.linspace(-top, top, rows).tolist())
 
     def _covers(self, pitches: np.ndarray) -> bool:
-        """Whether columns with these pitches leave no gap: it would open half-way between columns."""
+        """Whether rows at these pitches leave no gap; a gap would open half-way between two columns."""
         half_step = math.pi / len(self.yaws)
         elevations = np.linspace(-np.pi / 2, np.pi / 2, _MERIDIAN_POINTS)
         meridian = sphere.angles_to_direction(half_step, elevations)
@@ -92,7 +92,7 @@ class Scan:
 
     @cached_property
     def views(self) -> tuple[View, ...]:
-        """All views, in order."""
+        """All views, in the order of the path."""
         if self.order == "column_first":
             return tuple(
                 View(yaw, pitch, self.fov)
@@ -109,15 +109,14 @@ class Scan:
         return len(self.views)
 
     def nearest(self, direction: ArrayLike) -> int:
-        """Index of the view whose centre is nearest a direction (3,)."""
+        """Index of the view whose centre is nearest to a direction (3,)."""
         axes = np.stack([view.axis for view in self.views])
         return int(np.argmax(axes @ np.asarray(direction, np.float64)))
 
     def window(self, start: int, length: int | None = None) -> tuple[int, ...]:
-        """Indices of ``length`` consecutive views (default: all) from ``start``, round the loop.
+        """Indices of ``length`` consecutive views (default: all) from ``start`` on, around the loop.
 
-        This is a window of the path written twice, which is how training draws one: with the full
-        length, every window sees the whole sphere.
+        Training draws its windows in this way; a window of full length sees the whole sphere.
         """
         n = len(self)
         return tuple((start + i) % n for i in range(n if length is None else length))

@@ -1,17 +1,16 @@
-"""How an object is looked for on a panorama: where a person prompted it, and where it may be later.
+"""The strategies that search a panorama for an object, with one protocol.
 
 A :class:`Search` belongs to one panorama. The session calls ``find`` for an object that was prompted on
-the panorama, and ``follow`` for one that was found on the panorama before, without knowing which search
-it is. The strategies:
+this panorama, and ``follow`` for an object that was prompted on an earlier one. The strategies:
 
-- ``scan``: all perspective views of the scan, in its order: the method.
-- ``frontier``: of these, only those into which the object's mask runs.
+- ``scan``: all perspective views of the scan, in its order (the paper's method).
+- ``frontier``: only the views of the scan that the object's mask extends into.
 - ``gimbal``: views that are turned towards the object and zoomed to its extent.
 - ``auto``: one view of the scan first, then as ``gimbal``.
 - ``direct``: the panorama itself, resized to the model's input (the paper's baseline of SAM 2).
 - ``patches``: overlapping square crops of the panorama, in the scan's order (the paper's ablation).
 
-How a lost object is looked for is :func:`views_to_search`, for all of them.
+All of them search for a lost object in the views chosen by :func:`views_to_search`.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, co
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-#: Which views are given a prompt: ``all`` that see it (the method), or the ``first`` of the object's
-#: order alone (an ablation).
+#: The views that are given the prompt: ``all`` that see it (the paper's method), or only the ``first``
+#: in the object's order (an ablation).
 PromptedViews = Literal["all", "first"]
 
 
-# A mask that covers more than this share of a view is of the view and not of an object with a background.
+# A mask that covers more than this share of a view does not separate an object from its background.
 _WHOLE_VIEW = 0.95
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found of an object.
+    """Result of a search for an object.
 
     Attributes:
         masks: by view, in the order of the visits.
-        on_object: directions (P, 3) that are on the object, by its prompt or its moved clicks; None:
-            there are none, memory found it.
+        on_object: directions (P, 3) on the object, from its prompt or its moved clicks; None if it was
+            found from memory alone.
     """
 
     masks: dict[int, ViewMask]
@@ -64,7 +63,7 @@ class Found:
 
     @property
     def empty(self) -> bool:
-        """Whether no view has anything of the object."""
+        """Whether the masks of all views are empty."""
         return not any((mask.logits > 0).any() for mask in self.masks.values())
 
 
@@ -74,8 +73,8 @@ class Run:
 
     Attributes:
         following: limits of its motion.
-        recent: how many of its last views memory attention reads, beside the prompted ones.
-        visited: called with each view when it is done.
+        recent: number of its most recent views that memory attention reads, besides the prompted ones.
+        visited: called with each view after it was decoded.
         coarse_visited: called after each view of a coarse search.
     """
 
@@ -87,11 +86,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Hint:
-    """Where an object is, by a coarse search.
+    """Where a coarse search found an object.
 
     Attributes:
         directions: (P, 3) that sample its coarse mask.
-        views: views of the scan in which there was something of it.
+        views: views of the scan in which its coarse mask is not empty.
     """
 
     directions: np.ndarray
@@ -99,20 +98,20 @@ class Hint:
 
 
 class Search(Protocol):
-    """A way to look for objects on one panorama."""
+    """Searches one panorama for objects."""
 
     @property
     def encoded(self) -> EncodedViews[Views]:
         """The views of the panorama, and their features."""
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
-        """Looks for an object that was prompted on this panorama, perhaps where a hint says it is."""
+        """Searches for an object that was prompted on this panorama, with a hint only around it."""
 
     def follow(self, tracked: TrackedObject, run: Run) -> Found:
-        """Looks for an object that was prompted on an earlier panorama."""
+        """Searches for an object that was prompted on an earlier panorama."""
 
 
-#: Makes the search of a panorama (H, 2H, 3) uint8.
+#: Makes the search for a panorama (H, 2H, 3) uint8.
 OpenSearch = Callable[[np.ndarray], Search]
 
 
@@ -125,20 +124,20 @@ def search_by(
     coarse: int = 0,
     fusion: Fusion | None = None,
 ) -> OpenSearch:
-    """Returns a function that makes the search of a panorama.
+    """Returns a function that makes the search for a panorama.
 
     Args:
-        strategy: its name.
+        strategy: name of the strategy.
         model: the model.
         framing: how ``auto``, ``gimbal`` and ``frontier`` choose views.
         scan: the path of perspective views.
-        prompted: which views are given a prompt, by ``scan`` and ``patches``.
-        coarse: side in pixels of the views in which an object is first looked for, see
-            :class:`CoarseToFine`; 0: at once in the model's own. ``direct`` and ``patches`` ignore it.
-        fusion: of the coarse views; None: the model's own.
+        prompted: the views that ``scan`` and ``patches`` give the prompt to.
+        coarse: side in pixels of the coarse views, see :class:`CoarseToFine`; 0: no coarse search.
+            ``direct`` and ``patches`` ignore it.
+        fusion: how the coarse views are fused; None: the model's default.
 
     Raises:
-        ValueError: an unknown strategy, or unknown ``prompted``.
+        ValueError: the strategy or ``prompted`` is unknown.
     """
     for name, value, known in (
         ("strategy", strategy, STRATEGIES),
@@ -182,7 +181,7 @@ def search_by(
 
 
 class ViewSearch:
-    """Visits all views, in their order, from the one that is nearest to the prompt."""
+    """Visits all views in their order, starting with the one nearest to the prompt."""
 
     def __init__(self, encoded: EncodedViews[Views], prompted: PromptedViews = "all") -> None:
         self.encoded = encoded
@@ -198,7 +197,7 @@ class ViewSearch:
 
 
 class FrontierSearch:
-    """Visits views of the scan outward from the prompt, see :class:`Frontier`; follows as a scan does."""
+    """Visits views of the scan outward from the prompt, see :class:`Frontier`; follows objects as ``scan``."""
 
     def __init__(self, encoded: EncodedViews[PerspectiveViews], framing: Framing) -> None:
         self.encoded = encoded
@@ -219,13 +218,13 @@ class FrontierSearch:
 class ObjectViewSearch:
     """Visits views that are fitted to the object, see :class:`ObjectViews`; follows it in one such view.
 
-    An object that is lost, or too wide for one view, is followed as by a scan.
+    An object that is lost, or too wide for one view, is followed as by ``scan``.
 
     Args:
-        encoded: the views of the scan, to which fitted ones are added.
+        encoded: the views of the scan; fitted views are added to them.
         framing: how views are fitted.
-        begin_on_scan: a click is first looked for in the nearest view of the scan, whose features serve
-            all objects; else in a view that is centred on it.
+        begin_on_scan: the first view for a click is the nearest view of the scan, whose features all
+            objects share; otherwise a view centred on the click.
     """
 
     def __init__(
@@ -238,7 +237,7 @@ class ObjectViewSearch:
         views = self.encoded.views
         prompts = _view_prompts(self.encoded, tracked)
         first = None
-        if tracked.own_view is not None:  # a correction is looked for where the object was
+        if tracked.own_view is not None:  # a correction starts with the view fitted to the object
             first = views.add(tracked.own_view)
         elif hint is not None:
             around = np.concatenate([hint.directions, tracked.prompt.on_object])
@@ -248,7 +247,7 @@ class ObjectViewSearch:
             first = None if fitted is None else views.add(fitted)
         if first is None and self._begin_on_scan and len(prompts.extent()) == 1:
             first = views.scan.nearest(tracked.prompt.anchor)
-        if first is not None and prompts.at(first) is None:  # it shows nothing of a new box or mask
+        if first is not None and prompts.at(first) is None:  # it does not see a new box or mask
             first = None
         carry = self.encoded.model.weak_memory
         path = ObjectViews(views, prompts, self._framing, carry, first)
@@ -278,12 +277,12 @@ class ObjectViewSearch:
 
 
 class CoarseToFine:
-    """Looks for a clicked object in small views first, and then only where it was.
+    """Searches for a clicked object in small views first, then in large views only where it was found.
 
     Args:
         fine: the search in views of the model's own size.
         coarse: the search in small views.
-        fusion: of the coarse views.
+        fusion: how the coarse views are fused.
     """
 
     def __init__(self, fine: Search, coarse: FrontierSearch, fusion: Fusion) -> None:
@@ -303,7 +302,7 @@ class CoarseToFine:
         return self._fine.follow(tracked, run)
 
     def _glance(self, tracked: TrackedObject, run: Run) -> Hint | None:
-        """Where the object is by the coarse search; None: it was not found."""
+        """Where the coarse search found the object; None if it did not."""
         glanced = TrackedObject(tracked.prompt)
         options = Run(run.following, visited=lambda _: run.coarse_visited())
         found = self._coarse.find(glanced, options)
@@ -319,11 +318,11 @@ class CoarseToFine:
 
 
 def views_to_search(views: Views, tracked: TrackedObject, following: Following) -> tuple[int, ...]:
-    """The views in which an object may be that was found on an earlier panorama.
+    """The views that may show an object from an earlier panorama.
 
-    These are the few that show where it was, grown by how far it may have moved. For a lost object,
-    ``following.search`` further ones per panorama are added, so that the whole sphere is searched in
-    turn.
+    These are the few that cover its last position, grown by the angle it may have moved. For a lost
+    object, ``following.search`` further views are added on each panorama, so that the whole sphere is
+    searched in turn.
     """
     known = tracked.track.directions if tracked.track else tracked.prompt.anchor[None]
     loop = views.order(known.mean(0))
@@ -337,7 +336,7 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
-    """The prompt in views, with the masks that it corrects."""
+    """The prompt in each view, with the mask logits that it corrects."""
     return ViewPrompts(encoded.views, tracked.prompt, tracked.feedback)
 
 
@@ -360,7 +359,7 @@ def _find_in(
     loop: tuple[int, ...],
     prompted: PromptedViews,
 ) -> Found:
-    """Looks for a prompted object in views of an order; in all of the loop if none of them is prompted."""
+    """Searches for a prompted object in the views of ``order``; in all views if none of them sees the prompt."""
     in_views = _view_prompts(encoded, tracked)
     prompts = in_views.all(order if prompted == "all" else order[:1])
     if not prompts:
@@ -377,7 +376,7 @@ def _explore(
     run: Run,
     path: Frontier | ObjectViews,
 ) -> Found:
-    """Looks for a prompted object along a path."""
+    """Searches for a prompted object along a path."""
     masks = explore(encoded.model, encoded.features, path, run.visited, tracked.memory, run.recent)
     return Found(path.kept(masks), tracked.prompt.on_object)
 
@@ -390,18 +389,18 @@ def _follow_in_scan(encoded: EncodedViews[Views], tracked: TrackedObject, run: R
 
 
 def _known_by_appearance(encoded: EncodedViews[Views], tracked: TrackedObject) -> bool:
-    """Whether a lost object is looked for by its appearance: memory that is not weak does better."""
+    """Whether to search for a lost object by its appearance; a memory that is not weak works better."""
     return encoded.model.weak_memory and tracked.appearance is not None
 
 
 def _find_again(
     encoded: EncodedViews[Views], tracked: TrackedObject, run: Run, order: tuple[int, ...]
 ) -> Found:
-    """Looks for a lost object by its appearance.
+    """Searches for a lost object by its appearance.
 
-    In each view a click is put where the object would be, had it moved on as before; for one that has been
-    lost before, another one where the view looks most like it. Of the masks that may be the object, the
-    one that looks most like it is kept.
+    Each view is given a click at the position that the object would have if it had moved on as before. If
+    the object was lost on an earlier panorama already, a second click is tried at the position that looks
+    most like it. Of the masks that may be the object, the one most similar to it is kept.
     """
     assert tracked.appearance is not None
     views = encoded.views
@@ -419,14 +418,14 @@ def _find_again(
         if not tracked.of_usual_size(mask, solid_angle, run.following):
             return False
         likeness_here = similarity(tracked.appearance, encoded.appearance(view, mask))
-        if not likeness_here > max(likeness, least):  # NaN, where it cannot be told, is not
+        if not likeness_here > max(likeness, least):  # also rejects NaN: unknown similarity
             return False
         likeness = likeness_here
         return True
 
     for view in order:
         given = [(prompts[view], FOUND_IN_PLACE)] if view in prompts else []
-        if tracked.lost_for:  # in the first image it can only be near
+        if tracked.lost_for:  # on the first panorama without it, it can only be near
             pixel = encoded.most_similar_pixel(view, tracked.appearance)
             click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
             given.append((click, FOUND_AGAIN))
@@ -445,17 +444,16 @@ def _find_again(
     middle = deepest_pixel(mask.logits > 0)
     assert middle is not None
     pixel = np.array(middle) * (views.size / len(mask.logits))
-    # Alone: in a weighted mean, the views in which less of it was found would outvote this one.
+    # This view alone: in a weighted mean, views with less of the object would outvote it.
     return Found({view: mask}, views.direction(view, pixel)[None])
 
 
 def _follow_in(
     encoded: EncodedViews[Views], tracked: TrackedObject, run: Run, order: tuple[int, ...]
 ) -> Found:
-    """Looks for an object of an earlier panorama in views: by memory, or by its moved clicks.
+    """Searches views for an object from an earlier panorama, by memory and, if that is weak, by moved clicks.
 
-    The clicks are for models with a weak memory, as is its last mask, with which the chosen candidate
-    agrees.
+    With a weak memory, the object's last mask also chooses among the candidate masks.
     """
     views, weak = encoded.views, encoded.model.weak_memory
     clicks = tracked.expected_clicks() if weak else None
@@ -469,7 +467,8 @@ def _follow_in(
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
-        # A mask of the whole view is what a lost object turns into, unless it is known to be so large.
+        # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an
+        # object that is known to be that large.
         return not whole or tracked.usual_solid_angle >= _WHOLE_VIEW * views.solid_angle(view)
 
     masks = follow(

@@ -1,4 +1,4 @@
-"""Segments prompted objects on a panorama, and follows them over a stream of panoramas.
+"""Segments prompted objects on a panorama, and follows them in a stream of panoramas.
 
 session = PanoramaSession(load_model())
 session.set_image(image)                       # (H, 2H, 3) uint8 RGB
@@ -9,9 +9,8 @@ instances.labels, instances.objects[0].azimuth
 session.next_image(image)                      # the next panorama of the stream: objects are followed
 instances = session.segment()
 
-The session composes what is defined elsewhere: :mod:`sap_ros.core.search` looks for objects,
-:mod:`sap_ros.core.tracked_object` keeps what is known of each, :mod:`sap_ros.core.instances` measures
-them.
+The session composes other modules: :mod:`sap_ros.core.search` searches for objects,
+:mod:`sap_ros.core.tracked_object` holds the state of each, :mod:`sap_ros.core.instances` measures them.
 """
 
 from __future__ import annotations
@@ -37,37 +36,36 @@ if TYPE_CHECKING:
 
 FusionChoice = Literal["auto", "max", "weighted"]
 
-#: Called with (views done, views in all at most, object id).
+#: Called with (views done, maximum number of views, object id).
 Progress = Callable[[int, int, int], None]
 
 
 def _silent(done: int, count: int, object_id: int) -> None:
-    """A progress that is shown to nobody."""
+    """A progress callback that does nothing."""
 
 
 class PanoramaSession:
-    """Segments prompted objects on panoramas, and keeps what can be used again.
+    """Segments prompted objects on panoramas, and reuses features of views.
 
     Args:
         model: the model; several sessions may share one.
-        strategy: how objects are looked for, by a name of :mod:`sap_ros.core.search`, or as
-            :func:`sap_ros.core.search.search_by` makes it (then ``framing`` and ``coarse`` are given
-            there).
-        fusion: how views are fused, see :class:`sap_ros.core.fusion.Canvas`; ``auto`` takes the
-            model's own: ``max`` (the method), for sap-nano ``weighted``.
-        following: how objects are followed in a stream; may be set later, too.
-        framing: how the views of an object are chosen by the strategies that choose them.
-        coarse: side in pixels of the views in which an object is first looked for; then it is looked
-            for at the model's own size only where it was. 0: at once.
-        recent: how many of an object's last views memory attention reads, beside the prompted ones;
-            its cost grows with them.
+        strategy: a strategy's name, see :mod:`sap_ros.core.search`, or a function that was made by
+            :func:`sap_ros.core.search.search_by` (``framing`` and ``coarse`` are then arguments of that).
+        fusion: how views are fused, see :class:`sap_ros.core.fusion.Canvas`; ``auto``: the model's
+            default, ``max`` (the paper's method), but ``weighted`` for sap-nano.
+        following: how objects are followed in a stream; can be changed later.
+        framing: how a strategy that fits views to an object chooses them.
+        coarse: side in pixels of the views in which a clicked object is searched for first; then it is
+            searched for in views of the model's own size, only where it was found. 0: off.
+        recent: number of an object's most recent views that memory attention reads, besides the prompted
+            ones; the cost of attention grows with it.
 
     Features of a view are computed when first needed and kept until the image changes. A correction
-    therefore encodes no view again; nor, with ``scan``, ``direct`` and ``patches``, do further objects.
+    therefore encodes no view again, and neither do further objects with ``scan``, ``direct`` and ``patches``.
     Of earlier panoramas only each object's memory is kept, which is bounded.
 
     Raises:
-        ValueError: an unknown strategy or fusion, or a value out of its range.
+        ValueError: the strategy or fusion is unknown, or a value is out of its range.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class PanoramaSession:
         if not 0 <= recent <= RECENT:
             raise ValueError(f"recent is {recent}; it must lie between 0 and {RECENT}")
         from sap_ros.core.search import (
-            search_by,  # torch comes with it, and there is a model by now
+            search_by,  # imports torch, which the model has imported already
         )
 
         self.model = model
@@ -101,7 +99,7 @@ class PanoramaSession:
         self._search: Search | None = None
         self._size: tuple[int, int] | None = None
         self._objects: dict[int, TrackedObject] = {}
-        # What an object was before prompts that have not been looked for; None: it did not exist.
+        # By id: the object before its prompts that were not looked for yet; None: it did not exist.
         self._before: dict[int, TrackedObject | None] = {}
 
     @property
@@ -118,21 +116,21 @@ class PanoramaSession:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Ids of the objects not looked for since their prompt or the image, ascending."""
+        """Ids of the objects that were not looked for since their last prompt or the last image, ascending."""
         return tuple(i for i in self.object_ids if not self._objects[i].looked_for)
 
     @property
     def encoded(self) -> int:
-        """How many views of this panorama have been encoded, coarse ones not counted."""
+        """Number of views of this panorama that have been encoded, without coarse ones."""
         return 0 if self._search is None else self._search.encoded.count
 
     def set_image(self, image: np.ndarray) -> None:
-        """Takes a panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096, that continues no stream.
+        """Sets an independent panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096.
 
-        Prompts keep their directions; nothing else is remembered of the objects.
+        Prompts keep their directions; everything else that is known of the objects is discarded.
 
         Raises:
-            ValueError: the image has another type, shape or size.
+            ValueError: the image has a wrong type, shape or size.
         """
         self._take(image)
         self._before.clear()
@@ -140,14 +138,14 @@ class PanoramaSession:
             self._objects[object_id] = TrackedObject(tracked.prompt)
 
     def next_image(self, image: np.ndarray) -> None:
-        """Takes the next panorama of a stream, with the same requirements as :meth:`set_image`.
+        """Sets the next panorama of a stream, with the same requirements as :meth:`set_image`.
 
-        Objects that have been looked for are followed into it by :meth:`segment`, from memory;
-        prompts added after this call are on this panorama.
+        :meth:`segment` follows the objects that have been looked for, from memory; prompts that are added
+        after this call are on this panorama.
         """
         check_panorama(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
-            self._note_found()  # what was found is remembered even if nobody has asked for it
+            self._note_found()  # the tracks are updated even if the instances were not requested
         self._take(image)
         before = [tracked for tracked in self._before.values() if tracked is not None]
         for tracked in [*self._objects.values(), *before]:
@@ -159,13 +157,12 @@ class PanoramaSession:
         self._size = image.shape[1], image.shape[0]
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Adds an object; or corrects the object that has the prompt's id.
+        """Adds an object, or corrects the object with the prompt's id.
 
-        On the panorama on which the object was prompted, the prompts are taken together; on a later
-        one, see :meth:`sap_ros.core.tracked_object.TrackedObject.corrected`.
+        See :meth:`sap_ros.core.tracked_object.TrackedObject.corrected` for corrections.
 
         Raises:
-            ValueError: there are only points off the object, and no object has the prompt's id.
+            ValueError: the prompt has only negative points, and no object has its id.
         """
         tracked = self._objects.get(prompt.object_id)
         if tracked is None:
@@ -176,9 +173,9 @@ class PanoramaSession:
         )
 
     def withdraw_prompt(self, object_id: int) -> None:
-        """Takes back the prompts of an object that have not been looked for, if there are any.
+        """Withdraws the prompts of an object that have not been looked for, if any.
 
-        The object is then as it was before them; a new object is removed.
+        The object is restored to its state before them; a new object is removed.
         """
         if object_id not in self._before:
             return
@@ -189,7 +186,7 @@ class PanoramaSession:
             self._objects[object_id] = before
 
     def sibling(self) -> PanoramaSession:
-        """A session with the same model and options and without objects: for another panorama."""
+        """A session with the same model and options but no objects, for another panorama."""
         other = PanoramaSession(
             self.model, self._open_search, following=self.following, recent=self.recent
         )
@@ -197,7 +194,7 @@ class PanoramaSession:
         return other
 
     def adopt(self, other: PanoramaSession, object_id: int) -> None:
-        """Moves an object here that another session found on an earlier panorama."""
+        """Moves an object to this session that another session found on an earlier panorama."""
         other._note_found()
         tracked = other._objects.pop(object_id)
         tracked.advance()
@@ -214,15 +211,15 @@ class PanoramaSession:
         self._before.pop(object_id, None)
 
     def reset(self) -> None:
-        """Removes all objects; the panorama and its features stay."""
+        """Removes all objects; the panorama and its features are kept."""
         self._objects.clear()
         self._before.clear()
 
     def segment(self, progress: Progress = _silent) -> Instances:
-        """Looks for all pending objects, and returns all objects of the panorama.
+        """Searches for all pending objects, and returns all objects of the panorama.
 
         Args:
-            progress: called after every view.
+            progress: called after each view.
 
         Raises:
             ValueError: there is no panorama.
@@ -232,11 +229,11 @@ class PanoramaSession:
         return self.instances()
 
     def look_for(self, object_id: int, progress: Progress = _silent) -> None:
-        """Looks for one object. An exception on the way leaves it pending; other objects are unaffected.
+        """Searches for one object. An exception leaves it pending; other objects are unaffected.
 
         Args:
             object_id: one of :attr:`object_ids`.
-            progress: called after every view; an exception that it raises ends the search.
+            progress: called after each view; an exception that it raises ends the search.
 
         Raises:
             ValueError: there is no panorama, or no such object.
@@ -262,7 +259,7 @@ class PanoramaSession:
         try:
             found = find(tracked, run)
         except BaseException:
-            tracked.memory = memory  # what was found so far would be remembered twice
+            tracked.memory = memory  # a new search would remember the finished views a second time
             raise
         tracked.masks = found.masks
         fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
@@ -276,7 +273,7 @@ class PanoramaSession:
         self._before.pop(object_id, None)
 
     def give_up(self, object_id: int) -> None:
-        """Takes an object to be lost on this panorama without looking for it.
+        """Marks an object as lost on this panorama without searching for it.
 
         Raises:
             ValueError: no object has the id.
@@ -286,7 +283,7 @@ class PanoramaSession:
         self._before.pop(object_id, None)
 
     def instances(self) -> Instances:
-        """The objects as far as they have been looked for; the others have the state PENDING.
+        """All objects; those that were not looked for yet have the state PENDING.
 
         Raises:
             ValueError: there is no panorama.
@@ -307,7 +304,7 @@ class PanoramaSession:
             raise ValueError(f"no object has the id {object_id}; there are {list(self.object_ids)}")
 
     def _note_found(self) -> np.ndarray:
-        """The label image (H, W); each object keeps where it is, and unused features are freed."""
+        """Returns the label image (H, W), updates the objects' tracks, and frees unused features."""
         found = {i: self._objects[i].fused for i in self.object_ids}
         logits = {i: (f.region, f.logits) for i, f in found.items() if f is not None}
         labels = label_image(logits, self.size, max(found, default=0))
@@ -331,6 +328,6 @@ class PanoramaSession:
 def _mask_of(
     tracked: TrackedObject, labels: np.ndarray, object_id: int
 ) -> tuple[Region, np.ndarray]:
-    """Where an object that was looked for is, and its mask (rows, columns) there."""
+    """The region of an object that was looked for, and its mask (rows, columns) there."""
     assert tracked.fused is not None
     return tracked.fused.region, tracked.fused.region.read(labels) == object_id

@@ -1,4 +1,4 @@
-"""Directions, pixels of the panorama, and camera rotations: the only place with longitude formulas.
+"""Directions, panorama pixels, and view rotations: the only module with longitude formulas.
 
 Frames and units, used everywhere in the package:
 
@@ -35,7 +35,7 @@ def angles_to_direction(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
 def direction_to_angles(direction: ArrayLike) -> tuple[Array, Array]:
     """Vectors (..., 3) of any length to azimuth in (-pi, pi] and elevation, each (...), in rad.
 
-    float32 in gives float32 out.
+    The type of float32 vectors is kept; others give float64.
     """
     x, y, z = np.moveaxis(_floats(direction), -1, 0)
     return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
@@ -60,20 +60,20 @@ def direction_to_pixel(direction: ArrayLike, size: tuple[int, int]) -> Array:
 
 
 def components_to_pixel(x: Array, y: Array, z: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """As :func:`direction_to_pixel`, of components (...) each, to u and v: faster for many vectors."""
+    """:func:`direction_to_pixel` for vectors given by components (...); faster for many vectors."""
     width, height = size
     u = (0.5 - np.arctan2(y, x) / (2 * np.pi)) * width
     u -= np.floor(u / width) * width  # np.mod takes ten times as long
-    u = np.where((u < 0) | (u >= width), 0, u)  # by rounding, next to the seam
+    u = np.where((u < 0) | (u >= width), 0, u)  # rounding errors next to the seam
     elevation = np.arctan2(z, np.sqrt(x * x + y * y))
     return u, (0.5 - elevation / np.pi) * height
 
 
 def view_rotation(yaw: float, pitch: float) -> Array:
-    """Rotation (3, 3) that takes a view's optical frame to the body frame.
+    """Rotation (3, 3) from a view's optical frame to the body frame.
 
     ``yaw`` turns the optical axis counter-clockwise (left), ``pitch`` turns it up, both in rad; the
-    view has no roll, so its x axis lies in the horizontal plane.
+    view has no roll, so its x axis is horizontal.
     """
     sine, cosine, up, level = math.sin(yaw), math.cos(yaw), math.sin(pitch), math.cos(pitch)
     # Columns: right, down, forward.
@@ -102,13 +102,13 @@ def angle_between(a: ArrayLike, b: ArrayLike) -> Array:
 def grid_dot(
     rows: tuple[int, int], columns: tuple[int, int], size: tuple[int, int], vectors: ArrayLike
 ) -> NDArray[np.float32]:
-    """Dot products of a rectangle of the panorama's pixel directions with vectors.
+    """Dot products of the pixel directions in a rectangle of the panorama with vectors.
 
-    A direction is a product of what depends on its row and what depends on its column, so that this
-    takes no trigonometry a pixel.
+    A direction is a product of terms of its row and terms of its column, so no trigonometry is needed per
+    pixel.
 
     Args:
-        rows, columns: first, and the one after the last; columns of any turn.
+        rows, columns: (first, last + 1); columns may be negative or beyond the width.
         size: the panorama's (width, height).
         vectors: (K, 3).
 

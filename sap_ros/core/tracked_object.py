@@ -1,4 +1,4 @@
-"""One object's state: its prompt, what was found of it on this panorama, and where it was before."""
+"""State of one object: its prompt, its masks on this panorama, and where it was on earlier ones."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from sap_ros.core.motion import (
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import POSITIVE, Prompt
 
-# Width of the reduced panorama on which an object's last mask is kept, about.
+# Smallest width of the reduced panorama that stores an object's last mask.
 _LAST_MASK_WIDTH = 1024
 
-# Share of the change in an object's size (by its logarithm) that is taken for usual with each panorama: an
-# object that grows by half from image to image stays within a max_growth of 3.
+# Weight of the newest panorama in the moving average of the logarithm of an object's solid angle. With it,
+# an object that grows by half from image to image stays within a max_growth of 3.
 _ADAPTATION = 0.4
 
-# About so many directions sample a mask.
+# Approximate number of directions that sample a mask.
 _SAMPLES = 300
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """An object's clicks, moved along with it.
+    """An object's clicks, which move with the object.
 
     Attributes:
         directions: (P, 3) unit vectors.
         labels: (P,), positive or negative.
-        centre: (3,) the mean of the mask's directions to which the clicks belong.
+        centre: (3,) mean of the mask's directions when the clicks were set or moved last.
     """
 
     directions: np.ndarray
@@ -56,12 +56,12 @@ class Track:
     Attributes:
         directions: (P, 3) unit vectors that sample its mask evenly, strays left out.
         motion: (3,) difference of the means of the directions of its last two masks.
-        solid_angle: of the mask, in sr.
-        usual_solid_angle: the same, averaged over the last panoramas: a mask that leaks grows by a little
-            in each, too.
+        solid_angle: solid angle of the mask, in sr.
+        usual_solid_angle: the same, averaged over the last panoramas, because a leaking mask can grow by
+            only a little on each.
         mask: (h, w) uint8, the mask on a reduced panorama.
-        clicks: its clicks, as far as the mask agrees with them.
-        prompted_iou: predicted IoU of the mask that was found where a person prompted it.
+        clicks: its clicks that agree with the mask.
+        prompted_iou: predicted IoU of its mask on the panorama on which it was prompted.
     """
 
     directions: np.ndarray
@@ -74,31 +74,31 @@ class Track:
 
     @property
     def expected(self) -> np.ndarray:
-        """Where the mean of its directions (3,) is on the next panorama, if it moves on as before."""
+        """Expected mean of its directions (3,) on the next panorama, if it moves on as before."""
         return self.directions.mean(0) + self.motion
 
     @property
     def radius(self) -> float:
-        """About its angular radius in rad, in its longer direction."""
+        """Approximate angular radius in rad, along the longer axis of an elongated object."""
         return max(disk_radius(self.solid_angle), angular_radius(self.directions))
 
 
 @dataclass
 class TrackedObject:
-    """An object that is looked for.
+    """An object to segment.
 
     Attributes:
-        prompt: what was prompted last.
+        prompt: its prompt, with all corrections on the same panorama.
         memory: SAM 2's memory of it.
-        prompted_here: the prompt is on the current panorama, and not on an earlier one.
-        masks: what was found on the current panorama, by view; None: not looked for yet.
-        fused: the same on the panorama.
-        own_view: the view of the current panorama that was fitted to it.
-        track: where it was on the panoramas before, or is on this one after :meth:`note`.
-        lost_for: on how many panoramas it has not been found since it was seen last.
-        noted: what was found on this panorama is in ``track``.
-        feedback: logits (S / 4, S / 4) by view that a correction of the prompt corrects.
-        appearance: how it looked where it was prompted, see :mod:`sap_ros.core.appearance`.
+        prompted_here: the prompt is on the current panorama, not on an earlier one.
+        masks: its masks on the current panorama, by view; None: it was not looked for yet.
+        fused: the masks fused on the panorama.
+        own_view: the view that was fitted to it where it was prompted.
+        track: where it was on the earlier panoramas; after :meth:`note`, where it is on this one.
+        lost_for: number of panoramas on which it was not found since it was found last.
+        noted: whether :meth:`note` was called with the mask on this panorama.
+        feedback: mask logits (S / 4, S / 4) by view that the last points of the prompt correct.
+        appearance: appearance of its prompted mask, see :mod:`sap_ros.core.appearance`.
     """
 
     prompt: Prompt
@@ -115,7 +115,7 @@ class TrackedObject:
 
     @property
     def usual_solid_angle(self) -> float:
-        """Its solid angle in sr, averaged over the last panoramas; infinite where it was never found."""
+        """Its solid angle in sr, averaged over the last panoramas; infinite if it was never found."""
         return math.inf if self.track is None else self.track.usual_solid_angle
 
     @property
@@ -125,7 +125,7 @@ class TrackedObject:
 
     @property
     def predicted_iou(self) -> float:
-        """Predicted IoU of its masks, weighted by their area; 0 where nothing was found."""
+        """Predicted IoU of its masks, weighted by their area; 0 if all are empty."""
         masks = self.masks or {}
         area = {i: float((mask.logits > 0).sum()) for i, mask in masks.items()}
         total = sum(area.values())
@@ -136,15 +136,15 @@ class TrackedObject:
     def corrected(self, prompt: Prompt) -> TrackedObject:
         """The object with a further prompt, to be looked for on the current panorama.
 
-        On the panorama on which it was prompted, the prompts are taken together. On a later one, the
-        new prompt says where the object is; points off the object alone are taken together with the
-        object's clicks, which have moved along with it.
+        On the panorama on which the object was prompted, the prompt is extended. On a later one, the new
+        prompt replaces it, and the memory is kept; if it has only negative points, it extends the object's
+        clicks, which have moved with the object.
         """
         if self.prompted_here:
             feedback = self.feedback
             if self.masks is not None:
                 feedback = {view: mask.logits for view, mask in self.masks.items()}
-            if prompt.box is not None or prompt.mask is not None:  # it is drawn anew
+            if prompt.box is not None or prompt.mask is not None:  # it replaces the masks so far
                 feedback = {}
             return TrackedObject(
                 self.prompt.extended(prompt), own_view=self.own_view, feedback=feedback
@@ -156,20 +156,20 @@ class TrackedObject:
         return TrackedObject(prompt, memory=self.memory.copy())
 
     def advance(self) -> None:
-        """The next panorama is there. A prompt that was not looked for holds for it unchanged."""
+        """Moves on to the next panorama. A prompt that was not looked for applies to it unchanged."""
         if self.masks is not None:
             self.prompted_here, self.noted = False, False
             self.masks = self.fused = None
-        else:  # views have other numbers there, and show something else
+        else:  # a view's index and content differ on the next panorama
             self.own_view, self.feedback = None, {}
 
     def give_up(self) -> None:
-        """Takes it to be lost on this panorama."""
+        """Marks it as lost on this panorama."""
         self.masks = {}
         self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
 
     def expected_clicks(self) -> Prompt | None:
-        """Its clicks where it is expected on this panorama; None where it was never seen."""
+        """Its clicks, moved to its expected position on this panorama; None if it was never found."""
         if self.track is None:
             return None
         track, clicks = self.track, self.track.clicks
@@ -179,9 +179,9 @@ class TrackedObject:
         return Prompt(self.prompt.object_id, rotation.apply(clicks.directions), clicks.labels)
 
     def credible(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
-        """Whether a mask in a view of that solid angle may be the object, by predicted IoU and size."""
+        """Whether a mask may be the object, by predicted IoU and size, given the view's solid angle in sr."""
         track = self.track
-        # A mask that was poor where a person prompted it may be poor later, too.
+        # An object with a poor prompted mask may also have poor masks later.
         first = track.prompted_iou if track is not None else 1.0
         if mask.predicted_iou < min(limits.min_score, first / 2):
             return False
@@ -191,7 +191,7 @@ class TrackedObject:
         return solid_angle <= limits.max_growth * track.usual_solid_angle
 
     def of_usual_size(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
-        """Whether a mask in a view of that solid angle is as large as the object was, within max_growth."""
+        """Whether a mask's size differs from the object's usual size by at most a factor of max_growth."""
         assert self.track is not None
         solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
         ratio = solid_angle / self.track.usual_solid_angle
@@ -203,10 +203,10 @@ class TrackedObject:
         """Whether it may have moved from its last mask to this one.
 
         Args:
-            region: the part of the panorama that the mask is of.
+            region: the part of the panorama that the mask covers.
             mask: (rows, columns) bool.
             size: the panorama's (width, height).
-            limits: how far it may move, and by how much it may grow.
+            limits: limits of its motion and growth.
         """
         track = self.track
         if track is None or self.lost_for or not mask.any():
@@ -221,7 +221,7 @@ class TrackedObject:
         return now.solid_angle <= limits.max_growth * track.usual_solid_angle
 
     def note(self, region: Region, mask: np.ndarray, size: tuple[int, int]) -> None:
-        """Keeps where it is for the next panorama; see :meth:`plausible` for the arguments."""
+        """Updates ``track`` with its mask; see :meth:`plausible` for the arguments."""
         self.noted = True
         if not mask.any():
             self.lost_for += 1
@@ -239,9 +239,9 @@ class TrackedObject:
             clicks, prompted_iou = before.clicks, before.prompted_iou
             usual = before.usual_solid_angle
             usual *= (solid_angle / usual) ** _ADAPTATION
-            # Found again, it has moved over several panoramas, or the robot has turned.
+            # The motion of several panoramas, or a turn of the robot, does not predict the next motion.
             motion = np.zeros(3) if was_lost else centre - before.directions.mean(0)
-            # Not where it rests: the clicks would drift.
+            # The clicks stay if it is at rest, because they would drift.
             if np.linalg.norm(centre - clicks.centre) > AT_REST * disk_radius(solid_angle):
                 moved = rotation_between(clicks.centre, centre).apply(clicks.directions)
                 clicks = replace(clicks, directions=moved, centre=centre)
@@ -251,10 +251,10 @@ class TrackedObject:
 
 
 def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """About 300 directions (P, 3) that sample a mask evenly by solid angle, near the poles, too.
+    """About 300 directions (P, 3) that sample a mask evenly by solid angle, also near the poles.
 
     Args:
-        region: the part of the panorama that the mask is of.
+        region: the part of the panorama that the mask covers.
         mask: (rows, columns) bool, with at least one pixel.
         size: the panorama's (width, height).
     """
@@ -263,7 +263,7 @@ def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.n
     step = max(1, math.isqrt(int(area @ mask.sum(1)) // _SAMPLES))
     v, u = np.nonzero(mask[::step])
     v *= step
-    # Of every step-th row, every step-th pixel at the horizon, and fewer where rows are shorter.
+    # In every step-th row, every step-th pixel at the horizon, and fewer pixels near the poles.
     taken = np.floor(np.cumsum(area[v] / step)).astype(int)
     chosen = np.flatnonzero(np.diff(taken, prepend=0) > 0)
     if not len(chosen):  # it is small, or lies between the sampled rows
@@ -280,7 +280,7 @@ def _agreeing(
     size: tuple[int, int],
     directions: np.ndarray,
 ) -> Clicks:
-    """The clicks with which a mask agrees; where no positive one is left, one in its middle."""
+    """The clicks that agree with a mask; if none of them is positive, one click in the mask's middle."""
     pixels = sphere.direction_to_pixel(clicks.directions, size).astype(int)
     u, v = region.locate(pixels, size[0]).T
     inside = (u < region.columns) & (v >= 0) & (v < region.rows)
@@ -293,7 +293,7 @@ def _agreeing(
 
 
 def _reduced(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask on a panorama reduced to a width of 1024 to 2047 (or its own, if less), as uint8."""
+    """A mask on a panorama reduced to a width of 1024 to 2047 (or its own width, if smaller), as uint8."""
     width, height = size
     step = max(1, width // _LAST_MASK_WIDTH)
     small = np.zeros((height // step, width // step), np.uint8)

@@ -1,7 +1,7 @@
-"""Sets of views: a panorama as square images for SAM 2, by perspective, as a whole or in crops.
+"""Sets of views, which show a panorama as square images for SAM 2: perspective views, the whole, or crops.
 
-All sets have the same methods (:class:`Views`), so that the tracker, the fusion and everything after
-are shared. A *view* is one of these images, given by its index in the set.
+All sets have the same methods (:class:`Views`), so that they share the tracker, the fusion and everything
+after it. A *view* is one of these images, identified by its index in the set.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
 
-# Nearer the border than this share of half a view's side, a direction is better seen by another view.
+# Width of a view's rim, as a share of half its side; a view does not see directions in its rim well.
 _RIM = 0.04
 
-# A further view must see this share of the directions that no view so far sees well.
+# A further view is added only if it sees more than this share of all directions for the first time.
 _LEAST_GAIN = 0.02
 
-# Seeing a direction inside the rim at all counts as much as twice the greatest nearness.
+# A direction inside the rim scores this, plus its nearness (at most 1).
 _SEEN_WEIGHT = 2
 
-# Directions on a border between two views are still seen, whatever the rounding.
+# A direction on the border between two views is inside both in spite of rounding errors.
 _BORDER_SLACK = 1e-9
 
 #: Indices of views with their mask logits, (n, n) float32 each.
@@ -50,22 +50,22 @@ class Views(Protocol):
     def __len__(self) -> int: ...
 
     def render(self, index: int) -> np.ndarray:
-        """The view, (S, S, 3) uint8 RGB; of labels (S, S)."""
+        """The view, (S, S, 3) uint8 RGB; for a label image (S, S)."""
 
     def upload(self, index: int) -> np.ndarray | Tensor:
-        """The view for a model: as :meth:`render` gives it, or on the model's device."""
+        """The view as input for a model: the result of :meth:`render`, or a tensor on the model's device."""
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
-        """View pixels (P, 2) of directions (P, 3); NaN for a direction outside of the view."""
+        """Directions (P, 3) to view pixels (P, 2); NaN outside of the view."""
 
     def direction(self, index: int, pixel: np.ndarray) -> np.ndarray:
-        """The unit vector (3,) that a view's pixel (u, v) shows."""
+        """A view's pixel (u, v) to a unit vector (3,)."""
 
     def order(self, direction: np.ndarray) -> tuple[int, ...]:
-        """All views, in the order to visit them for an object whose anchor is a direction (3,)."""
+        """All views in the order of their visits, for an object with its anchor at a direction (3,)."""
 
     def solid_angle(self, index: int) -> float:
-        """About how much of the sphere a view covers, in sr."""
+        """Approximate solid angle of a view, in sr."""
 
     def of_labels(self, labels: np.ndarray) -> Views:
         """The same views of a label image (H, 2H); each pixel takes the nearest label."""
@@ -75,7 +75,7 @@ class Views(Protocol):
 
 
 def nearness(views: Views, directions: np.ndarray) -> np.ndarray:
-    """How near its centre each view sees directions (P, 3).
+    """Nearness of directions (P, 3) to the centre of each view.
 
     Returns:
         (V, P): 1 at a view's centre, 0 at its border and outside of it.
@@ -88,10 +88,10 @@ def nearness(views: Views, directions: np.ndarray) -> np.ndarray:
 
 
 def cover(views: Views, directions: np.ndarray) -> list[int]:
-    """A few views that together see directions (P, 3), the one that sees most of them first.
+    """A few views that together see directions (P, 3), starting with the view that sees most of them.
 
-    Greedy: at each step the view is taken that sees most of what is left, and that near its centre.
-    Directions that every view sees at its rim alone may be left out.
+    Greedy: each step takes the view that sees most of the remaining directions, preferably near its centre.
+    Directions that are in no view, or only in rims, may be left out.
     """
     near = nearness(views, directions)
     chosen: list[int] = []
@@ -116,8 +116,8 @@ class PerspectiveViews:
         image: (H, 2H, 3) uint8, or labels (H, 2H).
         size: side of a view, in pixels.
         scan: its views have the indices 0 to ``len(scan) - 1``; see :meth:`add` for further ones.
-        labels: the image holds labels.
-        device: of the model; on a GPU, views are rendered there.
+        labels: whether the image holds labels.
+        device: device of the model; if it is a GPU, views are rendered on it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class PerspectiveViews:
         return len(self.scan)
 
     def add(self, view: View) -> int:
-        """The index of a view beside those of the scan; the same view has the same index."""
+        """Adds a view to those of the scan, unless it was added before; returns its index."""
         added = self.views[len(self) :]
         if view not in added:
             self.views.append(view)
@@ -183,9 +183,9 @@ class PerspectiveViews:
 
 
 class WholePanorama:
-    """One view: the whole panorama, resized to a square as SAM 2 does with any image.
+    """One view: the whole panorama, resized to a square as SAM 2 resizes any image.
 
-    The paper's baseline of SAM 2 without a scan.
+    This is the paper's baseline, SAM 2 without a scan.
     """
 
     def __init__(self, image: np.ndarray, size: int, labels: bool = False) -> None:
@@ -226,10 +226,10 @@ class WholePanorama:
 
 
 class Crops:
-    """Square crops of the panorama, a quarter of its width; each shares half with the next one.
+    """Square crops of the panorama with a quarter of its width and half overlap, in 8 columns and 3 rows.
 
-    They are in eight columns and three rows and are visited in the scan's column-first zigzag. A crop
-    may lie across the seam, none reaches over a pole. The paper's ablation of the perspective views.
+    They are visited in the scan's column-first zigzag. A crop may cross the seam, but no pole. This is the
+    paper's ablation of the perspective views.
     """
 
     _COLUMNS, _ROWS = 8, 3
@@ -242,7 +242,7 @@ class Crops:
         if labels:
             self._interpolation = cv2.INTER_NEAREST
         self._twice = np.concatenate([image, image[:, : self._crop]], axis=1)
-        rows = range(self._ROWS - 1, -1, -1)  # as the scan: up the first column, down the next
+        rows = range(self._ROWS - 1, -1, -1)  # as in the scan: up the first column, down the next
         self._corners = [
             (row * image.shape[0] // 4, column * image.shape[1] // self._COLUMNS)
             for column in range(self._COLUMNS)
@@ -279,7 +279,7 @@ class Crops:
         offset = sphere.direction_to_pixel(direction, self.panorama_size) - middle
         width = self.panorama_size[0]
         offset[:, 0] = np.mod(offset[:, 0] + width / 2, width) - width / 2
-        # Where two crops are equally near, the one to the right, wherever the seam is.
+        # Of two equally near crops, the one to the right is taken, wherever the seam is.
         distance = np.abs(offset).max(1).round(6)
         start = int(np.lexsort((offset[:, 1].round(6), offset[:, 0].round(6), distance))[0])
         return tuple((start + i) % len(self) for i in range(len(self)))

@@ -1,4 +1,4 @@
-"""What the engine says: masks, and of each object its state, bearing and range."""
+"""The engine's answers: masks, and each object's state, bearing and range."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ _UNKNOWN = (math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class ObjectReport:
-    """One object, as ``sap_ros/Object`` says it. Angles in rad, lengths in m; NaN: not known.
+    """One object, with the fields of ``sap_ros/Object``. Angles in rad, lengths in m; NaN: unknown.
 
     Attributes:
-        object_id: its value in the label image; 0: a rejected prompt that was given no id.
+        object_id: its value in the label image; 0: a rejected prompt for a new object, which got no id.
         label: free text.
-        state: what has become of it.
+        state: its state.
         direction: unit vector from the camera to its centroid, in the answer's ``bearing_frame``.
-        azimuth, elevation: of ``direction``: counter-clockwise about that frame's z, and up from x-y.
+        azimuth, elevation: angles of ``direction``: counter-clockwise about that frame's z axis, and up
+            from its x-y plane.
         azimuth_width, elevation_height: its extent on the panorama.
         solid_angle: in sr.
         score: predicted IoU of its mask, 0 to 1.
-        range: from the camera.
-        position: of the point at that range, in ``bearing_frame``.
-        angular_stddev: of the direction.
-        reason: why it, or the last prompt on it, was rejected; else empty.
+        range: distance from the camera.
+        position: the point in ``direction`` at this range, in ``bearing_frame``.
+        angular_stddev: estimated standard deviation of the direction.
+        reason: why it, or the last prompt for it, was rejected; otherwise empty.
     """
 
     object_id: int
@@ -57,10 +58,10 @@ class Rejection:
     """A prompt that cannot be used.
 
     Attributes:
-        object_id: of its object; 0: it was given none.
+        object_id: id of its object; 0: it got none.
         label: free text of the prompt.
-        reason: in a line.
-        trace: of an exception that nobody expected, else empty.
+        reason: why it was rejected, in one line.
+        trace: traceback of an unexpected exception; otherwise empty.
     """
 
     object_id: int
@@ -71,11 +72,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class PointsOnObjects:
-    """Points of a lidar, with the object that each one lies on.
+    """Points of a lidar, with the id of the object that each one is on.
 
     Attributes:
-        cloud: where they are from.
-        points: (N, 3) m, in the cloud's frame.
+        cloud: the cloud that contains them.
+        points: (N, 3) in m, in the cloud's frame.
         ids: (N,) uint16; 0 for none.
     """
 
@@ -86,7 +87,7 @@ class PointsOnObjects:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of a panorama.
+    """The result for one panorama.
 
     Attributes:
         stamp, frame_id: the image's.
@@ -94,15 +95,15 @@ class Answer:
         instances: label image, and the objects in the panorama's own axes.
         objects: each id exactly once, ascending; rejected prompts without an id come first.
         bearing_frame: TF frame of directions and positions.
-        camera: (3,) m, where the camera is in that frame; NaN where TF does not know it.
-        labels: free text, by id, of the objects there are.
-        rejections: prompts that cannot be used.
-        changed: objects have been removed since the last answer.
-        problems: what could not be done, in a line each.
-        traces: of exceptions that nobody expected among these.
-        seconds: how long each stage took.
-        encoded: how many views were encoded.
-        points: of the lidar, where a cloud was near enough in time.
+        camera: (3,) in m, position of the camera in that frame; NaN if TF does not have it.
+        labels: labels of all objects, by id.
+        rejections: prompts that were rejected.
+        changed: whether objects were removed since the last answer.
+        problems: one line for each operation that failed.
+        traces: tracebacks of the unexpected exceptions among these.
+        seconds: duration of each stage, in s.
+        encoded: number of views encoded.
+        points: points of the lidar, if a cloud was near enough in time.
     """
 
     stamp: int
@@ -123,7 +124,7 @@ class Answer:
 
     @property
     def news(self) -> bool:
-        """Whether there is anything to say of objects."""
+        """Whether there are objects, rejections or removals to publish."""
         return bool(self.objects or self.rejections or self.changed)
 
 
@@ -135,14 +136,14 @@ def report(
     distance: float = math.nan,
     reason: str = "",
 ) -> ObjectReport:
-    """An object on the panorama, in the frame of the bearings.
+    """Converts an object on the panorama to the frame of the bearings.
 
     Args:
-        instance: on the panorama.
+        instance: the object on the panorama.
         label: free text.
-        axes: of the image's frame.
-        transform: from the image's frame to that of the bearings; None: it is not known.
-        distance: its range in m, NaN where it is not known.
+        axes: axes of the image's frame.
+        transform: transform from the image's frame to that of the bearings; None: not available.
+        distance: its range in m; NaN: unknown.
         reason: why its last prompt was rejected.
     """
     direction, position = np.full(3, math.nan), np.full(3, math.nan)
@@ -181,15 +182,15 @@ def reports(
     transform: Transform | None,
     ranges: Mapping[int, float],
 ) -> tuple[ObjectReport, ...]:
-    """All objects, each id once: found or lost, pending, and what was rejected.
+    """Reports of all objects, each id once: tracked, lost, pending and rejected ones.
 
     Args:
-        instances: on the panorama.
-        pending: labels, by id, of accepted objects that have not been looked for.
-        labels: free text, by id.
-        rejections: prompts that cannot be used; one on an object that stays is its ``reason``.
+        instances: the objects on the panorama.
+        pending: labels, by id, of objects that were accepted but not looked for yet.
+        labels: labels of all objects, by id.
+        rejections: rejected prompts; the ``reason`` of an object that exists is that of its rejection.
         axes, transform: see :func:`report`.
-        ranges: in m, by id.
+        ranges: ranges in m, by id.
     """
     reasons = {r.object_id: r.reason for r in rejections}
     found = {

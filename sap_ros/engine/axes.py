@@ -1,4 +1,4 @@
-"""The axes of the image's TF frame: between the panorama's directions and those of its header."""
+"""Converts directions between the panorama's axes and the TF frame of the image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BODY_TO_OPTICAL = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 @dataclass(frozen=True)
 class ImageAxes:
-    """How a panorama (whose middle column looks along x) lies in the frame of its header.
+    """Orientation of a panorama, whose middle column is along x, in the TF frame of its header.
 
     Attributes:
-        forward_column: where straight ahead is, as a share of the panorama's width, 0 to 1.
+        forward_column: the column that is straight ahead, as a share of the panorama's width, 0 to 1.
         convention: ``body`` (x forward, y left, z up) or ``optical`` (z forward, x right, y down).
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
     """
 
     forward_column: float = 0.5
@@ -37,16 +37,16 @@ class ImageAxes:
 
     @property
     def rotation(self) -> np.ndarray:
-        """(3, 3), from the panorama's axes to those of the header's frame."""
+        """Rotation (3, 3) from the panorama's axes to the header's frame."""
         yaw = 2 * np.pi * (self.forward_column - 0.5)
         cos, sin = np.cos(yaw), np.sin(yaw)
         ahead = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         return _BODY_TO_OPTICAL @ ahead if self.convention == "optical" else ahead
 
     def to_frame(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors (..., 3) of the panorama, in the header's frame."""
+        """Vectors (..., 3) from the panorama's axes to the header's frame."""
         return np.asarray(vectors) @ self.rotation.T
 
     def from_frame(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors (..., 3) of the header's frame, on the panorama."""
+        """Vectors (..., 3) from the header's frame to the panorama's axes."""
         return np.asarray(vectors) @ self.rotation

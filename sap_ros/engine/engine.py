@@ -17,28 +17,28 @@ from sap_ros.engine.inbox import PROMPTS_PER_ANSWER, Accepted, Inbox, fail, fulf
 from sap_ros.engine.ranging import ids_of_points, ranges_of_objects
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 
-#: Objects that are looked for, for one answer, at most; those looked for longest ago come first.
+#: Maximum number of objects searched for per answer; those that were searched for longest ago come first.
 OBJECTS_PER_ANSWER = 32
-_CLOUDS = 10  # kept, to choose the one nearest to an image
+_CLOUDS = 10  # number of kept clouds, from which the one nearest to an image is chosen
 
 
 class InterruptedWorkError(Exception):
-    """Work stops at this view: a removal, a reset or the end of the worker is pending."""
+    """Stops the work after a view, because a removal, a reset or the worker's end is pending."""
 
 
 class Engine:
-    """Answers images and prompts. One thread calls its methods.
+    """Answers images and prompts. All methods are called by one thread.
 
     Args:
-        session: its own; nothing else touches it.
+        session: the engine's own session; nothing else uses it.
         settings: limits and frames.
-        transforms: TF, or its stand-in.
-        interrupted: called after every view; if it returns True, :meth:`work` stops there and returns
-            None. What has been found by then is kept, and the next call does the rest.
+        transforms: TF, or a replacement.
+        interrupted: called after each view; if it returns True, :meth:`work` stops there and returns
+            None. The objects found so far are kept, and the next call continues.
 
     Attributes:
-        received, dropped: images that came, and of these those that were never worked on
-            because a newer one came while objects were followed.
+        received, dropped: number of received images, and of those that were never processed because a
+            newer one arrived while there were objects to follow.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Engine:
         self._transforms = transforms or NoTransforms()
         self._interrupted = interrupted
         session.following = self._settings.following
-        self._newest: Image | None = None  # the last that came
-        self._shown: tuple[Image, np.ndarray] | None = None  # the session's
+        self._newest: Image | None = None  # the last received
+        self._shown: tuple[Image, np.ndarray] | None = None  # the one in the session
         self._kept: deque[Image] = deque(maxlen=self._settings.keep_images + 1)
         self._clouds: deque[Cloud] = deque(maxlen=_CLOUDS)
         self._inbox = Inbox(self._transforms)
-        self._order: dict[int, int] = {}  # when each object was looked for last
+        self._order: dict[int, int] = {}  # value of _looks when each object was looked for last
         self._looks = 0
         self._tracking = False
         self._problems: list[str] = []
@@ -74,27 +74,27 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Prompts that were neither accepted nor rejected yet."""
+        """Number of prompts that were neither accepted nor rejected yet."""
         return len(self._inbox)
 
     @property
     def has_image(self) -> bool:
-        """Whether there is an image that a prompt could be on."""
+        """Whether there is an image that a prompt could apply to."""
         return self._newest is not None
 
     @property
     def labels(self) -> dict[int, str]:
-        """Free text of each object there is, by id."""
+        """Labels of all objects, by id."""
         return dict(self._inbox.labels)
 
     @property
     def has_objects(self) -> bool:
-        """Whether there is something to look for, or a prompt that waits."""
+        """Whether there is an object or a waiting prompt."""
         return bool(self._inbox.labels or len(self._inbox))
 
     @property
     def has_news(self) -> bool:
-        """Whether objects were removed, prompts rejected or problems met since the last answer."""
+        """Whether there were removals, rejections or problems since the last answer."""
         return bool(self._changed or self._inbox.rejections or self._problems)
 
     @property
@@ -103,11 +103,11 @@ class Engine:
         return self._tracking
 
     def take(self, event: Event, now: float) -> None:
-        """Stores an event. The model is not run.
+        """Stores an event, without running the model.
 
         Args:
             event: the event.
-            now: s on a clock that does not jump; the recorded time in a replay.
+            now: time in s, of a monotonic clock; in a replay, the recorded time.
         """
         if isinstance(event, Image):
             self._take_image(event)
@@ -116,7 +116,7 @@ class Engine:
         elif isinstance(event, Cloud):
             self._clouds.append(event)
         elif isinstance(event, Remove):
-            self.accept(now)  # prompts that were given before it get their ids first
+            self.accept(now)  # earlier prompts get their ids first
             self._remove(event)
         elif isinstance(event, Reset):
             self._reset(event)
@@ -126,11 +126,11 @@ class Engine:
             self._kept = deque(self._kept, maxlen=event.settings.keep_images + 1)
 
     def close(self) -> None:
-        """Answers whoever still waits for a prompt to be accepted."""
+        """Rejects all waiting prompts."""
         self._inbox.close()
 
     def busy(self, now: float) -> bool:
-        """Whether :meth:`work` would do something."""
+        """Whether there is work for :meth:`work`."""
         if self._newest is None:
             return False
         return bool(
@@ -149,22 +149,21 @@ class Engine:
         return bool(inbox.due(newest, now, self._settings.patience))
 
     def accept(self, now: float) -> None:
-        """Accepts or rejects prompts that wait, those of one answer at most; looks for nothing."""
+        """Accepts or rejects waiting prompts, at most as many as for one answer; does not run the model."""
         if self._newest is not None:
             self._inbox.accept(self._newest, self._kept, now, self._settings)
 
     def work(self, now: float) -> Answer | None:
-        """Does a bounded amount of work, on the newest image first.
+        """Does a bounded amount of work on the newest image.
 
         Args:
             now: see :meth:`take`.
 
         Returns:
-            What is known of the newest image; None where there is nothing to do, or the work was
-            interrupted.
+            The result for the newest image; None if there is nothing to do, or the work was interrupted.
 
         Raises:
-            ValueError: the newest image cannot be used; the one before it stays.
+            ValueError: the newest image cannot be used; the previous one is kept.
         """
         if not self.busy(now):
             return None
@@ -188,13 +187,13 @@ class Engine:
     def _take_image(self, image: Image) -> None:
         newest = self._newest
         if image.stamp and newest is not None and image.stamp == newest.stamp:
-            return  # a stamp is worked on once
+            return  # each stamp is processed once
         self.received += 1
         if newest is not None and newest is not self._current and self.has_objects:
             self.dropped += 1
         if not image.stamp:
             self._problem(
-                "the images carry no stamp; have the driver set it: masks, prompts and TF go by it"
+                "the images have no stamp; the driver must set it: masks, prompts and TF are matched by it"
             )
         self._newest = image
         self._kept.append(image)
@@ -251,7 +250,7 @@ class Engine:
             raise InterruptedWorkError
 
     def _look(self) -> None:
-        """Looks for objects: those just prompted, then those looked for longest ago."""
+        """Searches for objects: newly prompted ones first, then those searched for longest ago."""
         session, inbox = self._session, self._inbox
         for accepted in inbox.accepted[:PROMPTS_PER_ANSWER]:
             object_id = accepted.prompt.object_id
@@ -289,9 +288,11 @@ class Engine:
         self._order[object_id] = self._looks
 
     def _look_at(self, accepted: Accepted) -> None:
-        """Looks for an object where it was prompted, on the image of the prompt."""
+        """Searches for a prompted object on the image of the prompt, then follows it to the current image."""
         session, prompt, image = self._session, accepted.prompt, accepted.image
-        corrects = not prompt.complete  # points off the object alone: where it is now
+        corrects = (
+            not prompt.complete
+        )  # only negative points: they apply to the object on this image
         if image is self._current or corrects:
             session.add_prompt(prompt)
             session.look_for(prompt.object_id, self._check)
@@ -351,24 +352,24 @@ class Engine:
         return answer
 
     def _to_bearings(self, image: Image, frame_id: str) -> Transform | None:
-        """From the image's frame to that of the bearings; None where TF does not know it."""
+        """The transform from the image's frame to that of the bearings; None if it is not available."""
         if frame_id and not image.frame_id:
-            self._problem(f"bearings in {frame_id!r} are not known: the images carry no frame_id")
+            self._problem(f"no bearings in {frame_id!r}: the images have no frame_id")
             return None
         try:
             return self._transforms.lookup(
                 Stamped(frame_id, image.stamp), Stamped(image.frame_id, image.stamp)
             )
         except ValueError as error:
-            self._problem(f"bearings are not known: {error}")
+            self._problem(f"no bearings: {error}")
             return None
 
     def _points(
         self, image: Image, instances: Instances
     ) -> tuple[np.ndarray, PointsOnObjects] | None:
-        """The points of the cloud nearest to an image: (N, 3) in the image's frame, and their objects.
+        """The points of the cloud nearest in time to an image, (N, 3) in the image's frame, and their ids.
 
-        Not by message_filters: the engine must work without ROS, and choose the same cloud always.
+        message_filters is not used, because the engine works without ROS and must be deterministic.
         """
         if not self._clouds:
             return None
@@ -389,7 +390,7 @@ class Engine:
                 Stamped(cloud.frame_id, cloud.stamp),
                 settings.fixed_frame,
             )
-        except Exception as error:  # a lidar's message must not silence the bearings
+        except Exception as error:  # a bad point cloud must not prevent the bearings
             self._clouds.remove(cloud)
             reason = str(error) if isinstance(error, ValueError) else repr(error)
             self._problem(f"no ranges: {reason}")
@@ -404,7 +405,7 @@ class Engine:
 
 
 def run(engine: Engine, now: float) -> list[Answer]:
-    """Works until there is nothing more to do; the answers, in order."""
+    """Works until there is nothing left to do; returns the answers in order."""
     answers: list[Answer] = []
     while engine.busy(now):
         answer = engine.work(now)

@@ -1,4 +1,4 @@
-"""Events for the engine: images, prompts, point clouds, removals, and changes of settings."""
+"""The engine's events: images, prompts, point clouds, removals, and changes of settings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from sap_ros.core.motion import Following
 from sap_ros.engine.axes import ImageAxes
 
-#: Labels are free text of at most so many characters; longer ones are cut off.
+#: Maximum number of characters in a label; longer labels are truncated.
 MAX_LABEL = 64
 
 
 class Space(IntEnum):
-    """What the numbers of a prompt are; the values of ``sap_ros/Prompt.space``."""
+    """Kind of a prompt's coordinates; the values of ``sap_ros/Prompt.space``."""
 
-    PIXELS = 0  # of the panorama, (u, v), pixel centres at +0.5
+    PIXELS = 0  # (u, v) on the panorama, pixel centres at +0.5
     DIRECTIONS = 1  # vectors of any length, in the prompt's frame
     POSITIONS = 2  # in m, in the prompt's frame
 
@@ -30,8 +30,8 @@ class Image:
 
     Attributes:
         size: width and height, known before it is decoded.
-        read: decodes it to (H, W, 3) uint8 RGB; raises ValueError where that cannot be done.
-        stamp: in ns; 0: it has none.
+        read: decodes it to (H, W, 3) uint8 RGB; raises ValueError if it cannot be decoded.
+        stamp: in ns; 0: no stamp.
         frame_id: TF frame of the camera.
     """
 
@@ -43,20 +43,21 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class PromptGiven:
-    """A prompt; it has the fields of ``sap_ros/Prompt``.
+    """A received prompt, with the fields of ``sap_ros/Prompt``.
 
     Attributes:
-        points: (P, 3) float64; of pixels, the third value is ignored.
+        points: (P, 3) float64; the third value of a pixel is ignored.
         labels: (P,) 1 on the object, 0 off it; empty: all on it.
-        box: (0, 3), or (2, 3): its upper left and lower right corner.
-        mask: reads a mask (H, W) bool on a panorama; None: there is none.
-        space: what the numbers are, a :class:`Space`.
-        stamp: in ns; it is on the image that was the newest at this time; 0: on the newest of all.
+        box: (0, 3), or (2, 3): upper left and lower right corner.
+        mask: reads a mask (H, W) bool on a panorama; None: no mask.
+        space: kind of the coordinates, a :class:`Space`.
+        stamp: in ns; the prompt applies to the image that was the newest at this time; 0: to the newest
+            of all.
         frame_id: TF frame of directions and positions; empty: the image's.
-        object_id: the object it corrects, or the id of a new one; 0: a new object with a new id.
+        object_id: the object to correct, or the id of a new object; 0: a new object with a new id.
         label: free text.
-        gaze: one of a stream of directions: on an object that is there it adds nothing.
-        accepted: gets the object's id once the prompt is accepted, or a ValueError.
+        gaze: whether it is one of a stream of directions; a gaze on an existing object adds nothing.
+        accepted: gets the object's id when the prompt is accepted, or a ValueError.
     """
 
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
@@ -73,7 +74,7 @@ class PromptGiven:
 
     @property
     def renames(self) -> bool:
-        """Whether it has a label and nothing that is pointed at: its object gets another label."""
+        """Whether it only changes its object's label: it has a label and no points, box or mask."""
         return bool(self.label) and not (len(self.points) or len(self.box) or self.mask)
 
 
@@ -82,10 +83,10 @@ class Cloud:
     """Points of a lidar.
 
     Attributes:
-        read: gives the finite points, (N, 3) float64 in m; raises where that cannot be done.
+        read: returns the finite points, (N, 3) float64 in m; raises if the cloud cannot be read.
         stamp: in ns.
         frame_id: TF frame of the points.
-        source: whatever the caller wants back with the points that lie on objects.
+        source: any value, returned to the caller with the points on objects.
     """
 
     read: Callable[[], np.ndarray]
@@ -96,11 +97,11 @@ class Cloud:
 
 @dataclass(frozen=True, eq=False)
 class Remove:
-    """An object is to be forgotten.
+    """Removes an object.
 
     Attributes:
-        object_id: which.
-        done: gets True, or a ValueError that lists the ids there are.
+        object_id: its id.
+        done: gets True, or a ValueError that lists the existing ids.
     """
 
     object_id: int
@@ -109,10 +110,10 @@ class Remove:
 
 @dataclass(frozen=True, eq=False)
 class Reset:
-    """All objects are to be forgotten, and the prompts that wait.
+    """Removes all objects and waiting prompts.
 
     Attributes:
-        done: gets how many objects were forgotten.
+        done: gets the number of removed objects.
     """
 
     done: Future[int] | None = None
@@ -123,18 +124,19 @@ class Settings:
     """Limits and frames.
 
     Attributes:
-        max_objects: further objects are rejected.
+        max_objects: maximum number of objects; further ones are rejected.
         largest_id: 254 for 8-bit masks, 65534 for 16-bit ones.
-        keep_images: how many past images a late prompt may be on.
-        axes: of the images' frame.
+        keep_images: number of past images that are kept for late prompts.
+        axes: axes of the images' frame.
         target_frame: TF frame of bearings and positions; empty: the image's.
-        fixed_frame: TF frame in which the world stands still; empty: none.
-        patience: a prompt that is stamped later than the newest image waits so long for its own, in s.
-        cloud_tolerance: a cloud gives ranges for images stamped at most so many s from it.
-        following: what motion of an object is plausible.
+        fixed_frame: TF frame that is fixed in the world; empty: none.
+        patience: how long a prompt stamped later than the newest image waits for its own image, in s.
+        cloud_tolerance: largest difference between the stamps of a cloud and an image, in s, at which the
+            cloud gives ranges.
+        following: how objects are followed.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of its range.
     """
 
     max_objects: int = 32
@@ -159,7 +161,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Change:
-    """The settings from now on."""
+    """Changes the settings."""
 
     settings: Settings
 

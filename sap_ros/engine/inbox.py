@@ -1,4 +1,4 @@
-"""Prompts on their way to an object: they wait, are accepted or rejected, and their objects get ids."""
+"""The queue of prompts: they wait for their image, are accepted or rejected, and their objects get ids."""
 
 from __future__ import annotations
 
@@ -19,44 +19,46 @@ from sap_ros.engine.events import MAX_LABEL, Image, PromptGiven, Settings
 from sap_ros.engine.prompting import locate, prompt_on
 from sap_ros.engine.transforms import Transforms
 
-#: Prompts that wait, at most; further ones are rejected.
+#: Maximum number of waiting prompts; further ones are rejected.
 MAX_WAITING = 256
-#: Prompts that are accepted for one answer, at most: a flood of them does not hold up images.
+#: Maximum number of prompts accepted per answer, so that many prompts do not delay images.
 PROMPTS_PER_ANSWER = 8
-#: Accepted prompts that have not been looked for, at most: nobody may be listening, and each keeps its
-#: image.
+#: Maximum number of accepted prompts whose objects were not looked for yet: without subscribers none is
+#: looked for, and each keeps its image in memory.
 MAX_ACCEPTED = 16
-#: Rejections in one answer, at most: the latest.
+#: Maximum number of rejections in an answer; the latest are kept.
 MAX_REJECTIONS = 64
-_ANY_ID = 1  # stands for a new id while a prompt is checked
-_SAME_GAZE = np.cos(np.radians(5))  # two gazes nearer than this are on the same object
+_ANY_ID = 1  # placeholder for a new id while a prompt is checked
+_SAME_GAZE = np.cos(
+    np.radians(5)
+)  # cosine of the angle below which two gazes are on the same object
 
 
 @dataclass(frozen=True, eq=False)
 class Accepted:
-    """A valid prompt, with the image that it is on."""
+    """A valid prompt, with the image that it applies to."""
 
     prompt: Prompt
     image: Image
 
 
 class Inbox:
-    """The prompts that wait, and the objects that there are: the only place that gives ids.
+    """The waiting prompts and the ids of all objects; the only place where ids are assigned.
 
     Args:
-        transforms: TF, or its stand-in.
+        transforms: TF, or a replacement.
 
     Attributes:
-        labels: free text of each object, by id; accepted ones that were not looked for included.
-        accepted: prompts that are to be looked for.
-        rejections: for the next answer.
+        labels: labels of all objects by id, including those that were not looked for yet.
+        accepted: accepted prompts whose objects were not looked for yet.
+        rejections: rejections for the next answer.
     """
 
     def __init__(self, transforms: Transforms) -> None:
         self._transforms = transforms
         self._waiting: deque[tuple[float, PromptGiven]] = deque()
         self._next_id = 1
-        # Objects of gazes that have not been found: each one's direction, and the image that it was on.
+        # Objects prompted by a gaze and not found yet, by id: direction and image of the gaze.
         self._gazes: dict[int, tuple[np.ndarray, weakref.ref[Image]]] = {}
         self._found: Instances | None = None
         self.labels: dict[int, str] = {}
@@ -64,18 +66,18 @@ class Inbox:
         self.rejections: list[Rejection] = []
 
     def __len__(self) -> int:
-        """Prompts that wait."""
+        """Number of waiting prompts."""
         return len(self._waiting)
 
     def put(self, given: PromptGiven, now: float) -> None:
-        """Stores a prompt that was received at a time in s."""
+        """Stores a prompt; ``now`` is the time of reception in s."""
         if len(self._waiting) >= MAX_WAITING:
             self._reject(given, f"{MAX_WAITING} prompts are waiting already")
         else:
             self._waiting.append((now, given))
 
     def due(self, newest: Image, now: float, patience: float) -> list[tuple[float, PromptGiven]]:
-        """The prompts that can be taken on the newest image, or on one before it."""
+        """The waiting prompts that apply to the newest image or an earlier one, or that waited too long."""
         return [
             (came, given)
             for came, given in self._waiting
@@ -87,12 +89,12 @@ class Inbox:
         return len(self.accepted) < MAX_ACCEPTED
 
     def accept(self, newest: Image, kept: deque[Image], now: float, settings: Settings) -> None:
-        """Accepts or rejects prompts that are due, those of one answer at most.
+        """Accepts or rejects prompts that are due, at most as many as for one answer.
 
         Args:
             newest: the newest image.
-            kept: images that a prompt may be on by its stamp, oldest first.
-            now: s.
+            kept: images that a prompt can apply to by its stamp, oldest first.
+            now: time in s.
             settings: limits and frames.
         """
         most = min(PROMPTS_PER_ANSWER, MAX_ACCEPTED - len(self.accepted))
@@ -100,29 +102,29 @@ class Inbox:
             self._waiting.remove(item)
             given = item[1]
             if not claim(given.accepted):
-                continue  # whoever gave it has given up
+                continue  # the caller has cancelled it
             try:
                 object_id = self._accept(given, _image_of(given, newest, kept), settings)
             except ValueError as error:
                 self._reject(given, str(error))
-            except Exception as error:  # whatever arrives, the next prompt is answered
+            except Exception as error:  # a bug with one prompt must not stop the others
                 self._reject(given, repr(error), traceback.format_exc())
             else:
                 fulfil(given.accepted, object_id)
 
     def _accept(self, given: PromptGiven, image: Image, settings: Settings) -> int:
-        """Validates a prompt on its image, and gives its object an id; 0 where it adds nothing.
+        """Validates a prompt on its image, and assigns its object's id; returns 0 if a gaze adds nothing.
 
         Raises:
-            ValueError: why it cannot be used.
+            ValueError: the prompt cannot be used; the message says why.
         """
         if given.renames and given.object_id in self.labels:
             self.labels[given.object_id] = given.label[:MAX_LABEL]
             return given.object_id
         transform = locate(given, image, self._transforms, settings.fixed_frame)
-        # Checked before a new id is given, which a prompt that is refused must not use up.
+        # Checked before a new id is assigned, so that a rejected prompt does not use up an id.
         prompt = prompt_on(given, given.object_id or _ANY_ID, image.size, settings.axes, transform)
-        wanted: int | None = given.object_id  # 0: a new one
+        wanted: int | None = given.object_id  # 0: a new id
         if given.gaze:
             prompt.check_complete()
             wanted = self._object_of_gaze(prompt.anchor, image)
@@ -133,12 +135,12 @@ class Inbox:
             prompt.check_complete()
         if is_new and len(self.labels) >= settings.max_objects:
             raise ValueError(
-                f"there are {len(self.labels)} objects, and max_objects is {settings.max_objects}"
+                f"there are {len(self.labels)} objects already, and max_objects is {settings.max_objects}"
             )
         object_id = wanted or self._free_id(settings.largest_id)
         if object_id > settings.largest_id:
             raise ValueError(
-                f"id {object_id} does not fit into the mask; 1 to {settings.largest_id} do"
+                f"id {object_id} does not fit into the mask; the largest id is {settings.largest_id}"
             )
         prompt = replace(prompt, object_id=object_id)
         if given.gaze:
@@ -148,7 +150,7 @@ class Inbox:
         return object_id
 
     def _free_id(self, largest: int) -> int:
-        """The next id, upwards; from 1 again where they are used up."""
+        """The next free id, ascending; after the largest id, from 1 again."""
         for object_id in [*range(self._next_id, largest + 1), *range(1, self._next_id)]:
             if object_id not in self.labels and object_id != 255:
                 self._next_id = object_id + 1
@@ -156,10 +158,11 @@ class Inbox:
         raise ValueError(f"all ids up to {largest} are used; remove an object")
 
     def _object_of_gaze(self, direction: np.ndarray, image: Image) -> int | None:
-        """The object that a gaze prompts; 0: a new one; None: it adds nothing.
+        """The id of the object that a gaze prompts; 0: a new object; None: the gaze adds nothing.
 
-        It adds nothing where an object was found, or is to be looked for on this image by an earlier
-        gaze. What an earlier gaze was at and was not found is prompted anew on a later image.
+        A gaze adds nothing if it is on the mask of an object, or near an earlier gaze whose object is not
+        lost or that was on this image. If the object of an earlier gaze is lost, a gaze near it on a later
+        image prompts this object again.
         """
         lost: set[int] = set()
         if self._found is not None:
@@ -174,33 +177,33 @@ class Inbox:
         return 0
 
     def found(self, instances: Instances) -> None:
-        """Takes note of what was found, for the gazes that come."""
+        """Stores the latest instances, for later gazes."""
         self._found = instances
         tracked = {i.object_id for i in instances.objects if i.state == State.TRACKED}
         self._gazes = {i: gaze for i, gaze in self._gazes.items() if i not in tracked}
 
     def add_rejection(self, rejection: Rejection) -> None:
-        """Notes a rejection for the next answer, once."""
+        """Adds a rejection to the next answer, unless the same one is there already."""
         known = {(r.object_id, r.reason) for r in self.rejections}
         if (rejection.object_id, rejection.reason) not in known:
             self.rejections = [*self.rejections, rejection][-MAX_REJECTIONS:]
 
     def forget(self, object_id: int) -> None:
-        """Removes an object, and its accepted prompts."""
+        """Removes an object and its accepted prompts."""
         self.labels.pop(object_id, None)
         self._gazes.pop(object_id, None)
         self.accepted = [a for a in self.accepted if a.prompt.object_id != object_id]
 
     def reset(self) -> None:
         """Removes all objects and waiting prompts; ids start from 1 again."""
-        self._end("all objects have been reset since")
+        self._end("all objects were reset before it was accepted")
         self.labels.clear()
         self._gazes.clear()
         self.accepted.clear()
         self._next_id, self._found = 1, None
 
     def close(self) -> None:
-        """Answers whoever still waits for a prompt to be accepted."""
+        """Rejects all waiting prompts."""
         self._end("the node has been deactivated")
 
     def _end(self, reason: str) -> None:
@@ -214,7 +217,7 @@ class Inbox:
 
 
 def _image_of(given: PromptGiven, newest: Image, kept: deque[Image]) -> Image:
-    """The kept image that was the newest at the prompt's stamp; else the newest of all."""
+    """The kept image that was the newest at the prompt's stamp; the newest of all if there is none."""
     if not given.stamp:
         return newest
     shown = [image for image in kept if image.stamp and image.stamp <= given.stamp]
@@ -222,19 +225,19 @@ def _image_of(given: PromptGiven, newest: Image, kept: deque[Image]) -> Image:
 
 
 def claim(future: Future[Any] | None) -> bool:
-    """Whether the result is still wanted; from now on it cannot be cancelled."""
+    """Whether a result is still wanted; if so, the future cannot be cancelled from now on."""
     if future is None or future.running():
         return True
     return not future.done() and future.set_running_or_notify_cancel()
 
 
 def fulfil(future: Future[Any] | None, result: object) -> None:
-    """Gives a result to whoever still waits for it."""
+    """Sets a future's result, unless it was cancelled or set before."""
     if future is not None and claim(future):
         future.set_result(result)
 
 
 def fail(future: Future[Any] | None, reason: str) -> None:
-    """Gives a ValueError to whoever still waits."""
+    """Sets a ValueError in a future, unless it was cancelled or set before."""
     if future is not None and claim(future):
         future.set_exception(ValueError(reason))

@@ -1,4 +1,4 @@
-"""A given prompt becomes a prompt on a panorama: the one place where prompts are validated."""
+"""Converts a received prompt to a prompt on a panorama, and validates it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sap_ros.engine.transforms import Stamped, Transform, Transforms
 def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame: str) -> Transform:
     """The transform of a prompt's directions or positions to the frame of an image.
 
-    A direction or position of another time than the image's is transformed through ``fixed_frame``, where
-    there is one: the target has stayed in the world while the robot moved.
+    If the prompt's stamp differs from the image's, the transform goes through ``fixed_frame``, if that is
+    set: the object stayed in place in the world while the robot moved.
 
     Raises:
-        ValueError: TF does not know it; or a pixel's own image is gone.
+        ValueError: the transform is not available, or the image of pixels is no longer kept.
     """
     if given.space == Space.PIXELS:
         if given.stamp and image.stamp and given.stamp < image.stamp:
             raise ValueError(
-                f"the image that it is on, of {_seconds(given.stamp)} s or before, is no longer kept "
-                f"(keep_images); the newest is of {_seconds(image.stamp)} s"
+                f"the image of the prompt, with a stamp of {_seconds(given.stamp)} s or before, is no longer "
+                f"kept (keep_images); the newest image has the stamp {_seconds(image.stamp)} s"
             )
         return Transform()
     apart = bool(fixed_frame and given.stamp and image.stamp and given.stamp != image.stamp)
@@ -42,17 +42,17 @@ def prompt_on(
     axes: ImageAxes,
     transform: Transform,
 ) -> Prompt:
-    """The prompt on a panorama.
+    """Converts a received prompt to a prompt on a panorama.
 
     Args:
-        given: what was given.
-        object_id: the object's id, which the given prompt may leave open.
+        given: the received prompt.
+        object_id: the object's id; that of ``given`` may be 0.
         size: the panorama's (width, height).
-        axes: of the image's frame.
-        transform: from the prompt's frame to the image's, see :func:`locate`.
+        axes: axes of the image's frame.
+        transform: transform from the prompt's frame to the image's, see :func:`locate`.
 
     Raises:
-        ValueError: what is wrong with it, and what would be right.
+        ValueError: the prompt is invalid; the message says what would be valid.
     """
     if given.space not in list(Space):
         raise ValueError(
@@ -66,7 +66,8 @@ def prompt_on(
         labels = np.ones(len(points), np.int32)
     if len(labels) != len(points):
         raise ValueError(
-            f"the prompt has {len(points)} points and {len(labels)} labels; it needs as many, or none"
+            f"the prompt has {len(points)} points and {len(labels)} labels; it needs one label per point, "
+            "or none"
         )
     if len(corners) not in (0, 2):
         raise ValueError(f"the prompt's box has {len(corners)} corners; it must have 2, or none")

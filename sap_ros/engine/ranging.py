@@ -1,4 +1,4 @@
-"""Ranges from points: those that fall on an object's mask say how far away it is."""
+"""Ranges of objects, from the points of a lidar that project onto their masks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.engine.axes import ImageAxes
 
-_FEWEST = 3  # points on an object, for a range
-_OUTLIER = 3.0  # median absolute deviations from the median, beyond which a point is another's
-_LEAST_DEVIATION = 1e-3  # m
-_AT_THE_CAMERA = 1e-6  # m: such a point has no direction
+_FEWEST = 3  # minimum number of points on an object for a range
+_OUTLIER = 3.0  # points farther from the median, in median absolute deviations, are outliers
+_LEAST_DEVIATION = 1e-3  # m, smallest median absolute deviation that is used
+_AT_THE_CAMERA = 1e-6  # m, a point nearer than this has no direction
 
 
 def ids_of_points(points: np.ndarray, labels: np.ndarray, axes: ImageAxes) -> np.ndarray:
-    """The object that each point falls on.
+    """The id of the object onto whose mask each point projects.
 
     Args:
-        points: (N, 3), in the image's frame.
+        points: (N, 3) in m, in the image's frame.
         labels: (H, W) label image.
-        axes: of the image's frame.
+        axes: axes of the image's frame.
 
     Returns:
         (N,) uint16; 0 for none.
@@ -33,12 +33,12 @@ def ids_of_points(points: np.ndarray, labels: np.ndarray, axes: ImageAxes) -> np
 
 
 def ranges_of_objects(points: np.ndarray, ids: np.ndarray) -> dict[int, float]:
-    """The median range of the points on each object, without outliers, in m.
+    """The median range of the points on each object, without outliers, in m, by id.
 
-    Points beside the object, seen past its rim, lie far from the median and are left out.
+    Points behind the object that project onto the edge of its mask are far from the median and are left out.
 
     Args:
-        points: (N, 3), in the image's frame.
+        points: (N, 3) in m, in the image's frame.
         ids: (N,), see :func:`ids_of_points`.
     """
     found = {}

@@ -1,4 +1,4 @@
-"""Transforms between frames: what the engine asks of TF."""
+"""Transforms between frames: the interface through which the engine uses TF."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Stamped:
     """A frame at a time.
 
     Attributes:
-        frame_id: its name; empty: not known, taken to be the other one's.
-        stamp: in ns; 0: the newest that is known.
+        frame_id: its name; empty: unknown, assumed to be the same as the other frame.
+        stamp: in ns; 0: the latest available.
     """
 
     frame_id: str
@@ -38,29 +38,28 @@ class Transform:
 
 
 class Transforms(Protocol):
-    """Where transforms come from: TF on a robot, nothing in a recording."""
+    """A source of transforms: TF on a robot, :class:`NoTransforms` in a replay."""
 
     def lookup(self, target: Stamped, source: Stamped, fixed_frame: str = "") -> Transform:
-        """The transform that takes points of a frame to another.
+        """Returns the transform of points from the source frame to the target frame.
 
         Args:
-            target: the frame to go to, and when.
-            source: the frame to come from, and when.
-            fixed_frame: a frame in which the world stands still, to go from one time to the other
-                through; without one, both frames are taken at the source's time.
+            target: target frame and time.
+            source: source frame and time.
+            fixed_frame: a frame that is fixed in the world, through which the transform goes from the
+                source's time to the target's; empty: both frames at the source's time.
 
         Raises:
-            ValueError: it is not known; the message names what is missing.
+            ValueError: the transform is not available; the message says what is missing.
         """
 
 
 class NoTransforms:
-    """For recordings without TF: a frame and itself, or one that has no name."""
+    """For replays without TF: knows only the identity, for equal or unnamed frames."""
 
     def lookup(self, target: Stamped, source: Stamped, fixed_frame: str = "") -> Transform:
         if target.frame_id and source.frame_id and target.frame_id != source.frame_id:
             raise ValueError(
-                f"it is in the frame {source.frame_id!r}, and TF is not replayed; the image's is "
-                f"{target.frame_id!r}"
+                f"no transform from {source.frame_id!r} to {target.frame_id!r}: TF is not replayed"
             )
         return Transform()

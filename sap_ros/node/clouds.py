@@ -1,4 +1,4 @@
-"""Point clouds: read from messages, checked, and given back with the objects' ids."""
+"""Point clouds: reads and checks messages, and makes the cloud of the points on objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _library() -> Any:
 
 
 def cloud_event(message: PointCloud2) -> Cloud:
-    """A point cloud, which is read where it is needed."""
+    """Converts a point cloud; its points are read only when they are needed."""
     return Cloud(
         lambda: read_points(message),
         nanoseconds(message.header.stamp),
@@ -36,10 +36,10 @@ def cloud_event(message: PointCloud2) -> Cloud:
 
 
 def read_points(cloud: PointCloud2) -> np.ndarray:
-    """A cloud's finite points, (N, 3) float64, in its own frame.
+    """A cloud's finite points, (N, 3) float64 in m, in its own frame.
 
     Raises:
-        ValueError: it has no x, y, z; a datatype that does not exist; fewer bytes than it declares.
+        ValueError: the cloud has no x, y and z, an invalid datatype, or fewer bytes than it declares.
     """
     names = {field.name for field in cloud.fields}
     if not {"x", "y", "z"} <= names:
@@ -48,13 +48,13 @@ def read_points(cloud: PointCloud2) -> np.ndarray:
         if field.datatype not in _DATATYPES:
             raise ValueError(
                 f"the point cloud's field {field.name!r} has the datatype {field.datatype}; "
-                f"1 to {PointField.FLOAT64} exist"
+                f"it must be from 1 to {PointField.FLOAT64}"
             )
     least = max(cloud.row_step, cloud.width * cloud.point_step) * cloud.height
     if len(cloud.data) < least:
         raise ValueError(
             f"the point cloud has {len(cloud.data)} bytes; {cloud.height} rows of {cloud.width} "
-            f"points take {least}"
+            f"points need {least}"
         )
     points = _library().read_points(cloud, field_names=("x", "y", "z"), skip_nans=True)
     found = np.stack([points[name].ravel() for name in "xyz"], -1).astype(np.float64)
@@ -62,7 +62,7 @@ def read_points(cloud: PointCloud2) -> np.ndarray:
 
 
 def points_of_objects(found: PointsOnObjects) -> PointCloud2:
-    """The points on objects, with fields x, y, z and id, in the cloud's frame and at its stamp."""
+    """The points on objects, with fields x, y, z and id, with the cloud's frame and stamp."""
     fields = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
         for i, name in enumerate("xyz")

@@ -1,4 +1,4 @@
-"""Answers as ROS messages; :mod:`sap_ros.messages` has what needs no ROS."""
+"""Converts answers to ROS messages; :mod:`sap_ros.messages` has the conversions that need no ROS."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sap_ros.engine.answers import ObjectReport
 from sap_ros.messages import CANVAS_WIDTH, object_fields
 from sap_ros.msg import Object, ObjectArray
 
-# Length of a bearing's arrow where the range is not known, m.
+# Length of a bearing's arrow if the range is unknown, in m.
 _ARROW = 2.0
 
 
 def image_from_labels(labels: np.ndarray, encoding: str, header: Header) -> Image:
-    """A label image (H, W) as mono8 or mono16.
+    """Converts a label image (H, W) to mono8 or mono16.
 
     Raises:
         ValueError: an id does not fit into mono8.
@@ -58,11 +58,11 @@ def jpeg_message(image: np.ndarray, header: Header) -> CompressedImage:
 
 
 def canvas_message(image: np.ndarray, header: Header) -> PointCloud2:
-    """A picture (H, 2H, 3) uint8 RGB laid out flat, as coloured points in a plane.
+    """Converts a picture (H, 2H, 3) uint8 RGB to coloured points in a plane.
 
-    The 3D views of rviz2 and Foxglove can be clicked, their image views cannot: this puts the
-    panorama into a 3D view. Its upper left corner is the origin, u runs along x and v along -y,
-    ``CANVAS_WIDTH`` metres for the whole width.
+    This shows the panorama in the 3D views of rviz2 and Foxglove, which can be clicked, while their image
+    views cannot. The upper left corner is the origin, u is along x and v along -y, and the width is
+    ``CANVAS_WIDTH`` metres.
     """
     height, width = image.shape[:2]
     step = CANVAS_WIDTH / width
@@ -81,7 +81,7 @@ def canvas_message(image: np.ndarray, header: Header) -> PointCloud2:
 
 
 def objects_message(objects: Iterable[ObjectReport], header: Header) -> ObjectArray:
-    """Objects as a message; the header is that of their bearings."""
+    """Converts objects to a message; the header is that of their bearings."""
     return ObjectArray(header=header, objects=[_object(o) for o in objects])
 
 
@@ -95,7 +95,7 @@ def _object(report: ObjectReport) -> Object:
 
 
 def no_markers() -> MarkerArray:
-    """Deletes all markers."""
+    """A message that deletes all markers."""
     return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
 
 

@@ -1,6 +1,6 @@
-"""What the node says of itself on `/diagnostics`, in diagnostic_updater's conventions.
+"""The node's status on `/diagnostics`, with diagnostic_updater's conventions.
 
-diagnostic_updater itself is not used: there is no wheel of it, and one status a second is all there is.
+diagnostic_updater itself is not used: it has no wheel, and the node only publishes one status per second.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 
-_WINDOW = 5.0  # s, over which rates are measured, and for which a problem sets the level
-_FORGET = 60.0  # s, for which the last problem is named
+_WINDOW = 5.0  # s, time over which rates are measured, and for which a problem sets the level
+_FORGET = 60.0  # s, time for which the last problem is reported
 
 
 class Health:
-    """Counts and times, on the steady clock; only the latency is by ROS time."""
+    """Collects the node's rates, times and problems, on the steady clock; only the latency is in ROS time."""
 
     def __init__(self) -> None:
         self._done: deque[float] = deque()
@@ -27,15 +27,15 @@ class Health:
         self.latency = math.nan
         self.encoded = 0
         self._problem: tuple[float, str, bytes] | None = None
-        self._came: dict[str, float] = {}  # when each input came last
+        self._came: dict[str, float] = {}  # by input: time of the last message
 
     def finished(self, seconds: Mapping[str, float], latency: float, encoded: int) -> None:
-        """An image has been answered; ``latency`` from its stamp to now, in s."""
+        """Records an answered image; ``latency`` is the time since its stamp, in s."""
         self._done.append(time.monotonic())
         self.seconds, self.latency, self.encoded = dict(seconds), latency, encoded
 
     def came(self, name: str) -> None:
-        """An input has come: ``image`` or ``points``."""
+        """Records a received message of an input, ``image`` or ``points``."""
         self._came[name] = time.monotonic()
 
     def warn(self, problem: str) -> None:
@@ -47,14 +47,14 @@ class Health:
         self._problem = time.monotonic(), problem, DiagnosticStatus.ERROR
 
     def rate(self) -> float:
-        """Images answered a second."""
+        """Images answered per second."""
         now = time.monotonic()
         while self._done and now - self._done[0] > _WINDOW:
             self._done.popleft()
         return len(self._done) / _WINDOW
 
     def _age(self, name: str) -> float:
-        """How long ago an input came, in s; NaN where it never did."""
+        """Time since the last message of an input, in s; NaN if there was none."""
         return time.monotonic() - self._came[name] if name in self._came else math.nan
 
     def report(
@@ -68,16 +68,16 @@ class Health:
         tracking: bool,
         facts: Mapping[str, object],
     ) -> DiagnosticArray:
-        """The message.
+        """Makes the diagnostics message.
 
         Args:
             name: the node's full name.
-            hardware: what is watched: the topic of the images.
-            stamp: now, in ROS time.
+            hardware: the hardware id: the topic of the images.
+            stamp: current ROS time.
             state: what the node is doing, in a word or two.
-            device: the torch device; its memory is looked up.
-            silence: no input for so long, in s, is a warning.
-            tracking: there are objects, which need images.
+            device: the torch device, whose memory use is reported.
+            silence: time without input after which there is a warning, in s.
+            tracking: whether there are objects, which need images.
             facts: further values.
         """
         level, message = DiagnosticStatus.OK, state
@@ -115,7 +115,7 @@ class Health:
 
 
 def _memory(device: str) -> float:
-    """Memory in use, in MB: of the GPU, or the most that the process ever had."""
+    """Memory in MB: in use on the GPU, or the peak of the process."""
     if device.startswith("cuda"):
         import torch
 

@@ -13,23 +13,23 @@ from sensor_msgs.msg import CompressedImage, Image
 
 
 def newest_only(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
-    """The newest message only.
+    """A profile that keeps only the newest message.
 
-    A new profile each time: overriding parameters are written into it.
+    It is a new object each time, because rclpy writes overriding parameters into it.
     """
     return QoSProfile(depth=1, reliability=reliability)
 
 
 class ImageInput:
-    """Takes images by best effort, or reliably where all who publish them offer that.
+    """Subscribes to images with best effort, or reliably if all publishers offer that.
 
-    Best effort is heard by all drivers, and loses pieces of large images.
+    Best effort is compatible with all drivers, but can lose fragments of large images.
 
     Args:
         node: the node.
-        compressed: ``image/compressed`` in place of ``image``.
-        take: called with every image.
-        warn: called when a publisher's quality of service does not fit.
+        compressed: subscribe to ``image/compressed`` instead of ``image``.
+        take: called with each image.
+        warn: called with a message if a publisher's quality of service is incompatible.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ImageInput:
         self._subscription = self._subscribe(
             newest_only(), QoSOverridingOptions.with_default_policies()
         )
-        self._former: Any = None  # the subscription before, until the new one is known
+        self._former: Any = None  # the previous subscription, kept until the new one is discovered
 
     @property
     def topic(self) -> str:
@@ -52,13 +52,13 @@ class ImageInput:
         return str(self._subscription.topic_name)
 
     def destroy(self) -> None:
-        """Takes the subscriptions down."""
+        """Destroys the subscriptions."""
         for subscription in (self._subscription, self._former):
             if subscription is not None:
                 self._node.destroy_subscription(subscription)
 
     def follow_drivers(self) -> None:
-        """Changes to what the publishers there are offer now, unless a parameter overrides it."""
+        """Adapts the reliability to the current publishers, unless a parameter overrides it."""
         of_images = f"qos_overrides.{self.topic}.subscription"
         if any(name.startswith(of_images) for name in self._node._parameter_overrides):
             return
@@ -72,7 +72,7 @@ class ImageInput:
             self._node.destroy_subscription(self._former)
             self._former = None
         elif wanted != self._reliability and offers:
-            # A stamp is processed once, whichever of the two brings it.
+            # Both subscriptions exist for a while; the engine processes each stamp once.
             self._reliability, self._former = wanted, self._subscription
             self._subscription = self._subscribe(newest_only(wanted))
 
@@ -80,9 +80,8 @@ class ImageInput:
         self, profile: QoSProfile, overriding: QoSOverridingOptions | None = None
     ) -> Any:
         kind, topic = Image, "image"
-        if (
-            self._compressed
-        ):  # beside the raw topic, whatever that is remapped to, as image_transport has it
+        # As in image_transport, the compressed topic is a subtopic of the raw one, also if that is remapped.
+        if self._compressed:
             kind, topic = CompressedImage, f"{self._node.resolve_topic_name('image')}/compressed"
         return self._node.create_subscription(
             kind,
@@ -95,6 +94,6 @@ class ImageInput:
 
     def _incompatible(self, event: Any) -> None:
         self._warn(
-            f"a publisher of {self.topic} offers a quality of service that this node does not take; "
-            "set the parameters qos_overrides.* (see the README)"
+            f"a publisher of {self.topic} offers an incompatible quality of service; set the parameters "
+            "qos_overrides.* (see the README)"
         )

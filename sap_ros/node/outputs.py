@@ -1,4 +1,4 @@
-"""What the node publishes of an answer."""
+"""Publishes the engine's answers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from sap_ros.node.convert import (
 )
 from sap_ros.node.transforms import TfTransforms, bearing_quaternion
 
-_CANVAS = 800  # points of the canvas, across
+_CANVAS = 800  # width of the canvas, in points
 _PICTURES = ("overlay", "overlay/compressed", "canvas")
-# Published whether or not there is an object, while somebody subscribes.
+# Published for each image, also without objects, if there is a subscriber.
 _OF_EVERY_IMAGE = (*_PICTURES, "static_mask")
 
 
@@ -48,7 +48,7 @@ class Outputs:
     Args:
         node: the node, being configured.
         transforms: TF.
-        problem: called with a line that says what cannot be published.
+        problem: called with a message about what cannot be published.
     """
 
     def __init__(
@@ -56,9 +56,11 @@ class Outputs:
     ) -> None:
         self._node, self._transforms, self._problem = node, transforms, problem
         namespace = node.get_namespace().strip("/")
-        self._prefix = f"{namespace}/" if namespace else ""  # of TF frames: cameras do not collide
+        self._prefix = (
+            f"{namespace}/" if namespace else ""
+        )  # makes TF frames of several nodes unique
         self.canvas_frame = f"{node.get_namespace().strip('/') or 'sap'}_canvas".replace("/", "_")
-        self._announced = False  # whether TF knows the canvas
+        self._announced = False  # whether the canvas's frame was published to TF
         self._publishers: dict[str, Any] = {}
         for name, kind, depth in (
             ("masks", Image, 1),
@@ -85,13 +87,13 @@ class Outputs:
         )
 
     def destroy(self) -> None:
-        """Takes the publishers down."""
+        """Destroys the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
         self._publishers.clear()
 
     def listened(self, *names: str) -> bool:
-        """Whether somebody listens to one of these; to any of them, where none is named."""
+        """Whether one of the named topics has a subscriber; without names, any topic but ``label_info``."""
         return any(
             publisher.get_subscription_count() > 0
             for name, publisher in self._publishers.items()
@@ -102,11 +104,11 @@ class Outputs:
         """Publishes an answer.
 
         Args:
-            answer: the engine's.
+            answer: the engine's answer.
             values: the node's parameters.
 
         Returns:
-            How long it took, in s, by stage.
+            The duration of each stage, in s.
         """
         began = time.monotonic()
         if answer.news:
@@ -131,11 +133,11 @@ class Outputs:
         return {"publish": published - began, "overlay": time.monotonic() - published}
 
     def clear_markers(self) -> None:
-        """Takes the markers away, from whoever shows them."""
+        """Deletes all markers."""
         self._publishers["markers"].publish(no_markers())
 
     def label_info(self, labels: Mapping[int, str]) -> None:
-        """Says which value of the mask is which object, to whoever comes later, too."""
+        """Publishes which mask value is which object; latched, for later subscribers."""
         if "label_info" not in self._publishers:
             return
         from vision_msgs.msg import LabelInfo, VisionClass
@@ -150,7 +152,7 @@ class Outputs:
         )
 
     def _poses(self, objects: ObjectArray, camera: np.ndarray, values: Mapping[str, Any]) -> None:
-        """A TF frame per object, and the chosen object's pose."""
+        """Publishes a TF frame per object, and the pose of the object in the parameter ``pose_object``."""
         frames = []
         for tracked in objects.objects:
             d = tracked.direction
@@ -179,11 +181,11 @@ class Outputs:
                 self._problem(str(error))
 
     def watched(self) -> bool:
-        """Whether there is a subscriber for what is published of images without objects, too."""
+        """Whether an output that is published for each image, also without objects, has a subscriber."""
         return self.listened(*_OF_EVERY_IMAGE)
 
     def _pictures(self, answer: Answer, width: int) -> None:
-        """The pictures for people, drawn only while somebody looks."""
+        """Publishes overlay and canvas; they are drawn only if one has a subscriber."""
         if not self.listened(*_PICTURES):
             return
         image, instances = answer.image, answer.instances
@@ -204,7 +206,7 @@ class Outputs:
             self._canvas(picture, header)
 
     def _canvas(self, picture: np.ndarray, header: Header) -> None:
-        """The picture, flat in a frame of its own: rviz2 wants TF to know it, and to be its root."""
+        """Publishes the picture flat in its own frame, which for rviz2 must be the root of a TF tree."""
         if not self._announced:
             self._transforms.announce(self.canvas_frame)
             self._announced = True

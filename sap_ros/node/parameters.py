@@ -1,4 +1,4 @@
-"""The node's parameters: one table, declared from here, documented from here."""
+"""The node's parameters: one table for their declaration and for the documentation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FOLLOWING = Following()
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the node; its type is its default's.
+    """A parameter of the node; it has the type of its default.
 
     Attributes:
-        choices: the values it may have; empty: any.
+        choices: the allowed values; empty: any.
         limits: lowest and highest value of a number.
-        dynamic: it may be changed at any time; else it is read when the node is configured.
+        dynamic: whether it can be changed at any time; otherwise it is read when the node is configured.
     """
 
     name: str
@@ -47,7 +47,7 @@ PARAMETERS = (
         "backend",
         "auto",
         "what runs the model: torch, or onnxruntime, for which it is exported once (on a GPU with TensorRT "
-        "or CUDA, where onnxruntime has them); auto: onnxruntime on a CPU where it is installed, else torch",
+        "or CUDA, if onnxruntime supports them); auto: onnxruntime on a CPU if it is installed, else torch",
         BACKENDS,
     ),
     Parameter(
@@ -61,7 +61,7 @@ PARAMETERS = (
     Parameter(
         "view_size",
         0,
-        "side of a view, in pixels, a multiple of 32; 0: the model's own",
+        "side of a view, in pixels, a multiple of 32; 0: the model's default",
         limits=(0, 2048),
     ),
     Parameter(
@@ -81,7 +81,7 @@ PARAMETERS = (
     Parameter(
         "fusion",
         "auto",
-        "how overlapping views are fused; auto: max (the method), weighted for sap-nano",
+        "how overlapping views are fused; auto: max (the paper's method), but weighted for sap-nano",
         ("auto", "max", "weighted"),
     ),
     Parameter(
@@ -99,7 +99,7 @@ PARAMETERS = (
     Parameter(
         "forward_column",
         0.5,
-        "where on the panorama straight ahead is, as a share of its width",
+        "column of the panorama that is straight ahead, as a share of its width",
         limits=(0.0, 1.0),
     ),
     Parameter(
@@ -228,14 +228,14 @@ def declare_parameters(node: Node) -> None:
     """Declares all parameters.
 
     Raises:
-        ValueError: one that is set is out of its range, or of another type.
+        ValueError: a given value is out of its range or has a wrong type.
     """
     for parameter in PARAMETERS:
         descriptor = ParameterDescriptor(description=parameter.description)
         if parameter.choices:
             descriptor.additional_constraints = f"one of: {', '.join(parameter.choices)}"
         if isinstance(parameter.default, float):
-            descriptor.dynamic_typing = True  # people write 10 where they mean 10.0
+            descriptor.dynamic_typing = True  # users write 10 for 10.0
         if parameter.limits and isinstance(parameter.default, int):
             low, high = (int(limit) for limit in parameter.limits)
             descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
@@ -249,7 +249,7 @@ def declare_parameters(node: Node) -> None:
             node.declare_parameter(parameter.name, parameter.default, descriptor)
         except ParameterException:
             given = node._parameter_overrides[parameter.name].value
-            checked(parameter, given)  # raises, with what would be right
+            checked(parameter, given)  # raises an error with the allowed values
             raise
 
 
@@ -257,20 +257,20 @@ def read_parameters(node: Node) -> dict[str, Any]:
     """The parameters' values.
 
     Raises:
-        ValueError: a value that is none of the choices, or out of its range.
+        ValueError: a value is none of the choices, or out of its range.
     """
     return {p.name: checked(p, node.get_parameter(p.name).value) for p in PARAMETERS}
 
 
 def check_changes(changes: Iterable[Any], configured: bool) -> dict[str, Any]:
-    """New values of our parameters, out of changes that somebody asks for.
+    """Checks requested changes; returns the new values of the parameters in the table.
 
     Args:
-        changes: rclpy parameters, of which some may be others' (``use_sim_time``).
-        configured: the node has read the parameters that are not dynamic.
+        changes: rclpy parameters; others than those in the table (``use_sim_time``) are ignored.
+        configured: whether the node has read the parameters that are not dynamic.
 
     Raises:
-        ValueError: a change that cannot be made.
+        ValueError: a change is not possible.
     """
     values = {}
     for change in changes:
@@ -279,15 +279,15 @@ def check_changes(changes: Iterable[Any], configured: bool) -> dict[str, Any]:
             continue
         if configured and not parameter.dynamic:
             raise ValueError(
-                f"parameter {change.name} is read when the node is configured; deactivate it and "
-                "clean it up first"
+                f"parameter {change.name} is read when the node is configured; deactivate and clean up "
+                "the node first"
             )
         values[change.name] = checked(parameter, change.value)
     return values
 
 
 def settings(values: Mapping[str, Any]) -> Settings:
-    """The engine's settings, by the parameters."""
+    """The engine's settings, from the parameters."""
     return Settings(
         max_objects=values["max_objects"],
         largest_id=254 if values["mask_encoding"] == "mono8" else MAX_OBJECT_ID,
@@ -302,13 +302,13 @@ def settings(values: Mapping[str, Any]) -> Settings:
 
 
 def following(values: Mapping[str, Any]) -> Following:
-    """How objects are followed, by the parameters."""
+    """How objects are followed, from the parameters."""
     names = ("margin", "search", "min_score", "max_growth", "sure_score")
     return Following(**{name: values[name] for name in names})
 
 
 def table() -> str:
-    """The parameters as the README shows them."""
+    """The README's table of parameters."""
     rows = ["| parameter | default | | |", "|---|---|---|---|"]
     for p in PARAMETERS:
         values = ", ".join(p.choices)
@@ -321,10 +321,10 @@ def table() -> str:
 
 
 def checked(parameter: Parameter, value: Any) -> Any:
-    """A value as it is used: a whole number where a float is meant becomes one.
+    """Checks a value; an int for a float parameter is converted.
 
     Raises:
-        ValueError: it is of another type, none of the choices, or out of its range.
+        ValueError: the value has a wrong type, is none of the choices, or is out of its range.
     """
     kind = type(parameter.default)
     if kind is float and type(value) is int:

@@ -1,7 +1,7 @@
 """The node: panoramas and prompts in, a label image and bearings out.
 
-Callbacks turn messages into events and return; the worker's thread drives the engine, whose answers
-are published from there. Whatever arrives, the next good image is answered.
+Callbacks only convert messages to events. The worker's thread drives the engine and publishes its answers.
+After any invalid input, the next valid image is answered.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ from sap_ros.node.transforms import TfTransforms
 from sap_ros.node.worker import Worker
 from sap_ros.srv import AddObject, RemoveObject
 
-#: How long `add_object` waits for its prompt to be accepted, in s: there may be no image yet.
+#: How long `add_object` waits for an image, without which its prompt is not decided, in s.
 _PATIENCE = 5.0
-#: How long a service that waits for the worker holds up the executor at a time, in s.
+#: How long a service that waits for the worker blocks the executor at a time, in s.
 _TURN = 0.005
-#: Lines that differ in their numbers alone are logged once in so long, in s.
+#: Log messages that differ only in numbers are logged once per this period, in s.
 _LOG_PERIOD = 1.0
 
 
@@ -81,15 +81,14 @@ class SapNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
         self._health = Health()
-        self._logged: dict[str, float] = {}  # when each kind of line was logged
+        self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
         self._images: ImageInput | None = None
         self._transforms = TfTransforms(self)
         self._size: tuple[int, int] | None = None  # of the newest image
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics continue while simulated time is paused.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        # A service that waits for the worker would hold up every callback of its own group: images,
-        # and diagnostics.
+        # In the default group, a service that waits for the worker would block images and diagnostics.
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (AddObject, "add_object", self._serve_add),
@@ -98,7 +97,7 @@ class SapNode(LifecycleNode):
             (SetBool, "enable", self._serve_enable),
         ):
             self.create_service(kind, name, callback, callback_group=group)
-        # rclpy raises in the service's callback, which would end the node.
+        # For an invalid transition, rclpy raises in the service's callback, which would end the node.
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._serve_change_state
         self.get_logger().info("waiting to be configured and activated; the launch file does both")
@@ -106,11 +105,11 @@ class SapNode(LifecycleNode):
     # Lifecycle
 
     def _serve_change_state(self, request: Any, response: Any) -> Any:
-        """Refuses a transition that the state does not have: a manager may ask for it twice."""
+        """Rejects a transition that is invalid in the current state; a manager may request one twice."""
         try:
             return self._change_state(request, response)
         except RuntimeError as error:
-            self.get_logger().warning(f"the transition is refused: {str(error).splitlines()[0]}")
+            self.get_logger().warning(f"the transition is rejected: {str(error).splitlines()[0]}")
             response.success = False
             return response
 
@@ -145,13 +144,13 @@ class SapNode(LifecycleNode):
                 framing=Framing(further=values["further_views"]),
                 coarse=values["coarse_size"],
             )
-        except Exception as error:  # a model that does not fit on the GPU, too
+        except Exception as error:  # also if the model does not fit into the GPU's memory
             expected = isinstance(error, (ValueError, OSError))
             self.get_logger().error(str(error) if expected else repr(error))
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
         self._health = Health()
-        self._tell_labels({})  # those of an earlier activation are latched
+        self._tell_labels({})  # replaces the latched labels of an earlier activation
         self._worker = Worker(
             lambda interrupted: Engine(session, settings(values), self._transforms, interrupted),
             self._publish,
@@ -178,8 +177,8 @@ class SapNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """A transition failed in a way that nobody expected: the node can be configured anew."""
-        self.get_logger().error("a transition failed; the node is unconfigured now")
+        """Cleans up after a transition raised an exception, so that the node can be configured again."""
+        self.get_logger().error("a transition failed; the node is now unconfigured")
         self.stop()
         self._close()
         return TransitionCallbackReturn.SUCCESS
@@ -190,7 +189,7 @@ class SapNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def stop(self) -> None:
-        """Ends the worker, at the next view, and frees the model."""
+        """Stops the worker after the current view, and frees the model."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
@@ -204,7 +203,7 @@ class SapNode(LifecycleNode):
             if str(self._values.get("device", "")).startswith("cuda"):
                 import torch
 
-                torch.cuda.empty_cache()  # torch keeps freed memory, which other nodes may need
+                torch.cuda.empty_cache()  # torch keeps freed memory that other nodes may need
         self._size = None
 
     def _close(self) -> None:
@@ -262,7 +261,7 @@ class SapNode(LifecycleNode):
             self._worker.put(cloud_event(message))
 
     def _take_remove(self, message: UInt16) -> None:
-        """What `remove_object` and `reset` do, as a topic: a recording of it can be replayed."""
+        """The topic equivalent of `remove_object` and `reset`, which can be recorded and replayed."""
         if self._worker is not None:
             self._worker.put(from_remove(message))
 
@@ -270,7 +269,7 @@ class SapNode(LifecycleNode):
         self._give(from_prompt(message))
 
     def _take_point(self, message: PointStamped) -> None:
-        """A click on the panorama: a pixel, and a new object."""
+        """A click on the panorama: a pixel of a new object."""
         self._give(from_point(message))
 
     def _take_pixel(self, message: Point) -> None:
@@ -278,18 +277,18 @@ class SapNode(LifecycleNode):
         self._give(from_pixel(message))
 
     def _take_position(self, message: PointStamped) -> None:
-        """A click in a 3D view of rviz2 or Foxglove: on the canvas, or a place anywhere else."""
+        """A click in a 3D view of rviz2 or Foxglove: on the canvas, or at a position in another frame."""
         if self._outputs and message.header.frame_id == self._outputs.canvas_frame:
             if self._size is None:
-                self._warn("there is no image yet that a click on the canvas could be on")
+                self._warn("a click on the canvas is ignored: there is no image yet")
                 return
-            # The canvas shows the newest image, and the click's stamp is of the clicking.
+            # The canvas shows the newest image; the stamp is the time of the click, not that of the image.
             self._give(from_pixel(canvas_to_pixel(message.point, self._size)))
             return
         self._give(from_position(message))
 
     def _take_gaze(self, message: Vector3Stamped) -> None:
-        """Where somebody looks: a stream of directions, of which each object needs one."""
+        """A gaze: one of a stream of directions; only the first one on an object has an effect."""
         self._give(from_gaze(message))
 
     def _give(self, given: PromptGiven) -> None:
@@ -325,24 +324,24 @@ class SapNode(LifecycleNode):
 
     async def _serve_reset(self, request: Any, response: Any) -> Any:
         done: Future[int] = Future()
-        response.success, response.message = True, "0 objects are forgotten"
+        response.success, response.message = True, "0 objects were removed"
         if self._worker is not None:
             self._worker.put(Reset(done))
             problem = await self._outcome(done)
-            response.message = problem or f"{done.result()} objects are forgotten"
+            response.message = problem or f"{done.result()} objects were removed"
         return response
 
     async def _outcome(self, future: Future[Any], patience: float | None = None) -> str:
-        """Waits for the worker while the executor goes on; returns the error, or an empty text."""
+        """Waits for the worker without stopping the executor; returns the error, or an empty string."""
         end = time.monotonic() + patience if patience is not None else None
         while not future.done():
             worker = self._worker
-            has_image = worker is not None and worker.engine.has_image  # then it will be decided
+            has_image = worker is not None and worker.engine.has_image  # the prompt will be decided
             late = end is not None and not has_image and time.monotonic() > end
             if late and future.cancel():
                 return f"no image has been received within {patience:g} s"
-            # The executor asks again at the next event, and at once when it is woken; the wait is what
-            # keeps it from spinning.
+            # The executor resumes this coroutine at the next event, and wake() is one; the wait keeps it
+            # from spinning.
             wait([future], _TURN)
             if self.executor is not None:
                 self.executor.wake()
@@ -353,10 +352,10 @@ class SapNode(LifecycleNode):
     def _serve_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
         response.success = True
-        response.message = "images are worked on" if request.data else "images are ignored"
+        response.message = "images are processed" if request.data else "images are ignored"
         return response
 
-    # Answers, in the worker's thread
+    # Answers (called in the worker's thread)
 
     def _wanted(self, engine: Engine) -> bool:
         outputs = self._outputs
@@ -389,7 +388,7 @@ class SapNode(LifecycleNode):
             self._outputs.label_info(labels)
 
     def _fail(self, error: Exception) -> None:
-        """Something that came cannot be used: a line for what was expected, a trace for a bug."""
+        """Reports an exception: a warning for invalid input, an error and its traceback for a bug."""
         if isinstance(error, ValueError):
             self._warn(str(error))
             return
@@ -399,13 +398,13 @@ class SapNode(LifecycleNode):
         self.get_logger().debug("".join(traceback.format_exception(error)))
 
     def _warn(self, text: str) -> None:
-        """A line in the diagnostics and in the log."""
+        """Writes a warning to the diagnostics and to the log."""
         self._health.warn(text)
         if self._not_lately(text):
             self.get_logger().warning(text)
 
     def _not_lately(self, text: str) -> bool:
-        """Whether a line, whatever the numbers in it, was last logged more than a second ago."""
+        """Whether no message that is equal except for numbers was logged in the last second."""
         kind, now = re.sub(r"[\d.]+", "#", text), time.monotonic()
         self._logged = {k: t for k, t in self._logged.items() if now - t < _LOG_PERIOD}
         if kind in self._logged:
@@ -442,14 +441,14 @@ class SapNode(LifecycleNode):
 
 
 class _NextTurn:
-    """Awaited, lets the executor do something else first."""
+    """Awaiting it lets the executor run other callbacks first."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 def main() -> None:
-    """Runs the node until SIGINT or SIGTERM; exits with 1 where its parameters cannot be used."""
+    """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid."""
     try:
         rclpy.init()
         node = SapNode()
@@ -465,8 +464,8 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        # rclpy's thread for signals walks its list of guard conditions while destroying the node frees that
-        # list: the thread has to end first, or now and then the process ends with SIGSEGV.
+        # rclpy's signal thread iterates over a list of guard conditions that is freed when the node is
+        # destroyed. The thread must end first; otherwise the process sometimes ends with SIGSEGV.
         uninstall_signal_handlers()
         node.stop()
         node.destroy_node()

@@ -1,4 +1,4 @@
-"""Transforms between frames, by TF."""
+"""Transforms between frames, from TF."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from scipy.spatial.transform import Rotation
 from sap_ros.core import sphere
 from sap_ros.engine.transforms import Stamped, Transform
 
-#: After waiting in vain for a transform, it is waited for again so much later, in s.
+#: After a time-out, the node does not wait for the same transform again for this long, in s.
 _RETRY = 1.0
 
 
 class TfTransforms:
-    """TF, as the engine asks for it; where tf2_ros is missing, what needs it is refused by name.
+    """The engine's transforms, from TF; without tf2_ros, lookups and broadcasts raise ValueError.
 
     Args:
-        node: listens to TF, and broadcasts.
+        node: the node that listens to TF and broadcasts.
 
     Attributes:
         timeout: how long to wait for a transform, in s.
@@ -32,14 +32,14 @@ class TfTransforms:
 
     def __init__(self, node: Node) -> None:
         self.timeout = 0.2
-        self._missed: dict[tuple[str, str], float] = {}  # when a transform was waited for in vain
+        self._missed: dict[tuple[str, str], float] = {}  # by transform: time of the last time-out
         try:
             import tf2_ros
         except ImportError:
             self._tf2: Any = None
             return
         self._tf2 = tf2_ros
-        # With the node, the buffer is cleared when a simulated clock jumps back.
+        # Given the node, the buffer is cleared when simulated time jumps back.
         self._buffer = tf2_ros.Buffer(node=node)
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
@@ -58,7 +58,7 @@ class TfTransforms:
                 "(apt install ros-jazzy-tf2-ros-py; there is no wheel of it)"
             )
         then = Time(nanoseconds=source.stamp)
-        # A transform that was missing a moment ago is not waited for again: work would stand still.
+        # Waiting for the same missing transform again and again would block the worker.
         missed = self._missed.get((to_id, from_id), -math.inf)
         wait = self.timeout if time.monotonic() - missed > _RETRY else 0.0
         limit = Duration(seconds=wait)
@@ -90,7 +90,7 @@ class TfTransforms:
         self._broadcaster.sendTransform(transforms)
 
     def announce(self, frame: str) -> None:
-        """Makes a frame known to TF, at the root of its own tree; nothing without tf2_ros."""
+        """Publishes a frame to TF as the root of its own tree; does nothing without tf2_ros."""
         if self._tf2 is not None:
             child = TransformStamped(child_frame_id=f"{frame}_origin")
             child.header.frame_id, child.transform.rotation.w = frame, 1.0
@@ -98,7 +98,7 @@ class TfTransforms:
 
 
 def bearing_quaternion(direction: np.ndarray) -> tuple[float, float, float, float]:
-    """A rotation (x, y, z, w) that turns the x axis to a unit vector (3,), with no roll."""
+    """The quaternion (x, y, z, w) that turns the x axis to a unit vector (3,), without roll."""
     azimuth, elevation = sphere.direction_to_angles(direction)
     x, y, z, w = Rotation.from_euler("ZY", [azimuth, -elevation]).as_quat()
     return float(x), float(y), float(z), float(w)

@@ -1,4 +1,4 @@
-"""The thread that drives the engine: callbacks queue events, and return at once."""
+"""The thread that drives the engine; callbacks only queue events."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset
 from sap_ros.engine.inbox import fail
 
-#: How often subscribers are looked for, in s.
+#: Period at which the worker checks for subscribers, in s.
 _POLL = 0.2
-#: Events of one kind that are queued at most, beside images: the oldest are dropped.
+#: Maximum number of queued events of each kind except images; the oldest are dropped.
 _QUEUED = 256
 
 
 class Worker:
-    """Hands events to the engine, and has it work while its answers are wanted.
+    """Passes events to the engine, and lets it work while its answers are wanted.
 
     Args:
-        make_engine: makes the engine, given what interrupts its work.
-        answered: called with every answer, in the worker's thread.
-        problem: called with whatever goes wrong; the worker goes on.
-        labelled: called with the objects' labels, by id, whenever they have changed.
-        wanted: whether anybody wants answers.
+        make_engine: makes the engine, given the function that tells it to interrupt its work.
+        answered: called with each answer, in the worker's thread.
+        problem: called with each exception; the worker continues.
+        labelled: called with the objects' labels, by id, when they have changed.
+        wanted: whether answers are needed.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Worker:
 
     @property
     def received(self) -> int:
-        """Images that have come."""
+        """Number of received images."""
         return self.engine.received + self._replaced
 
     @property
     def dropped(self) -> int:
-        """Images that were never worked on, because a newer one came meanwhile."""
+        """Number of images that were never processed because a newer one arrived."""
         return self.engine.dropped + self._replaced
 
     def put(self, event: Event) -> None:
-        """Queues an event; of images, only the newest ``keep_images`` + 1, of others a bounded number."""
+        """Queues an event; of each kind, a bounded number is queued (images: ``keep_images`` + 1)."""
         with self._changed:
             if self._stopping:
                 _dismiss(event, "the node has been deactivated")
@@ -75,7 +75,7 @@ class Worker:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Ends the worker, at the next view; what it was doing is not answered."""
+        """Stops the worker after the current view; unfinished work is not answered."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -85,7 +85,7 @@ class Worker:
         self.engine.close()
 
     def _run(self) -> None:
-        failed = False  # the last work raised: it is not repeated until something has come
+        failed = False  # the last work raised an exception; it is repeated only after a new event
         while True:
             try:
                 with self._changed:
@@ -101,12 +101,12 @@ class Worker:
                 self._report_labels()
                 if answer is not None:
                     self._answered(answer)
-            except Exception as error:  # the node outlives whatever arrives
+            except Exception as error:  # no input may stop the node
                 failed = True
                 self._problem(error)
 
     def _take(self, event: Event) -> bool:
-        """Hands the engine an event; whether that went well."""
+        """Passes an event to the engine; returns whether this succeeded."""
         try:
             self.engine.take(event, time.monotonic())
         except Exception as error:
@@ -134,7 +134,7 @@ class Worker:
 
 
 def _dismiss(event: Event, reason: str) -> None:
-    """Fails the future of an event that will not reach the engine."""
+    """Sets an error in the future of an event that will not reach the engine."""
     if isinstance(event, PromptGiven):
         fail(event.accepted, reason)
     elif isinstance(event, Remove | Reset):

@@ -1,9 +1,9 @@
-"""Who may use the page: this machine alone, or whoever has the token.
+"""Access control of the page: only this machine, or everyone with the token.
 
-Bound to a loopback address there is no token, and requests must name that address: a page of another
-site whose name has been pointed at 127.0.0.1 does not. Bound to any other address every request needs
-the token, from the link once and then from a cookie. A command must come from a page of this server:
-the browser says in ``Origin`` whose page it is.
+On a loopback address there is no token, but the ``Host`` of each request must be a loopback address, which
+prevents DNS rebinding: a foreign site whose name resolves to 127.0.0.1 is refused. On any other address
+each request needs the token, first in the link, later in a cookie. A command must come from a page of this
+server, which is checked by the ``Origin`` that the browser sends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE_METHODS = ("GET", "HEAD")
 _TOKEN_BYTES = 16
 _LAST_PORT = 65535
-# No other page may show this one in a frame, and only scripts of this server run.
+# No other site may embed the page in a frame, and only scripts of this server run.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; img-src 'self' blob: data:",
     "X-Content-Type-Options": "nosniff",
@@ -32,19 +32,19 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _NEEDS_LINK = (
-    "This page opens with the link that the server printed when it was started, or with its QR code. "
-    "The link holds a token, which is new at every start."
+    "Open this page with the link that the server printed at its start, or with the QR code. The link "
+    "contains a token, which changes with every start."
 )
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where the page is served, and to whom.
+    """Where the page is served, and who may use it.
 
     Attributes:
         host: address to listen on.
         port: TCP port.
-        token: needed unless the address is a loopback one; then empty.
+        token: token that requests need; empty for a loopback address.
     """
 
     host: str
@@ -53,7 +53,7 @@ class Access:
 
     @property
     def link(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser."""
         host = _own_address() if self.host in ("0.0.0.0", "::") else self.host
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
@@ -63,7 +63,7 @@ class Access:
         return f"sap_token_{self.port}"  # cookies are shared by all ports of a host
 
     def announce(self, out: TextIO = sys.stdout) -> None:
-        """Prints the link, and for other machines its QR code."""
+        """Prints the link, and its QR code if it can be opened on other machines."""
         print(f"Open {self.link}", file=out)
         if self.token:
             import segno
@@ -73,9 +73,11 @@ class Access:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuses requests from elsewhere, and adds the headers that keep other pages out."""
+        """Refuses requests without access, and adds security headers to responses."""
         try:
-            refusal = self._refusal(request)  # a mapping, and so False where it has no entry
+            refusal = self._refusal(
+                request
+            )  # compared with None: a Response is a mapping, and may be falsy
             response = await handler(request) if refusal is None else refusal
         except web.HTTPException as error:
             error.headers.update(_HEADERS)
@@ -101,7 +103,9 @@ class Access:
                 return web.Response(status=401, text=_NEEDS_LINK)
         commands = request.method not in _SAFE_METHODS or "upgrade" in request.headers
         if commands and request.headers.get("Origin") != f"http://{request.host}":
-            return web.Response(status=403, text="Commands are taken from this server's page only.")
+            return web.Response(
+                status=403, text="Commands are accepted only from this server's page."
+            )
         return None
 
     def _matches(self, given: str) -> bool:
@@ -109,7 +113,11 @@ class Access:
 
 
 def make_access(host: str, port: int) -> Access:
-    """With a new token unless the address is a loopback one; ValueError where there is no such port."""
+    """Makes the access control, with a new token unless the address is a loopback one.
+
+    Raises:
+        ValueError: the port is invalid.
+    """
     if not 1 <= port <= _LAST_PORT:
         raise ValueError(f"port is {port}; it must lie between 1 and {_LAST_PORT}")
     return Access(host, port, "" if _is_loopback(host) else secrets.token_urlsafe(_TOKEN_BYTES))

@@ -1,4 +1,4 @@
-"""What a page may ask for: JSON texts, checked here and nowhere else."""
+"""The commands of a page, and their validation; pages send them as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Point:
     """A point on an object, or off it.
 
     Attributes:
-        direction: in the panorama's axes (x ahead, y left, z up), of any length.
+        direction: in the panorama's axes (x forward, y left, z up), of any length.
         positive: whether it is on the object.
-        object_id: the object that it corrects; 0: a new object.
-        stamp: of the image that was shown, in ns for a live camera, a count for stills.
+        object_id: the object to correct; 0: a new object.
+        stamp: stamp of the image that was shown: in ns for a live camera, a counter for stills.
     """
 
     direction: Vector
@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Box:
-    """A box round an object: directions to its upper left and lower right corner; else as Point."""
+    """A box around an object: directions to its upper left and lower right corner; otherwise as Point."""
 
     corners: tuple[Vector, Vector]
     object_id: int
@@ -41,14 +41,14 @@ class Box:
 
 @dataclass(frozen=True)
 class RemoveObject:
-    """An object is to be removed."""
+    """Removes an object."""
 
     object_id: int
 
 
 @dataclass(frozen=True)
 class Rename:
-    """An object gets another label."""
+    """Changes an object's label."""
 
     object_id: int
     label: str
@@ -56,7 +56,7 @@ class Rename:
 
 @dataclass(frozen=True)
 class Simple:
-    """A command without values: ``reset`` removes all objects; the others are for stills."""
+    """A command without arguments: ``reset`` removes all objects; the others are only for stills."""
 
     name: Literal["reset", "undo", "save", "next", "previous"]
 
@@ -66,11 +66,11 @@ Command = Point | Box | RemoveObject | Rename | Simple
 
 @dataclass(frozen=True)
 class Done:
-    """What a command has led to.
+    """Result of a command.
 
     Attributes:
-        message: in a line, for people; may be empty.
-        object_id: of the object that was prompted; else 0.
+        message: a line for the user; may be empty.
+        object_id: id of the prompted object; otherwise 0.
     """
 
     message: str = ""
@@ -78,10 +78,10 @@ class Done:
 
 
 def parse(values: dict[str, Any]) -> Command:
-    """A page's message as a command.
+    """Converts a page's message to a command.
 
     Raises:
-        ValueError: what is wrong with it, and what would be right.
+        ValueError: the message is invalid; the error says what would be valid.
     """
     name = values.get("type")
     if name == "point":
@@ -115,10 +115,10 @@ def parse(values: dict[str, Any]) -> Command:
 
 
 def read_json(text: str) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """Parses a JSON object.
 
     Raises:
-        ValueError: it is no JSON, or no object.
+        ValueError: the text is no valid JSON, or no object.
     """
     try:
         values = json.loads(text)
@@ -141,7 +141,7 @@ def _vector(value: object) -> Vector:
 
 
 def _is_number(value: object) -> bool:
-    # Integers of thousands of digits are no directions, and math.isfinite cannot take them.
+    # math.isfinite raises for integers with hundreds of digits, and no direction needs them.
     return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
 
 
@@ -156,7 +156,7 @@ def _id(values: dict[str, Any], new: bool = False) -> int:
 
 
 def _stamp(values: dict[str, Any]) -> int:
-    value = values.get("stamp")  # a text: a browser's numbers hold 53 bits
+    value = values.get("stamp")  # a string, because a browser's numbers have only 53 bits
     if not isinstance(value, str) or not value.isascii() or not value.isdigit() or len(value) > 19:
         raise ValueError(f"stamp is {_shown(value)}; it must be a text of up to 19 digits")
     return int(value)

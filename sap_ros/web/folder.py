@@ -1,4 +1,4 @@
-"""A folder of panoramas, and their labels in the project's data set layout."""
+"""A folder of panoramas to label; the labels are stored in the project's data set layout."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MOST_PROBLEMS = 3  # unreadable files that a message names
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of a panorama.
+    """The labels of a panorama.
 
     Attributes:
-        image: (H, W) int32 ids, 0 background.
-        names: free text, by id.
+        image: (H, W) int32 ids, 0 is background.
+        names: label of each object, by id.
     """
 
     image: np.ndarray
@@ -32,19 +32,19 @@ class Labels:
 
 
 class PanoramaFolder:
-    """Panoramas to label, in the order of their names.
+    """Panoramas to label, sorted by name.
 
     Args:
-        path: a folder with panoramas, or a data set (whose panoramas are in ``images``), or a panorama.
-        out: where ``images/``, ``instances/``, ``labels/`` and ``index.csv`` are written; None: in the
-            folder itself, or in that of the panorama.
+        path: a folder of panoramas, a data set (with panoramas in ``images``), or a panorama.
+        out: folder for ``images/``, ``instances/``, ``labels/`` and ``index.csv``; None: ``path``, or the
+            folder of a single panorama.
 
     Attributes:
         files: the panoramas.
-        out: where labels are written.
+        out: folder of the labels.
 
     Raises:
-        ValueError: there is no panorama, or two that would have the same labels.
+        ValueError: there is no panorama, or two panoramas would have the same label files.
     """
 
     def __init__(self, path: Path, out: Path | None = None) -> None:
@@ -59,7 +59,7 @@ class PanoramaFolder:
         elif not path.exists():
             raise ValueError(f"there is no file or folder {path}")
         else:
-            image_size(path)  # says what is wrong with it
+            image_size(path)  # raises an error if it cannot be read
             self.files = [path]
         self.out = out or (path if path.is_dir() else path.parent)
         by_name: dict[str, Path] = {}
@@ -72,11 +72,11 @@ class PanoramaFolder:
         return len(self.files)
 
     def name(self, index: int) -> str:
-        """What a panorama and its labels are called."""
+        """The name of a panorama and of its label files."""
         return self.files[index].stem
 
     def read(self, index: int) -> np.ndarray:
-        """A panorama, (H, 2H, 3) uint8 RGB; ValueError where the file cannot be used."""
+        """Reads a panorama, (H, 2H, 3) uint8 RGB; raises ValueError if the file cannot be used."""
         return read_panorama(self.files[index])
 
     def is_labelled(self, index: int) -> bool:
@@ -86,14 +86,14 @@ class PanoramaFolder:
         return all((self.out / place / f"{name}.{ending}").exists() for place, ending in places)
 
     def first_unlabelled(self) -> int:
-        """Where to go on; the first one when all are labelled."""
+        """Index of the first panorama without labels; 0 if all are labelled."""
         return next((i for i in range(len(self)) if not self.is_labelled(i)), 0)
 
     def labels(self, index: int, size: tuple[int, int]) -> Labels | None:
-        """The saved labels of a panorama of a (width, height); None where there are none.
+        """The saved labels of a panorama with ``size`` (width, height); None if there are none.
 
         Raises:
-            ValueError: they cannot be read, or are of another size.
+            ValueError: they cannot be read, or have another size.
         """
         if not self.is_labelled(index):
             return None
@@ -102,13 +102,15 @@ class PanoramaFolder:
         found = image_size(path)
         if found != size:
             raise ValueError(
-                f"{path} is {found[0]}x{found[1]} and its panorama {size[0]}x{size[1]}; remove the one "
-                "that is wrong"
+                f"{path} is {found[0]}x{found[1]}, but its panorama is {size[0]}x{size[1]}; remove the "
+                "wrong one"
             )
         with Image.open(path) as file:
             ids = np.array(file)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ValueError(f"{path} has pixels of type {file.mode}; it must hold ids in grey")
+            raise ValueError(
+                f"{path} has pixels of type {file.mode}; it must be a grey image of ids"
+            )
         listing = self.out / "labels" / f"{name}.json"
         try:
             names = {int(row["id"]): str(row["name"]) for row in json.loads(listing.read_text())}
@@ -117,16 +119,16 @@ class PanoramaFolder:
         return Labels(ids.astype(np.int32), names)
 
     def save(self, index: int, ids: np.ndarray, names: Mapping[int, str]) -> None:
-        """Writes the labels of a panorama, beside their places first, and the index of all.
+        """Writes the labels of a panorama, and the index of all.
 
         Args:
-            index: which panorama.
-            ids: (H, W) ids, 0 background.
-            names: free text, by id.
+            index: index of the panorama.
+            ids: (H, W) ids, 0 is background.
+            names: label of each object, by id.
         """
         file = self.files[index]
         manifest = self.out / "manifest.json"
-        # A data set that is corrected keeps the note of how it was made.
+        # An existing data set keeps the settings with which it was made.
         settings = json.loads(manifest.read_text()) if manifest.exists() else {"made_by": "sap web"}
         writer = DatasetWriter(self.out, settings)
         image = file if _is_jpeg(file) else _bgr(self.read(index))
@@ -135,9 +137,9 @@ class PanoramaFolder:
 
 
 def _panoramas(folder: Path, problems: list[str]) -> list[Path]:
-    """The pictures in a folder that have a panorama's shape; other pictures are left out.
+    """The image files in a folder that are twice as wide as high.
 
-    What is wrong with pictures that cannot be read is added to ``problems``.
+    The errors of files that cannot be read are added to ``problems``.
     """
     found = []
     for path in sorted(folder.glob("*")):
@@ -154,7 +156,7 @@ def _panoramas(folder: Path, problems: list[str]) -> list[Path]:
 
 
 def _is_jpeg(file: Path) -> bool:
-    """By its content, whatever it is called."""
+    """Whether a file is a JPEG, by its content, not by its name."""
     with Image.open(file) as image:
         return image.format == "JPEG"
 

@@ -1,4 +1,4 @@
-"""Labelling one panorama after another with a session: what a page does, without the page."""
+"""Labelling of the panoramas in a folder with a session, independent of the web page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sap_ros.core.prompts import MAX_OBJECT_ID, Prompt
 from sap_ros.core.session import PanoramaSession, Progress
 from sap_ros.web.folder import PanoramaFolder
 
-#: So many changes of a panorama can be undone.
+#: Maximum number of changes of a panorama that can be undone.
 MOST_UNDO = 100
 
 _RESERVED_ID = 255
 
 
 def _silent(done: int, count: int, object_id: int) -> None:
-    """A progress that is shown to nobody."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class LabelledObject:
 
     Attributes:
         label: free text.
-        prompt: all points on it and off it, and its box; None: it is as it was saved.
+        prompt: its prompt with all corrections; None: it is unchanged since it was saved.
     """
 
     label: str = ""
@@ -36,20 +36,19 @@ class LabelledObject:
 
 
 class Labelling:
-    """The panoramas of a folder, one of them open.
+    """The panoramas of a folder, one of which is open.
 
-    Every change makes a new table of objects; the session is then made to agree with the table, so that
-    undoing is to agree with an earlier one. An object's mask follows from its prompt alone, and not from
-    how the prompt came about.
+    Each change makes a new table of objects, and then updates the session to this table; undo updates the
+    session to the previous table. An object's mask depends only on its prompt, not on the order of changes.
 
     Args:
         folder: the panoramas.
-        session: its own; nothing else touches it.
+        session: the labelling's own session; nothing else uses it.
 
     Attributes:
-        index: which panorama is open.
-        image: it, (H, W, 3) uint8 RGB.
-        objects: by id, ascending; do not change it.
+        index: index of the open panorama.
+        image: the open panorama, (H, W, 3) uint8 RGB.
+        objects: the objects by id, ascending; must not be modified.
     """
 
     def __init__(self, folder: PanoramaFolder, session: PanoramaSession) -> None:
@@ -60,7 +59,7 @@ class Labelling:
 
     @property
     def changed(self) -> bool:
-        """Whether there is something to save."""
+        """Whether there are unsaved changes."""
         return self.objects is not self._saved
 
     @property
@@ -69,10 +68,10 @@ class Labelling:
         return bool(self._history)
 
     def step(self, by: int) -> str:
-        """Opens the next (1) or the previous (-1) panorama; what has been changed is saved first.
+        """Opens the next (1) or the previous (-1) panorama; changes are saved first.
 
         Returns:
-            Which files were passed over because they cannot be used, and why; else nothing.
+            The errors of skipped files that cannot be used; otherwise an empty string.
 
         Raises:
             ValueError: there is no other panorama.
@@ -85,7 +84,7 @@ class Labelling:
         return self._open_one_of(others)
 
     def _open_one_of(self, indices: Sequence[int]) -> str:
-        """Opens the first of these panoramas that can be used; why the ones before cannot."""
+        """Opens the first of these panoramas that can be used; returns the errors of those before it."""
         problems = []
         for index in indices:
             try:
@@ -97,7 +96,7 @@ class Labelling:
         raise ValueError("; ".join(problems))
 
     def _open(self, index: int) -> None:
-        """Opens a panorama, with its saved objects; ValueError where a file cannot be used."""
+        """Opens a panorama with its saved objects; raises ValueError if a file cannot be used."""
         image = self.folder.read(index)
         labels = self.folder.labels(index, (image.shape[1], image.shape[0]))
         self._session.reset()
@@ -105,7 +104,9 @@ class Labelling:
         self._prompted.clear()
         self.index, self.image = index, image
         self._stored: np.ndarray = labels.image if labels else np.zeros(image.shape[:2], np.int32)
-        self._measured: dict[int, Instance] = {}  # of those that are as they were saved
+        self._measured: dict[
+            int, Instance
+        ] = {}  # of objects that are unchanged since they were saved
         ids = [int(i) for i in np.unique(self._stored) if i > 0]
         names = labels.names if labels else {}
         self.objects: dict[int, LabelledObject] = {i: LabelledObject(names.get(i, "")) for i in ids}
@@ -118,29 +119,29 @@ class Labelling:
         self._saved = self.objects
 
     def point(self, direction: np.ndarray, positive: bool, object_id: int, told: Progress) -> int:
-        """A point on an object, or off it.
+        """Adds an object by a point, or corrects one by a point on it or off it.
 
         Args:
             direction: (3,), of any length.
             positive: whether it is on the object.
-            object_id: of the object; 0: a new one.
-            told: called after every view.
+            object_id: id of the object; 0: a new object.
+            told: called after each view.
 
         Returns:
             The object's id.
 
         Raises:
-            ValueError: the point cannot be used; nothing has changed then.
+            ValueError: the point cannot be used; nothing is changed.
         """
         labels = np.array([int(positive)])
         return self._prompt(Prompt(object_id or self._free_id(), direction[None], labels), told)
 
     def box(self, corners: np.ndarray, object_id: int, told: Progress) -> int:
-        """A box round an object, (2, 3) directions; else as :meth:`point`."""
+        """As :meth:`point`, with a box around the object, (2, 3) directions."""
         return self._prompt(Prompt(object_id or self._free_id(), box=corners), told)
 
     def rename(self, object_id: int, label: str) -> None:
-        """Gives an object another label."""
+        """Changes an object's label."""
         known = self._known(object_id)
         self._change({**self.objects, object_id: replace(known, label=label)})
 
@@ -154,7 +155,7 @@ class Labelling:
         self._change({})
 
     def undo(self, told: Progress) -> None:
-        """Undoes the last change of the panorama; ValueError where there is none."""
+        """Undoes the last change of the panorama; raises ValueError if there is none."""
         if not self._history:
             raise ValueError("there is nothing to undo")
         before = self._history[-1]
@@ -165,7 +166,7 @@ class Labelling:
     def found(self) -> tuple[np.ndarray, tuple[Instance, ...]]:
         """The label image (H, W) int32, and all objects by ascending id.
 
-        A saved object keeps its pixels until it is corrected.
+        A saved object keeps its saved pixels until it is corrected.
         """
         instances = self._session.instances()
         labels = instances.labels.astype(np.int32)
@@ -199,7 +200,7 @@ class Labelling:
         self.objects = dict(sorted(objects.items()))
 
     def _agree(self, objects: dict[int, LabelledObject], told: Progress) -> None:
-        """Makes the session have these objects; the present ones where one cannot be looked for."""
+        """Updates the session to these objects; restores the current ones if an exception is raised."""
         try:
             self._look_for(objects, told)
         except Exception:

@@ -1,7 +1,7 @@
-"""The page's back end for a live camera: it holds no model and talks to the node over ROS 2.
+"""The page's back end for a live camera: it has no model and uses the node over ROS 2.
 
-What pages are shown is the node's topic ``overlay/compressed``, sent on as it is, and subscribed to only
-while a page is open: the node draws it for nobody else.
+It forwards the node's topic ``overlay/compressed`` to the pages unchanged. It subscribes to the topic only
+while a page is open, because the node draws the overlay only for subscribers.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from sap_ros.web.viewers import Viewers, finite, vector
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8360
 
-#: The node publishes diagnostics every second; after so long without, in s, it is taken to be gone.
+#: Time without diagnostics, in s, after which the node counts as not running; it publishes them every second.
 NODE_SILENCE = 3.0
-#: Without an image for so long, in s, pages say so.
+#: Time without an image, in s, after which pages show an alert.
 CAMERA_SILENCE = 2.0
 
-_WATCH = 0.25  # s between looks at what has fallen silent, and at whether a page is open
-_FIND, _ANSWER = 1.0, 8.0  # s that a service is waited for: to be there, to answer
+_WATCH = 0.25  # s, period of the checks for open pages and for a silent node or camera
+_FIND, _ANSWER = 1.0, 8.0  # s, maximum wait until a service exists, and until it answers
 _AXES = ("forward_column", "image_frame_convention")
 
 
 class PageNode(Node):
-    """The ROS side: what the node says, and its services.
+    """The ROS side: subscribes to the node's topics and calls its services.
 
     Attributes:
-        objects: the newest; None before any came.
+        objects: the newest objects; None: none were received.
         frame_id: TF frame of the newest image.
     """
 
@@ -67,7 +67,7 @@ class PageNode(Node):
         self._overlay: Any = None
         self._status: dict[str, str] = {}
         self._summary = self._topic = ""
-        self._heard = -math.inf  # when the node's diagnostics came last
+        self._heard = -math.inf  # time of the node's last diagnostics
         self._axes: ImageAxes | None = None
         self.objects: ObjectArray | None = None
         self.frame_id = ""
@@ -77,11 +77,11 @@ class PageNode(Node):
         self._parameters = self.create_client(GetParameters, f"{name}/get_parameters")
 
     def show(self, viewers: Viewers) -> None:
-        """Shows these pages what there is from now on."""
+        """Starts to send images and state to the pages."""
         self._viewers = viewers
         self.create_subscription(ObjectArray, "objects", self._take_objects, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, 10)
-        # A steady clock: simulated time may stand still.
+        # A steady clock: simulated time may be paused.
         self.create_timer(_WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _take_image(self, message: CompressedImage) -> None:
@@ -103,7 +103,7 @@ class PageNode(Node):
             self._status = {pair.key: pair.value for pair in status.values}
             self._summary, self._topic = status.message, status.hardware_id
             if not self._active:
-                self._axes = None  # it may be configured anew
+                self._axes = None  # it may get another configuration
             self._tell()
 
     def _watch(self) -> None:
@@ -129,7 +129,7 @@ class PageNode(Node):
         return self._summary != "not active"
 
     def _alert(self) -> str:
-        """What is missing, in a line for people; empty where nothing is."""
+        """A line for the user if node or camera are not running; otherwise empty."""
         if not self._is_there:
             return f"The node {self.target} is not running."
         if not self._active:
@@ -138,12 +138,12 @@ class PageNode(Node):
                 "does."
             )
         if self._summary == "disabled":
-            return f"The node {self.target} ignores images: its service enable has been called so."
+            return f"The node {self.target} ignores images: it was disabled by its service enable."
         age = self._number("image_age_s")
         if age is None:
-            return f"No image has come on {self._topic} yet. Is the camera's driver running?"
+            return f"No image has been received on {self._topic} yet. Is the camera driver running?"
         if age > CAMERA_SILENCE:
-            return f"No image has come on {self._topic} for {age:.0f} s. Is the camera running?"
+            return f"No image has been received on {self._topic} for {age:.0f} s. Is the camera running?"
         return ""
 
     def _number(self, key: str) -> float | None:
@@ -186,13 +186,13 @@ class PageNode(Node):
             "reason": message.reason,
         }
 
-    # In the event loop
+    # Called in the event loop
 
     async def axes(self) -> ImageAxes:
-        """How the panorama lies in the frame of its images, by the node's parameters.
+        """Orientation of the panorama in the TF frame of its images, from the node's parameters.
 
         Raises:
-            ValueError: the node does not say.
+            ValueError: the parameters cannot be read.
         """
         if self._axes is None:
             answer = await call(self._parameters, GetParameters.Request(names=list(_AXES)))
@@ -204,7 +204,7 @@ class PageNode(Node):
 
 
 class Live:
-    """The page's back end, on a node that is spun in a thread of its own."""
+    """The page's back end, with a node that is spun in a separate thread."""
 
     def __init__(self, node: PageNode) -> None:
         self._node = node
@@ -232,12 +232,12 @@ class Live:
             answer = await call(node.remove, RemoveObject.Request(object_id=command.object_id))
         elif isinstance(command, Rename):
             if not command.label:
-                raise ValueError("the node keeps a label until it is given another one")
+                raise ValueError("the label is empty; a label can be replaced, but not removed")
             prompt = Prompt(object_id=command.object_id, label=command.label)
             answer = await call(node.add, AddObject.Request(prompt=prompt))
         elif isinstance(command, Simple):
             if command.name != "reset":
-                raise ValueError(f"{command.name} is for panoramas in files; this is a live camera")
+                raise ValueError(f"{command.name} needs panoramas in files; this is a live camera")
             answer = await call(node.reset, Trigger.Request())
         else:
             prompt = prompt_message(command, await node.axes(), node.frame_id)
@@ -248,7 +248,7 @@ class Live:
 
 
 def prompt_message(command: Point | Box, axes: ImageAxes, frame_id: str) -> Prompt:
-    """A click as the node takes it: directions in the image's frame, with the image's stamp."""
+    """Converts a click to the node's message: directions in the image's frame, with the image's stamp."""
     prompt = Prompt(object_id=command.object_id, space=Prompt.DIRECTIONS)
     prompt.header.frame_id = frame_id
     prompt.header.stamp = Time(nanoseconds=command.stamp).to_msg()
@@ -266,10 +266,10 @@ def _places(directions: Sequence[Vector], axes: ImageAxes) -> list[PointMessage]
 
 
 async def call(client: Any, request: Any) -> Any:
-    """A service's answer.
+    """Calls a service; returns its answer.
 
     Raises:
-        ValueError: there is no such service, or it has not answered in time.
+        ValueError: the service does not exist, or did not answer in time.
     """
     end = time.monotonic() + _FIND
     while not client.service_is_ready():
@@ -284,13 +284,13 @@ async def call(client: Any, request: Any) -> Any:
         await asyncio.wait_for(answered.wait(), _ANSWER)
     except asyncio.TimeoutError:
         client.remove_pending_request(pending)
-        raise ValueError(f"{client.srv_name} has not answered within {_ANSWER:g} s") from None
+        raise ValueError(f"{client.srv_name} did not answer within {_ANSWER:g} s") from None
     return pending.result()
 
 
 def main() -> None:
     """Serves the page until SIGINT or SIGTERM."""
-    # Signals are the event loop's.
+    # The event loop handles signals.
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     node = PageNode()
     try:

@@ -1,4 +1,4 @@
-"""The HTTP server: the page's files, and a WebSocket for each page that is open."""
+"""The HTTP server: the page's files, and a WebSocket for each open page."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from sap_ros.web.access import Access
 from sap_ros.web.commands import Command, Done, parse, read_json
 from sap_ros.web.viewers import Viewer, Viewers
 
-#: Bytes of a page's message, at most.
+#: Maximum size of a page's message, in bytes.
 LARGEST_MESSAGE = 4096
-#: Commands of one page that are worked on at a time; further ones are not read until one is done.
+#: Maximum number of concurrent commands of a page; further ones are not read until one is done.
 MOST_COMMANDS = 16
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-# The page's files, by name: nothing else is served. Where colcon links them they are links.
+# The page's files, by name; nothing else is served. With colcon's symlink install they are links.
 _FILES = {p.name: p for p in (Path(__file__).parent / "page").iterdir() if p.suffix in _TYPES}
-_HEARTBEAT = 10.0  # s: a connection over which nothing comes back for so long is closed
+_HEARTBEAT = 10.0  # s, time without a reply from a page after which its connection is closed
 
 _LOG = logging.getLogger(__name__)
 _VIEWERS = web.AppKey("viewers", Viewers)
 
 
 class BackEnd(Protocol):
-    """What the page controls."""
+    """The interface of what a page controls."""
 
     async def start(self, viewers: Viewers) -> None:
-        """Begins to show what there is."""
+        """Starts to send images and state to the pages."""
 
     async def handle(self, command: Command) -> Done:
-        """Does what a page asks for.
+        """Executes a page's command.
 
         Raises:
-            ValueError: why it cannot be done.
+            ValueError: the command failed; the message says why.
         """
 
     async def stop(self) -> None:
-        """Ends all work."""
+        """Stops all work."""
 
 
 def make_app(back_end: BackEnd, access: Access) -> web.Application:
@@ -80,7 +80,7 @@ def make_app(back_end: BackEnd, access: Access) -> web.Application:
 
 
 async def _converse(socket: web.WebSocketResponse, viewers: Viewers, back_end: BackEnd) -> None:
-    """Talks to one page until its connection is closed."""
+    """Handles a page's connection until it is closed."""
     try:
         viewer = viewers.enter(socket)
     except ValueError as error:
@@ -108,7 +108,7 @@ async def _converse(socket: web.WebSocketResponse, viewers: Viewers, back_end: B
 async def _take(
     socket: web.WebSocketResponse, viewer: Viewer, back_end: BackEnd, text: str
 ) -> None:
-    """A page's message: an image has been drawn, or a command, which is answered."""
+    """Handles a page's message: the acknowledgement of an image, or a command, which gets a reply."""
     reply: dict[str, Any] = {"type": "reply", "ok": True}
     try:
         values = read_json(text)
@@ -120,7 +120,7 @@ async def _take(
         reply |= {"message": done.message, "object_id": done.object_id}
     except ValueError as error:
         reply |= {"ok": False, "message": str(error)}
-    except Exception as error:  # whatever a command meets, the next one is answered
+    except Exception as error:  # a bug in one command must not stop the others
         _LOG.exception("a command has failed")
         reply |= {"ok": False, "message": repr(error)}
     with contextlib.suppress(ConnectionError):
@@ -128,11 +128,11 @@ async def _take(
 
 
 async def serve(back_end: BackEnd, access: Access) -> None:
-    """Serves the page, and says where, until SIGINT or SIGTERM.
+    """Prints the page's address, and serves the page until SIGINT or SIGTERM.
 
     Args:
         back_end: what the page controls.
-        access: where it is served, and to whom.
+        access: where the page is served, and who may use it.
 
     Raises:
         OSError: the port cannot be opened.

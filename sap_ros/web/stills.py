@@ -1,4 +1,4 @@
-"""The page's back end for stills: panoramas of a folder, with a session in this process."""
+"""The page's back end for stills: the panoramas of a folder, with a session in this process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sap_ros.web.commands import Box, Command, Done, Point, RemoveObject, Rename
 from sap_ros.web.labelling import Labelling
 from sap_ros.web.viewers import Viewers, finite, vector
 
-#: Width of the picture that pages are shown: what the graphics of most phones can hold.
+#: Maximum width of the picture sent to pages; larger textures are not supported by all phones.
 SHOWN_WIDTH = 4096
 
 _JPEG_QUALITY = 90
 
 
 class _StoppedError(Exception):
-    """The server ends; what is being looked for is not wanted any more."""
+    """Stops the current search, because the server stops."""
 
 
 class Stills:
-    """Panoramas of a folder. One thread does all work, in the order in which it was asked for.
+    """The panoramas of a folder. One thread does all work, in the order of the commands.
 
     Args:
         labelling: the folder and its session.
@@ -36,7 +36,7 @@ class Stills:
         self._labelling = labelling
         self._worker = ThreadPoolExecutor(1, "stills")
         self._stopping = False
-        self._count = 0  # of panoramas that were shown: their stamp
+        self._count = 0  # number of panoramas shown so far, used as their stamp
 
     async def start(self, viewers: Viewers) -> None:
         self._viewers = viewers
@@ -46,7 +46,7 @@ class Stills:
         return await self._do(lambda: self._handle(command))
 
     async def stop(self) -> None:
-        self._stopping = True  # ends work at the next view
+        self._stopping = True  # ends a search after the current view
         self._worker.shutdown(cancel_futures=True)
         if self._labelling.changed:  # as when another panorama is opened
             self._labelling.save()
@@ -54,7 +54,7 @@ class Stills:
     async def _do(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    # In the worker's thread
+    # Called in the worker's thread
 
     def _handle(self, command: Command) -> Done:
         labelling, shown = self._labelling, self._labelling.index
@@ -85,7 +85,7 @@ class Stills:
 
     def _prompt(self, command: Point | Box) -> int:
         if command.stamp != self._count:
-            raise ValueError("another panorama has been opened since; click again")
+            raise ValueError("another panorama was opened after the click; click again")
         object_id, told = command.object_id, self._progress
         if isinstance(command, Box):
             return self._labelling.box(np.array(command.corners), object_id, told)
@@ -154,7 +154,7 @@ class Stills:
 
 
 def _fitted(image: np.ndarray, interpolation: int) -> np.ndarray:
-    """An image, no wider than is shown."""
+    """An image, reduced to :data:`SHOWN_WIDTH` if it is wider."""
     if image.shape[1] <= SHOWN_WIDTH:
         return image
     return np.asarray(

@@ -1,8 +1,8 @@
-"""The pages that are open: each is sent the newest there is, and skips what it is too slow for.
+"""Sends the newest images, masks and state to the open pages; a slow page skips images.
 
-An image is encoded once for all of them. A page acknowledges an image when it has drawn it; a page that
-has not done so for :data:`IN_FLIGHT` images gets no further one until it has, and then the newest. So a
-slow page, or a slow network, holds up nobody else, and its images are never late by more than those.
+An image is encoded once for all pages. A page acknowledges each image when it has drawn it. A page with
+:data:`IN_FLIGHT` unacknowledged images gets no further image until it acknowledges one, and then the newest.
+So a slow page or network does not delay other pages, and is never more than those images behind.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 
 from aiohttp import web
 
-#: Images that a page may have been sent and not have drawn yet.
+#: Maximum number of images that were sent to a page and are not drawn yet.
 IN_FLIGHT = 2
-#: Pages that may be open at a time.
+#: Maximum number of open pages.
 MOST_VIEWERS = 32
 
-# In this order what is new is sent; "state" is a text, the others are pictures.
+# New messages are sent in this order; "state" is text, the others are pictures.
 _CHANNELS = ("state", "image", "masks")
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON has it: None where it is not known."""
+    """A number for JSON: None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
 def vector(*values: float) -> list[float] | None:
-    """A direction as JSON has it: None where it is not known."""
+    """A direction for JSON: None if it is not finite."""
     return [float(v) for v in values] if all(map(math.isfinite, values)) else None
 
 
@@ -46,7 +46,7 @@ class Viewer:
 
     Args:
         socket: the connection to it.
-        newest: the newest message of each channel, which is looked up whenever it can be sent.
+        newest: the newest message of each channel; read again at each transmission.
     """
 
     def __init__(self, socket: web.WebSocketResponse, newest: Mapping[str, _Message]) -> None:
@@ -57,12 +57,12 @@ class Viewer:
         self.news.set()
 
     def drawn(self) -> None:
-        """The page has drawn an image."""
+        """Records that the page has drawn an image."""
         self._in_flight = max(0, self._in_flight - 1)
         self.news.set()
 
     async def run(self) -> None:
-        """Sends what is new until it is cancelled or the connection is lost."""
+        """Sends new messages until it is cancelled or the connection is lost."""
         while not self._socket.closed:
             await self.news.wait()
             self.news.clear()
@@ -92,19 +92,19 @@ class Viewers:
         self.count = 0
 
     def show(self, channel: str, head: Mapping[str, Any], picture: bytes) -> None:
-        """Shows a picture to all pages.
+        """Sends a picture to all pages.
 
         Args:
             channel: ``image``, or ``masks`` (a label image, whose red and green channels are the low and
                 high byte of the ids).
-            head: what the page is told of it, as JSON.
+            head: the picture's metadata, sent as JSON.
             picture: a JPEG or PNG.
         """
         text = json.dumps({"type": channel, **head}).encode()
         self._put(channel, len(text).to_bytes(4, "big") + text + picture)
 
     def tell(self, state: Mapping[str, Any]) -> None:
-        """Tells all pages what there is: the whole state, as JSON."""
+        """Sends the complete state to all pages, as JSON."""
         self._put("state", json.dumps({"type": "state", **state}, allow_nan=False))
 
     def _put(self, channel: str, content: str | bytes) -> None:
@@ -117,7 +117,7 @@ class Viewers:
         self._loop.call_soon_threadsafe(put)
 
     def enter(self, socket: web.WebSocketResponse) -> Viewer:
-        """A page that is shown all from now on.
+        """Adds a page.
 
         Raises:
             ValueError: too many pages are open.
@@ -130,6 +130,6 @@ class Viewers:
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
-        """The page is closed."""
+        """Removes a page."""
         self._viewers.remove(viewer)
         self.count -= 1

@@ -83,9 +83,7 @@ def test_the_command_writes_its_figures_and_says_what_is_missing(tmp_path):
     written = json.loads((tmp_path / "reprompt.json").read_text())
     (goal,) = written["goals"]
     assert (done.exit_code == 0) == goal["met"]
-    assert (
-        done.output.strip().splitlines()[-1].startswith("every goal" if goal["met"] else "missed")
-    )
+    assert done.output.strip().splitlines()[-1].startswith("all goals" if goal["met"] else "missed")
     assert (tmp_path / "bench.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="no benchmark 'speed'"):
         CliRunner().invoke(app, ["bench", "speed"], catch_exceptions=False)

@@ -203,7 +203,7 @@ def test_what_show_args_says_of_the_parameters_holds():
     shown = _declared(LAUNCH_FILE)
     defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
     for name in ("model", "device", "image_transport"):
-        assert f"{defaults[name]} when params_file does not say" in shown[name].description
+        assert f"default: from params_file, else {defaults[name]}" in shown[name].description
     assert defaults["target_frame"] == ""
     shipped = yaml.safe_load((LAUNCH_FILE.parents[1] / "config" / "sap.yaml").read_text())
     assert not set(shipped["/**"]["ros__parameters"]) & {"use_sim_time", *_NAMES}

@@ -185,9 +185,9 @@ def test_the_page_says_what_is_missing_and_recovers(visit, spots):  # noqa: F811
     page = visitor.page
     rig.until(lambda: "not active" in page.state.get("alert", ""))
     rig.up()
-    rig.until(lambda: "No image has come on /sap/image yet" in page.state["alert"])
+    rig.until(lambda: "No image has been received on /sap/image yet" in page.state["alert"])
     stream(rig, image, lambda: not page.state["alert"])
-    rig.until(lambda: "No image has come on /sap/image for" in page.state["alert"])
+    rig.until(lambda: "No image has been received on /sap/image for" in page.state["alert"])
     stream(rig, image, lambda: not page.state["alert"])
     rig.executor.remove_node(rig.sap)  # it stands still, as a process that hangs does
     rig.until(lambda: "not running" in page.state["alert"])

@@ -1,4 +1,4 @@
-// The WebSocket to the server: it is opened again, for ever, when it is lost.
+// The WebSocket to the server; it is reopened whenever it is lost.
 
 const FIRST_WAIT = 500; // ms, doubled with every attempt
 const LONGEST_WAIT = 4000;
@@ -17,7 +17,7 @@ export class Connection {
     return this.socket.readyState === WebSocket.OPEN;
   }
 
-  // Resolves to {message, object_id}, what it has led to; rejects with why it was not done.
+  // Resolves to the result {message, object_id}; rejects with an error that says why the command failed.
   ask(command) {
     if (!this.isOpen) return Promise.reject(new Error("There is no connection to the server."));
     this.requests += 1;
@@ -26,7 +26,7 @@ export class Connection {
     return new Promise((resolve, reject) => this.waiting.set(request, { resolve, reject }));
   }
 
-  // An image has been drawn: the server may send another one.
+  // Acknowledges a drawn image, so that the server can send another one.
   drawn() {
     if (this.isOpen) this.socket.send('{"type": "drawn"}');
   }

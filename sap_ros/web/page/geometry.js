@@ -1,8 +1,8 @@
-// Directions, panorama pixels and what a pane shows, as sap_ros/core/sphere.py has them.
+// Directions, panorama coordinates and panes, with the conventions of sap_ros/core/sphere.py.
 //
-// A direction is a unit vector [x, y, z]: x ahead, y left, z up. Azimuth is counter-clockwise (to the
-// left), elevation up, in radians. A place on the panorama is (u, v), both from 0 to 1: its middle looks
-// along x, u = 0 and u = 1 are straight behind. A place in a pane is (x, y) in CSS pixels from its upper
+// A direction is a unit vector [x, y, z]: x forward, y left, z up. Azimuth is counter-clockwise (to the
+// left), elevation up, in radians. A position on the panorama is (u, v), both from 0 to 1: its middle is
+// along x, u = 0 and u = 1 are straight behind. A position in a pane is (x, y) in CSS pixels from its upper
 // left corner.
 
 export const FIELD = { least: 30, most: 110, first: 90 }; // degrees, of the longer side of the pane
@@ -72,7 +72,7 @@ export class SphereView {
     return ray.map((value) => value / length);
   }
 
-  // Where a direction is seen; null behind the camera.
+  // The position of a direction in the pane; null behind the camera.
   toPane(direction) {
     const [across, above, depth] = this.axes.map((axis) =>
       axis.reduce((sum, value, i) => sum + value * direction[i], 0),
@@ -105,7 +105,7 @@ export class SphereView {
   }
 }
 
-// The panorama laid out flat, all of it or a part.
+// The flat panorama, all of it or a part.
 export class FlatView {
   constructor() {
     this.u = 0.5; // the place in the middle of the pane
@@ -120,12 +120,12 @@ export class FlatView {
     this.#bound();
   }
 
-  // CSS pixels of the panorama's whole width.
+  // Width of the whole panorama in CSS pixels.
   get span() {
     return Math.min(this.width, 2 * this.height) * this.zoom;
   }
 
-  // Null beside the panorama.
+  // Null outside of the panorama.
   toDirection(x, y) {
     const across = (x - this.width / 2) / this.span;
     const v = this.v + (y - this.height / 2) / (this.span / 2);
@@ -162,7 +162,7 @@ export class FlatView {
     this.#bound();
   }
 
-  // No more than necessary is shown beyond the poles.
+  // Shows no more than necessary beyond the poles.
   #bound() {
     const half = Math.min(0.5, this.height / this.span);
     this.v = clamp(this.v, half, 1 - half);
@@ -170,12 +170,12 @@ export class FlatView {
 }
 
 // A rectangle of a pane as two directions, its upper left and lower right corner on the panorama.
-// Throws where it reaches beyond the panorama or round a pole, which no such box can hold.
+// Throws if it extends beyond the panorama or contains a pole, which a box cannot represent.
 export function boxOf(view, [x0, y0], [x1, y1]) {
   const [left, right] = [Math.min(x0, x1), Math.max(x0, x1)];
   const [top, bottom] = [Math.min(y0, y1), Math.max(y0, y1)];
   const middle = view.toDirection((left + right) / 2, (top + bottom) / 2);
-  if (!middle) throw new Error("The box lies beside the panorama.");
+  if (!middle) throw new Error("The box is outside of the panorama.");
   const [middleAzimuth] = directionToAngles(middle);
   const steps = 16; // points a side
   const angles = [];
@@ -184,9 +184,9 @@ export function boxOf(view, [x0, y0], [x1, y1]) {
     const y = top + ((bottom - top) * i) / steps;
     for (const place of [[x, top], [x, bottom], [left, y], [right, y]]) {
       const direction = view.toDirection(...place);
-      if (!direction) throw new Error("The box reaches beyond the panorama.");
+      if (!direction) throw new Error("The box extends beyond the panorama.");
       const [azimuth, elevation] = directionToAngles(direction);
-      // From the middle, so that the seam is nowhere special.
+      // Relative to the middle, so that the seam needs no special treatment.
       angles.push([modulo(azimuth - middleAzimuth + Math.PI, 2 * Math.PI) - Math.PI, elevation]);
     }
   }
@@ -194,7 +194,7 @@ export function boxOf(view, [x0, y0], [x1, y1]) {
     const at = view.toPane(pole);
     const inside = at && at[0] > left && at[0] < right && at[1] > top && at[1] < bottom;
     if (inside && view instanceof SphereView) {
-      throw new Error("A box cannot hold a pole; click on the object instead.");
+      throw new Error("A box cannot contain a pole; click on the object instead.");
     }
   }
   const azimuths = angles.map(([azimuth]) => azimuth);

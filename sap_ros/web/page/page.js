@@ -7,16 +7,16 @@ import { Pane } from "./pane.js";
 import { Renderer } from "./renderer.js";
 
 const find = (name) => document.getElementById(name);
-const RATE_WINDOW = 5000; // ms, over which the images that this page shows are counted
+const RATE_WINDOW = 5000; // ms, over which the rate of shown images is measured
 const MESSAGE_STAYS = 8000; // ms
 
 let state = { mode: "", objects: [] };
-let shown = null; // stamp of the image that is drawn
+let shown = null; // stamp of the drawn image
 let early = null; // masks whose image is not drawn yet
 let chosen = 0;
 let followed = 0;
-let drawnAt = []; // when images of a stream were drawn
-const waiting = new Set(); // directions that were clicked and not answered
+let drawnAt = []; // times at which images of a stream were drawn
+const waiting = new Set(); // clicked directions without an answer yet
 
 let renderer;
 try {
@@ -72,7 +72,7 @@ const connection = new Connection({
   opened: () => warn(""),
   lost: (reason) => {
     waiting.clear();
-    warn(reason || "The connection to the server is lost. It is tried again until it is back.");
+    warn(reason || "The connection to the server is lost; the page tries to reconnect.");
     redraw();
   },
   state: (values) => {
@@ -160,7 +160,7 @@ function showMasks(head, picture) {
   else renderer.show("masks", picture);
 }
 
-// Drawing, at most once a frame of the screen
+// Drawing, at most once per screen refresh
 
 let drawing = false;
 function redraw() {
@@ -189,13 +189,13 @@ function draw() {
   renderer.draw(placed, scale, chosen);
 }
 
-// The node draws ids into a live image itself.
+// In live mode the node's overlay contains the ids already.
 function tagsOf({ id, label }) {
   if (state.mode === "live") return { tag: label, short: "" };
   return { tag: label ? `${id} ${label}` : `${id}`, short: `${id}` };
 }
 
-// What the state says
+// Showing the state
 
 function refresh() {
   const objects = state.objects.filter(({ id }) => id > 0);
@@ -219,7 +219,7 @@ function refresh() {
     find("save").disabled = folder.saved;
   }
   if (live) set("facts", liveFacts(live));
-  find("facts").ariaLive = live ? "off" : "polite"; // numbers that change all the time are not read out
+  find("facts").ariaLive = live ? "off" : "polite"; // a screen reader skips values that change all the time
   find("reset").disabled = objects.length === 0;
   if (connection.isOpen) warn(state.alert);
   redraw();

@@ -1,10 +1,10 @@
-// One view of the panorama in an element: gestures, keys, and what is written over the picture.
+// A pane with a view of the panorama: gestures, keys, and the text over the picture.
 
 import { boxOf, describe } from "./geometry.js";
 import { cssColour } from "./renderer.js";
 
-const TAP_MOVES = 6; // CSS pixels that a tap may move by
-const WHEEL = 0.0015; // of the logarithm of the zoom, a pixel of the wheel's scroll
+const TAP_MOVES = 6; // CSS pixels, largest movement of a tap
+const WHEEL = 0.0015; // change of the logarithm of the zoom per pixel of scrolling
 const KEY_ZOOM = 1.2;
 const LEAST_ZOOM_FOR_LABELS = 2; // of the flat panorama
 const DRAGS_TO_STAY = 4;
@@ -22,7 +22,7 @@ export class Pane {
     this.rectangle = element.querySelector(".rectangle");
     this.caption = element.querySelector(".caption");
     this.written = element.querySelector(".written");
-    this.corner = null; // of a box that is drawn by keys
+    this.corner = null; // first corner of a box that is drawn with keys
     element.addEventListener("pointerdown", (event) => this.#down(event));
     element.addEventListener("pointermove", (event) => this.#move(event));
     element.addEventListener("pointerup", (event) => this.#up(event));
@@ -40,10 +40,10 @@ export class Pane {
     this.view.resize(this.element.clientWidth, this.element.clientHeight);
   }
 
-  // objects: [{id, direction, tag, short}], waiting: directions that are being looked at.
+  // objects: [{id, direction, tag, short}], waiting: clicked directions without an answer yet.
   write(objects, chosen, waiting) {
     const wanted = new Map();
-    // On the whole panorama objects are small, and full tags would hide them.
+    // On the whole panorama objects are small, so long tags would hide them.
     const isSmall = this.view.zoom < LEAST_ZOOM_FOR_LABELS;
     for (const { id, direction, tag, short } of objects) {
       const text = isSmall ? short : tag;
@@ -69,7 +69,7 @@ export class Pane {
       if (id) tag.style.borderColor = cssColour(id);
       const at = this.view.toPane(direction);
       tag.hidden = !at || (id > 0 && !text);
-      // A tag is above the middle of its object, or it would hide a small one.
+      // A tag is above the middle of its object, because it would hide a small object.
       const offset = id ? "translate(-50%, calc(-100% - 12px))" : "translate(-50%, -50%)";
       if (at) tag.style.transform = `translate(${at[0]}px, ${at[1]}px) ${offset}`;
     }
@@ -164,7 +164,7 @@ export class Pane {
     this.actions.moved();
   }
 
-  // A key in place of a tap, at the cross in the middle; of a box it sets one corner, then the other.
+  // A key press acts as a tap at the cross in the middle; for a box it sets one corner, then the other.
   #press(middle, event) {
     if (!this.actions.boxing()) {
       this.#click(middle, { shift: event.shiftKey, add: event.ctrlKey || event.altKey });
@@ -184,7 +184,7 @@ export class Pane {
   #magnify(factor, [x, y]) {
     const under = this.view.toDirection(x, y);
     this.view.magnify(factor);
-    // What is under the pointer stays there; a drag is exact in the middle of the pane alone.
+    // Keeps the point under the pointer in place; repeated, since a drag is exact only in the middle of the pane.
     for (let i = 0; i < DRAGS_TO_STAY; i += 1) {
       const now = under && this.view.toPane(under);
       if (now) this.view.drag(x - now[0], y - now[1]);
@@ -194,7 +194,7 @@ export class Pane {
   #click(at, keys) {
     const direction = this.view.toDirection(...at);
     if (direction) this.actions.point(direction, keys);
-    else this.actions.problem("That is beside the panorama.");
+    else this.actions.problem("That is outside of the panorama.");
   }
 
   #draw(from, to) {

@@ -1,4 +1,4 @@
-// Draws the panes with WebGL: for every pixel the place on the panorama, its colour, and its object's.
+// Draws the panes with WebGL: for each pixel its position on the panorama, the colour there, and the object's.
 
 import { SphereView } from "./geometry.js";
 
@@ -8,19 +8,19 @@ void main() {
   gl_Position = vec4(corner * 2.0 - 1.0, 0.0, 1.0);
 }`;
 
-// The three views of the ray are sphere.py's formulas; the colours are overlay.py's.
+// The formulas are those of sphere.py; the objects' colours are those of overlay.py.
 const FRAGMENT = `#version 300 es
 precision highp float;
 uniform sampler2D panorama;
 uniform sampler2D masks;
 uniform bool spherical;
-uniform vec2 middle;      // of the pane, in pixels of the canvas, y up
-uniform float focal;      // of the sphere, in such pixels
+uniform vec2 middle;      // middle of the pane, in pixels of the canvas, y up
+uniform float focal;      // focal length of the sphere's camera, in these pixels
 uniform mat3 axes;        // right, up, ahead
-uniform vec2 place;       // of the flat panorama, in the middle of the pane
-uniform vec2 span;        // its width and height in such pixels
+uniform vec2 place;       // position on the flat panorama at the middle of the pane
+uniform vec2 span;        // width and height of the flat panorama in these pixels
 uniform float detail;     // mipmap level
-uniform float outline;    // width in such pixels
+uniform float outline;    // width of outlines in these pixels
 uniform int chosen;       // object id
 uniform bool masked;      // whether there are masks
 out vec4 colour;
@@ -65,12 +65,12 @@ void main() {
 }`;
 
 export class Renderer {
-  // Throws where the browser has no WebGL 2.
+  // Throws if the browser has no WebGL 2.
   constructor(canvas) {
     this.canvas = canvas;
     this.gl = canvas.getContext("webgl2", { antialias: false, preserveDrawingBuffer: true });
-    if (!this.gl) throw new Error("This browser has no WebGL 2, which shows the panorama.");
-    this.pictures = {}; // kept to be uploaded again
+    if (!this.gl) throw new Error("This browser has no WebGL 2, which is needed to show the panorama.");
+    this.pictures = {}; // kept for another upload
     this.#prepare();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
@@ -83,7 +83,7 @@ export class Renderer {
     return this.gl.getParameter(this.gl.MAX_TEXTURE_SIZE);
   }
 
-  // A picture (ImageBitmap): "panorama", or "masks", whose red and green are the bytes of the ids.
+  // Sets a picture (ImageBitmap): "panorama", or "masks", whose red and green are the ids' low and high byte.
   show(name, picture) {
     this.pictures[name]?.close();
     this.pictures[name] = picture;
@@ -96,7 +96,7 @@ export class Renderer {
     this.#blank("masks");
   }
 
-  // panes: [{view, left, top}] in CSS pixels of the canvas; scale: canvas pixels a CSS pixel.
+  // panes: [{view, left, top}] in CSS pixels of the canvas; scale: canvas pixels per CSS pixel.
   draw(panes, scale, chosen) {
     const { gl, canvas, places } = this;
     gl.useProgram(this.program);
@@ -184,7 +184,7 @@ export class Renderer {
   }
 }
 
-// As a CSS colour, what the shader's shade() is.
+// The colour of the shader's shade() as a CSS colour.
 export function cssColour(id) {
   const hue = ((id * 0.618034) % 1) * 360;
   return `hsl(${hue.toFixed(1)} 100% 57.5%)`; // HSV with saturation 0.85 and value 1
