@@ -55,7 +55,7 @@ def load_model(
 
     from sap_ros.core import checkpoints
     from sap_ros.core.model import Model
-    from sap_ros.core.nano import EfficientNetLiteTrunk
+    from sap_ros.core.nano import PretrainedTrunk
 
     try:
         chosen = torch.device(device)
@@ -68,7 +68,7 @@ def load_model(
     weights = checkpoints.read_weights(path)
     checkpoints.check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
-    if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
+    if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
         sam.image_encoder.trunk.fold()
     info = checkpoints.model_info(name)
     made = partial(Model, sam, name, chosen, info.fusion, info.weak_memory, compiled, log=log)

@@ -16,13 +16,31 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class EfficientNetLiteTrunk(nn.Module):
+class PretrainedTrunk(nn.Module):
+    """A trunk of convolutions, whose batch norms stay as they were pretrained, in training too."""
+
+    def fold(self) -> None:
+        """Readies the trunk for inference: the same maps, but for rounding, in much less time.
+
+        Each batch norm becomes part of the convolution before it. It can be trained no more, and its
+        weights have other names.
+        """
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> PretrainedTrunk:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class EfficientNetLiteTrunk(PretrainedTrunk):
     """EfficientNet-Lite0 without its head, as a trunk for SAM 2's ``FpnNeck``.
 
     Input (B, 3, S, S), S a multiple of 32; output four maps at strides 4, 8, 16 and 32 with 24, 40,
-    112 and 320 channels. BatchNorm stays as it was pretrained, in training too. Source: M. Tan and
-    Q. Le, "EfficientNet", arXiv 1905.11946; R. Liu, "Higher accuracy on vision models with
-    EfficientNet-Lite".
+    112 and 320 channels. Source: M. Tan and Q. Le, "EfficientNet", arXiv 1905.11946; R. Liu, "Higher
+    accuracy on vision models with EfficientNet-Lite".
     """
 
     _LAST_BLOCKS = (2, 4, 10, 15)  # the last block of each stride
@@ -42,11 +60,9 @@ class EfficientNetLiteTrunk(nn.Module):
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
 
     def fold(self) -> None:
-        """Readies the network for inference: the same maps, but for rounding, almost twice as fast on
-        a CPU.
+        """See :meth:`PretrainedTrunk.fold`; almost twice as fast on a CPU.
 
-        Each batch norm becomes part of the convolution before it, and so does symmetric padding; in
-        memory, channels come last. It can be trained no more, and its weights have other names.
+        Symmetric padding becomes part of the convolution, too; in memory, channels come last.
         """
         self.eval()
         parts = [(self.stem, "0", "1")]
@@ -71,13 +87,6 @@ class EfficientNetLiteTrunk(nn.Module):
             if i in self._LAST_BLOCKS:
                 features.append(x)
         return features
-
-    def train(self, mode: bool = True) -> EfficientNetLiteTrunk:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
 
 class ClickMapSAM2(SAM2Base):
