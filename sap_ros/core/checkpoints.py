@@ -37,7 +37,7 @@ class ModelInfo:
         config: configuration; one of SAM 2's own, or one under ``config/models/``.
         file: file name of the weights, in the package or in the cache.
         licence: of the weights.
-        speed: images a second that its authors publish, and of what; empty where none are published.
+        speed: images a second on an A100 that its authors publish; 0 where they publish none.
         source: where they do.
         url: address of the file; empty where the package ships it.
         sha256, size: hash and bytes of a file to download.
@@ -53,7 +53,7 @@ class ModelInfo:
     config: str
     file: str
     licence: str
-    speed: str = ""
+    speed: float = 0.0
     source: str = ""
     url: str = ""
     sha256: str = ""
@@ -65,13 +65,13 @@ class ModelInfo:
     exportable: bool = True
 
 
-def _sam2(config: str, file: str, speed: str, sha256: str, size: int) -> ModelInfo:
+def _sam2(config: str, file: str, speed: float, sha256: str, size: int) -> ModelInfo:
     return ModelInfo(
         config,
         file,
         "Apache-2.0",
-        f"{speed} (A100, compiled)",
-        "README of facebookresearch/sam2",
+        speed,
+        "sam2 README",
         f"{_SAM2}/{file}",
         sha256,
         size,
@@ -79,14 +79,14 @@ def _sam2(config: str, file: str, speed: str, sha256: str, size: int) -> ModelIn
 
 
 def _efficient_tam(
-    file: str, speed: str, sha256: str, size: int, width: int, heads: int, side: int
+    file: str, speed: float, sha256: str, size: int, width: int, heads: int, side: int
 ) -> ModelInfo:
     return ModelInfo(
         "efficient_tam.yaml",
         file,
         "Apache-2.0",
-        f"{speed} (A100)" if speed else "",
-        "arXiv 2411.18933, table 1" if speed else "",
+        speed,
+        "arXiv 2411.18933" if speed else "",
         f"{_EFFICIENT_TAM}/{file}",
         sha256,
         size,
@@ -114,7 +114,7 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "efficienttam-ti-512": _efficient_tam(
         "efficienttam_ti_512x512.pt",
-        "",
+        0.0,
         "7d4d652a465f0081391050932f45d8a66768ccc99c8ea393ce8a5927e83f3b9b",
         71_620_052,
         width=192,
@@ -123,7 +123,7 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "efficienttam-s-512": _efficient_tam(
         "efficienttam_s_512x512.pt",
-        "",
+        0.0,
         "67b5840012737ed2c94a4cb8787c5c1b27b3a946045d2e602e65ef77230b6085",
         136_379_145,
         width=384,
@@ -132,7 +132,7 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "efficienttam-ti": _efficient_tam(
         "efficienttam_ti.pt",
-        "96.2",
+        96.2,
         "acbb17b28cca1f860acee09c9ecb6efdb732080dc7a85a07292c31813175fa7d",
         71_616_316,
         width=192,
@@ -141,7 +141,7 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "efficienttam-s": _efficient_tam(
         "efficienttam_s.pt",
-        "85.0",
+        85.0,
         "2b572be30d9e96ee29c8d785fe157c6b079ede7d56fbc8a3671d4120e63c89cd",
         136_375_868,
         width=384,
@@ -152,8 +152,8 @@ MODELS: dict[str, ModelInfo] = {
         "edge_tam.yaml",
         "edgetam.pt",
         "Apache-2.0",
-        "150.9 (A100, compiled), 15.7 (iPhone 15 Pro Max)",
-        "README of facebookresearch/EdgeTAM",
+        150.9,
+        "EdgeTAM README",
         f"{_EDGE_TAM}/edgetam.pt",
         "ed2d4850b8792c239689b043c47046ec239b6e808a3d9b6ae676c803fd8780df",
         56_116_523,
@@ -163,28 +163,28 @@ MODELS: dict[str, ModelInfo] = {
     "sam2.1-tiny": _sam2(
         "sam2.1_hiera_t.yaml",
         "sam2.1_hiera_tiny.pt",
-        "91.2",
+        91.2,
         "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
         156_008_466,
     ),
     "sam2.1-small": _sam2(
         "sam2.1_hiera_s.yaml",
         "sam2.1_hiera_small.pt",
-        "84.8",
+        84.8,
         "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
         184_416_285,
     ),
     "sam2.1-base-plus": _sam2(
         "sam2.1_hiera_b+.yaml",
         "sam2.1_hiera_base_plus.pt",
-        "64.1",
+        64.1,
         "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
         323_606_802,
     ),
     "sam2.1-large": _sam2(
         "sam2.1_hiera_l.yaml",
         "sam2.1_hiera_large.pt",
-        "39.5",
+        39.5,
         "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
         898_083_611,
     ),
@@ -208,6 +208,15 @@ def model_info(name: str) -> ModelInfo:
         return MODELS[name]
     except KeyError:
         raise ValueError(f"no model is named {name!r}; there are {', '.join(MODELS)}") from None
+
+
+def require_exportable(name: str) -> None:
+    """Raises ValueError if a named model's architecture cannot be exported."""
+    if not model_info(name).exportable:
+        known = ", ".join(other for other, info in MODELS.items() if info.exportable)
+        raise ValueError(
+            f"{name} cannot be exported to ONNX and runs in torch alone; these can: {known}"
+        )
 
 
 def build_architecture(name: str, image_size: int | None = None) -> SAM2Base:
@@ -243,7 +252,9 @@ def _config(info: ModelInfo) -> DictConfig:
     """A model's configuration, with its settings."""
     folders = [folder / "models" for folder in (_PACKAGE / "config", _PACKAGE.parent / "config")]
     own = [folder / info.config for folder in folders if (folder / info.config).exists()]
-    path = own[0] if own else Path(str(resources.files("sam2"))) / "configs" / "sam2.1" / info.config
+    path = (
+        own[0] if own else Path(str(resources.files("sam2"))) / "configs" / "sam2.1" / info.config
+    )
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     config.update(info.settings)
@@ -260,8 +271,13 @@ def checkpoint_path(name: str, progress: Progress | None = None) -> Path:
     """
     info = model_info(name)
     if not info.url:
-        return _PACKAGE / "data" / "models" / info.file
+        return packaged_weights(info)
     return download(info.url, cache_folder() / info.file, info.sha256, info.size, progress)
+
+
+def packaged_weights(info: ModelInfo) -> Path:
+    """The file of a model that the package ships."""
+    return _PACKAGE / "data" / "models" / info.file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

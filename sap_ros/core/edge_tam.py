@@ -110,40 +110,44 @@ class _PerceiverLayer(nn.Module):
         return tokens + self.self_ff(tokens)
 
 
-class _TokenAttention(nn.Module):
-    """Attention with a single head and without biases; normalises its input."""
+class _Attention(nn.Module):
+    """Attention with a single head, and without biases."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        _projections(self, dim)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
-        key, value = self.to_kv(x).chunk(2, -1)
-        return self.to_out(F.scaled_dot_product_attention(self.to_q(x), key, value))
-
-
-class _MapAttention(nn.Module):
-    """Tokens attend to the cells of a map, whose positions are added to keys and values."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm_x, self.norm_latents = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        _projections(self, dim)
-
-    def forward(self, tokens: Tensor, cells: Tensor, places: Tensor | None) -> Tensor:
-        query = self.to_q(self.norm_latents(tokens))
-        key, value = self.to_kv(self.norm_x(cells)).chunk(2, -1)
+    def attend(self, tokens: Tensor, cells: Tensor, places: Tensor | None = None) -> Tensor:
+        """Tokens (B, T, C) attend to cells (B, K, C), whose places are added to keys and values."""
+        key, value = self.to_kv(cells).chunk(2, -1)
         if places is not None:
             key, value = key + places, value + places
-        return self.to_out(F.scaled_dot_product_attention(query, key, value))
+        return self.to_out(F.scaled_dot_product_attention(self.to_q(tokens), key, value))
 
 
-def _projections(attention: nn.Module, dim: int) -> None:
-    attention.to_q = nn.Linear(dim, dim, bias=False)
-    attention.to_kv = nn.Linear(dim, 2 * dim, bias=False)
-    attention.to_out = nn.Linear(dim, dim, bias=False)
+class _TokenAttention(_Attention):
+    """Tokens attend to each other."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.norm(tokens)
+        return self.attend(tokens, tokens)
+
+
+class _MapAttention(_Attention):
+    """Tokens attend to the cells of a map."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.norm_x, self.norm_latents = nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, cells: Tensor, places: Tensor | None) -> Tensor:
+        return self.attend(self.norm_latents(tokens), self.norm_x(cells), places)
 
 
 def _feed_forward(dim: int, ratio: int = 4) -> nn.Sequential:
@@ -167,6 +171,7 @@ class TokenRoPEAttention(RoPEAttention):
     def __init__(self, *args: Any, global_tokens: int, regions: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._global_tokens, self._regions = global_tokens, regions
+        self._angles: dict[tuple[int, torch.device], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """``q`` (B, h * w, C) attends to ``k``, ``v`` (B, tokens, C_m), the last of which are pointers."""
@@ -179,16 +184,18 @@ class TokenRoPEAttention(RoPEAttention):
         memories, pointers = k.split([k.shape[-2] - num_k_exclude_rope, num_k_exclude_rope], -2)
         views = memories.unflatten(-2, (-1, self._global_tokens + self._regions**2))
         whole, local = views.split([self._global_tokens, self._regions**2], -2)
-        local = self._rotated(local, self._regions)
+        local = self._rotated(local.flatten(1, 2), self._regions).view_as(local)
         k = torch.cat([torch.cat([whole, local], -2).flatten(-3, -2), pointers], -2)
         dropout = self.dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.out_proj(self._recombine_heads(out))
 
     def _rotated(self, x: Tensor, side: int) -> Tensor:
-        """``x`` (..., side * side, C), rotated by the places of a square grid."""
-        angles = self.compute_cis(end_x=side, end_y=side).to(x.device)
-        return apply_rotary_enc(x, x[..., :0, :], angles)[0]
+        """``x`` (B, any, side * side, C), rotated by the places of a square grid."""
+        key = side, x.device
+        if key not in self._angles:
+            self._angles[key] = self.compute_cis(end_x=side, end_y=side).to(x.device)
+        return apply_rotary_enc(x, x[:, :, :0], self._angles[key])[0]
 
 
 class RepViT(PretrainedTrunk):
@@ -240,9 +247,7 @@ class _ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        self.c = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
+        self.c = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -266,7 +271,8 @@ class _TokenMixer(nn.Module):
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
         whole, point = self.conv.folded(), self.conv1.folded()
-        assert whole.bias is not None and point.bias is not None
+        assert whole.bias is not None
+        assert point.bias is not None
         whole.weight[:, :, 1, 1] += point.weight[:, :, 0, 0] + 1
         whole.bias += point.bias
         return whole

@@ -43,12 +43,13 @@ def load_model(
         image_size: side of a view in pixels, a multiple of 32; None takes the model's own.
         progress: called during a download, with the bytes so far and all bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
-        backend: what runs the model, see there; auto: ``onnxruntime`` on a CPU where it is installed,
-            else, or where it fails, ``torch``.
+        backend: what runs the model, see there; auto: ``onnxruntime`` on a CPU where it is installed and
+            the model can be exported, else, or where it fails, ``torch``.
         log: called with a line on what takes long, and on what cannot be used.
 
     Raises:
-        ValueError: an unknown name, device or backend; a damaged file, or one of another architecture.
+        ValueError: an unknown name, device or backend, or one that cannot run the model; a damaged file,
+            or one of another architecture.
         OSError: a file that is not there, a download that failed.
     """
     import torch
@@ -63,6 +64,10 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    info = checkpoints.model_info(name)
+    if backend == "onnxruntime":
+        checkpoints.require_exportable(name)
+    fixed = _chosen(backend, chosen, info.exportable)
     sam = checkpoints.build_architecture(name, image_size)
     path = checkpoint or checkpoints.checkpoint_path(name, progress)
     weights = checkpoints.read_weights(path)
@@ -70,9 +75,7 @@ def load_model(
     sam.load_state_dict(weights)
     if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
         sam.image_encoder.trunk.fold()
-    info = checkpoints.model_info(name)
     made = partial(Model, sam, name, chosen, info.fusion, info.weak_memory, compiled, log=log)
-    fixed = _chosen(backend, chosen)
     try:
         return made(backend=fixed)
     except Exception as error:  # such as a cache that cannot be written to, or too little memory
@@ -83,7 +86,7 @@ def load_model(
         return made(backend="torch")
 
 
-def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
+def _chosen(backend: Backend, device: torch.device, exportable: bool) -> FixedBackend:
     """What ``auto`` stands for here. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -94,5 +97,6 @@ def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
             "pip install onnxruntime onnx (on NVIDIA's GPUs onnxruntime-gpu in its place)"
         )
     if backend == "auto":
-        return "torch" if missing or device.type != "cpu" else "onnxruntime"
+        unfit = missing or not exportable or device.type != "cpu"
+        return "torch" if unfit else "onnxruntime"
     return backend
