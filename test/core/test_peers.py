@@ -64,25 +64,6 @@ def test_parameters_are_the_authors(name):
     assert (len(shapes), digest(shapes)) == STATE_DICTS[name]
 
 
-def randomised(sam):
-    """Every weight has a part in the answers, as few do when they are made; the object is in every view."""
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in sam.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 1.5, generator=random)
-            elif value.is_floating_point() and "gaussian_matrix" not in name:
-                value += 0.02 * torch.randn(value.shape, generator=random)
-            if name.endswith("gamma"):  # the memory encoder's layer scale is 1e-6 otherwise
-                value.uniform_(0.5, 1.5, generator=random)
-            if name.startswith("memory_attention") and name.endswith(
-                ("q_proj.weight", "k_proj.weight")
-            ):
-                value *= 4  # or all that is remembered would be attended to alike
-        sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(3.0)
-    return sam.eval()
-
-
 @torch.inference_mode()
 def answers(sam, images, prompts):
     """What :func:`peer.answers` returns, by this package."""
@@ -138,7 +119,7 @@ def of_the_authors(name, inputs, folder):
 )
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_answers_are_the_authors(name, tmp_path):
+def test_answers_are_the_authors(name, randomised, tmp_path):
     torch.manual_seed(0)
     sam = randomised(build_architecture(name))
     side = sam.image_size
