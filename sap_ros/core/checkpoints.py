@@ -37,17 +37,17 @@ class ModelInfo:
         config: configuration; one of SAM 2's own, or one under ``config/models/``.
         file: file name of the weights, in the package or in the cache.
         licence: of the weights.
-        speed: images a second on an A100 that its authors publish; 0 where they publish none.
-        source: where they do.
-        url: address of the file; empty where the package ships it.
+        speed: images per second on an A100, as published by the authors; 0 if they publish none.
+        source: where it is published.
+        url: address of the weights; empty if they are in the package.
         sha256, size: hash and bytes of a file to download.
-        settings: values of the configuration's own that differ for this model.
-        size_step: the side of a view is a multiple of it, in pixels.
+        settings: values of the configuration's top-level keys for this model.
+        size_step: the side of a view must be a multiple of this, in pixels.
         fusion: how its views are best fused, see :class:`sap_ros.core.fusion.Canvas`.
         weak_memory: the model's memory is not to be relied on: of a mask, only the connected parts
             are kept that contain a prompted direction, and clicks that are moved along with an object
             carry it to the next panorama.
-        exportable: :mod:`sap_ros.core.graphs` knows the architecture.
+        exportable: whether :mod:`sap_ros.core.graphs` supports the architecture.
     """
 
     config: str

@@ -6,6 +6,7 @@ does, with a RepViT) and a prompt encoder input that lets a small model find its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,16 +17,16 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class PretrainedTrunk(nn.Module):
-    """A trunk of convolutions, whose batch norms stay as they were pretrained, in training too."""
+class PretrainedTrunk(nn.Module, ABC):
+    """A convolutional trunk. Its batch norms keep their pretrained statistics, in training too."""
 
+    @abstractmethod
     def fold(self) -> None:
-        """Readies the trunk for inference: the same maps, but for rounding, in much less time.
+        """Prepares the trunk for inference: the same maps, except for rounding, in much less time.
 
-        Each batch norm becomes part of the convolution before it. It can be trained no more, and its
-        weights have other names.
+        Each batch norm is merged into the convolution before it. Afterwards the trunk cannot be trained,
+        and its parameters have other names.
         """
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> PretrainedTrunk:
         super().train(mode)
@@ -62,7 +63,7 @@ class EfficientNetLiteTrunk(PretrainedTrunk):
     def fold(self) -> None:
         """See :meth:`PretrainedTrunk.fold`; almost twice as fast on a CPU.
 
-        Symmetric padding becomes part of the convolution, too; in memory, channels come last.
+        Symmetric padding is merged into the convolution, too; the memory format is channels last.
         """
         self.eval()
         parts = [(self.stem, "0", "1")]
