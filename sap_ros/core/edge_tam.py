@@ -232,12 +232,16 @@ class RepViT(PretrainedTrunk):
         return features
 
     def fold(self) -> None:
-        """See :meth:`sap_ros.core.nano.PretrainedTrunk.fold`; a token mixer becomes one convolution."""
+        """See :meth:`sap_ros.core.nano.PretrainedTrunk.fold`.
+
+        Each token mixer is merged into one convolution; the memory format is channels last.
+        """
         self.eval()
         for module in list(self.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, (_ConvNorm, _TokenMixer)):
                     setattr(module, name, child.folded())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _ConvNorm(nn.Module):
