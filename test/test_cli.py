@@ -10,10 +10,12 @@ import urllib.request
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sap_ros.cli.shared import parse_points, shard_of
 from sap_ros.core import sphere
+from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.files import read_panorama
 
 FLOOR = 210  # its first row
@@ -159,8 +161,25 @@ def test_the_demo_says_what_it_needs(tmp_path):
 def test_models_lists_the_models():
     done = sap("models")
     assert done.returncode == 0
-    assert "sap-nano" in done.stdout
-    assert "sam2.1-large" in done.stdout
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()[1:12]}
+    assert list(rows) == list(MODELS)
+    assert rows["sap-nano"] == "256 22 research - - shipped"
+    assert rows["efficienttam-s"] == "1024 136 Apache-2.0 85.0 arXiv 2411.18933 online"
+    assert rows["edgetam"] == "1024 56 Apache-2.0 150.9 EdgeTAM README online"
+
+
+def test_other_architectures_segment_from_a_file_and_are_not_exported(picture, tmp_path):
+    sam = build_architecture("efficienttam-ti-512", 64)
+    torch.nn.init.constant_(sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 3.0)
+    torch.save({"model": sam.state_dict()}, tmp_path / "random.pt")
+    named = ["--model", "efficienttam-ti-512", "--checkpoint", "random.pt", "--view-size", 64]
+    done = sap("segment", picture, "--point", "256,128", *named, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "masks.png").exists()
+    done = sap("export", *named, "--out", "graphs", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "efficienttam-ti-512 cannot be exported to ONNX" in done.stderr
+    assert not (tmp_path / "graphs").exists()
 
 
 def test_points_are_gathered_by_object():

@@ -44,18 +44,19 @@ def load_model(
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
         backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on
-            a CPU if it is installed and works, otherwise ``torch``.
+            a CPU if it is installed, works, and the model can be exported, otherwise ``torch``.
         log: called with a message before long operations, and if something cannot be used.
 
     Raises:
-        ValueError: the name, device or backend is unknown; a file is damaged or has another architecture.
+        ValueError: the name, device or backend is unknown, or the backend cannot run the model; a file is
+            damaged or has another architecture.
         OSError: a file does not exist, or a download failed.
     """
     import torch
 
     from sap_ros.core import checkpoints
     from sap_ros.core.model import Model
-    from sap_ros.core.nano import EfficientNetLiteTrunk
+    from sap_ros.core.nano import PretrainedTrunk
 
     try:
         chosen = torch.device(device)
@@ -63,16 +64,18 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    info = checkpoints.model_info(name)
+    if backend == "onnxruntime":
+        checkpoints.require_exportable(name)
+    fixed = _chosen(backend, chosen, info.exportable)
     sam = checkpoints.build_architecture(name, image_size)
     path = checkpoint or checkpoints.checkpoint_path(name, progress)
     weights = checkpoints.read_weights(path)
     checkpoints.check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
-    if isinstance(sam.image_encoder.trunk, EfficientNetLiteTrunk):
+    if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
         sam.image_encoder.trunk.fold()
-    info = checkpoints.model_info(name)
     made = partial(Model, sam, name, chosen, info.fusion, info.weak_memory, compiled, log=log)
-    fixed = _chosen(backend, chosen)
     try:
         return made(backend=fixed)
     except Exception as error:  # such as a cache that cannot be written to, or too little memory
@@ -83,7 +86,7 @@ def load_model(
         return made(backend="torch")
 
 
-def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
+def _chosen(backend: Backend, device: torch.device, exportable: bool) -> FixedBackend:
     """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -94,5 +97,6 @@ def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
             "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
-        return "torch" if missing or device.type != "cpu" else "onnxruntime"
+        unfit = missing or not exportable or device.type != "cpu"
+        return "torch" if unfit else "onnxruntime"
     return backend

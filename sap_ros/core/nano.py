@@ -6,6 +6,7 @@ RepViT), and a SAM 2 that also draws the prompt as a map, which a small model ne
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,12 +17,31 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class EfficientNetLiteTrunk(nn.Module):
+class PretrainedTrunk(nn.Module, ABC):
+    """A convolutional trunk. Its batch norms keep their pretrained statistics, in training too."""
+
+    @abstractmethod
+    def fold(self) -> None:
+        """Prepares the trunk for inference: the same maps, except for rounding, in much less time.
+
+        Each batch norm is merged into the convolution before it. Afterwards the trunk cannot be trained,
+        and its parameters have other names.
+        """
+
+    def train(self, mode: bool = True) -> PretrainedTrunk:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class EfficientNetLiteTrunk(PretrainedTrunk):
     """EfficientNet-Lite0 without its head, as a trunk for SAM 2's ``FpnNeck``.
 
     Input (B, 3, S, S), S a multiple of 32; output four maps at strides 4, 8, 16 and 32 with 24, 40,
-    112 and 320 channels. The statistics of BatchNorm stay those of pretraining. Source: M. Tan and Q. Le,
-    "EfficientNet", arXiv 1905.11946; R. Liu, "Higher accuracy on vision models with EfficientNet-Lite".
+    112 and 320 channels. Source: M. Tan and Q. Le, "EfficientNet", arXiv 1905.11946; R. Liu, "Higher
+    accuracy on vision models with EfficientNet-Lite".
     """
 
     _LAST_BLOCKS = (2, 4, 10, 15)  # the last block of each stride
@@ -41,10 +61,9 @@ class EfficientNetLiteTrunk(nn.Module):
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
 
     def fold(self) -> None:
-        """Prepares the network for inference: the same maps up to rounding, almost twice as fast on a CPU.
+        """See :meth:`PretrainedTrunk.fold`; almost twice as fast on a CPU.
 
-        Each batch norm, and symmetric padding, is folded into its convolution; the memory layout becomes
-        channels-last. The network can no longer be trained, and its weights have other names.
+        Symmetric padding is folded into the convolution, too; the memory layout becomes channels-last.
         """
         self.eval()
         parts = [(self.stem, "0", "1")]
@@ -69,13 +88,6 @@ class EfficientNetLiteTrunk(nn.Module):
             if i in self._LAST_BLOCKS:
                 features.append(x)
         return features
-
-    def train(self, mode: bool = True) -> EfficientNetLiteTrunk:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
 
 class ClickMapSAM2(SAM2Base):

@@ -64,8 +64,9 @@ def encode(
         features = features[: -sam.image_encoder.scalp]
         positions = positions[: -sam.image_encoder.scalp]
     features = list(features)
-    features[0] = sam.sam_mask_decoder.conv_s0(features[0])
-    features[1] = sam.sam_mask_decoder.conv_s1(features[1])
+    if sam.use_high_res_features_in_sam:
+        features[0] = sam.sam_mask_decoder.conv_s0(features[0])
+        features[1] = sam.sam_mask_decoder.conv_s1(features[1])
     _, flat, positions, sizes = sam._prepare_backbone_features(
         {"backbone_fpn": features, "vision_pos_enc": positions}
     )

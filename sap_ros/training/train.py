@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from sap_ros.core.checkpoints import build_architecture, checkpoint_path, read_weights
+from sap_ros.core.edge_tam import EdgeTAM
 from sap_ros.training.card import model_card
 from sap_ros.training.config import TrainConfig, as_yaml
 from sap_ros.training.data import Numbers, Sample, TrainingSamples
@@ -74,6 +75,11 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sam = build_architecture(config.model, config.size or None)
+    if config.loss.get("attention", 0.0) > 0 and isinstance(sam, EdgeTAM):
+        raise ValueError(
+            f"loss.attention is {config.loss['attention']}; it must be 0 for {config.model}, whose memory has no "
+            "places to look at"
+        )
     initialise(sam, config)
     optimizer = torch.optim.AdamW(
         trained_parameters(sam, config),

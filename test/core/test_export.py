@@ -13,6 +13,8 @@ from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.core.download import sha256_of
 from sap_ros.core.export import MANIFEST, export, graph_files, graphs
 
+OTHERS = [name for name, info in MODELS.items() if info.exportable and name != "sap-nano"]
+
 
 def random_weights(name, size):
     """A model with random weights, those that start as zeros, too."""
@@ -87,7 +89,7 @@ def test_half_precision_halves_the_files(nano, exported, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "sap-nano"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_sam2_is_exported(name, tmp_path):
     manifest = export(random_weights(name, 128), name, tmp_path / name)
     for graph in manifest["graphs"].values():
@@ -95,7 +97,7 @@ def test_sam2_is_exported(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "sap-nano"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_sam2_is_exported_in_half_precision(name, tmp_path):
     export(random_weights(name, 128), name, tmp_path / name, half=True)
 

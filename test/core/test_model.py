@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sap_ros.core import checkpoints
-from sap_ros.core.checkpoints import MODELS, build_architecture, read_weights
+from sap_ros.core.checkpoints import MODELS, build_architecture, input_side, read_weights
 from sap_ros.core.loading import load_model
 
 
@@ -33,12 +33,19 @@ def nano_file(tmp_path_factory):
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_named_architecture_is_built(name):
-    sam = build_architecture(name)
-    assert sam.image_size == (256 if name.startswith("sap-nano") else 1024)
+    sam, side = build_architecture(name), input_side(MODELS[name])
+    assert sam.image_size == side
+    assert side == (256 if name.startswith("sap-nano") else 512 if name.endswith("512") else 1024)
     assert sam.binarize_mask_from_pts_for_mem_enc
     fallback = sam.sam_mask_decoder.dynamic_multimask_via_stability
     ours = name.startswith("sap-nano")
     assert fallback == (not ours)  # as SAM 2's predictor has it; ours says otherwise
+
+
+def test_files_to_download_are_told_apart():
+    files = [info for info in MODELS.values() if info.url]
+    assert len({info.file for info in files}) == len({info.sha256 for info in files}) == len(files)
+    assert all(len(info.sha256) == 64 and info.size > 50e6 for info in files)
 
 
 def test_the_shipped_models_load_and_are_small():
@@ -64,19 +71,22 @@ def test_a_checkpoint_file_gives_its_weights(nano_file):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
-def test_a_named_model_is_fetched_to_the_cache(monkeypatch, tmp_path, nano_file):
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "efficienttam-s-512", "edgetam"])
+def test_a_named_model_is_fetched_to_the_cache(monkeypatch, tmp_path, nano_file, name):
     monkeypatch.setenv("SAP_CACHE", str(tmp_path))
     asked = []
 
     def fetch(url, path, sha256, size, progress):
-        asked.append((url.rsplit("/", 1)[1], path, sha256, size))
+        asked.append((url, path, sha256, size))
         return nano_file
 
     monkeypatch.setattr(checkpoints, "download", fetch)
-    with pytest.raises(ValueError, match=r"does not fit sam2.1-tiny: \d+ missing"):
-        load_model("sam2.1-tiny")
-    info = MODELS["sam2.1-tiny"]
-    assert asked == [(info.file, tmp_path / info.file, info.sha256, info.size)]
+    with pytest.raises(ValueError, match=rf"does not fit {name}: \d+ missing"):
+        load_model(name)
+    info = MODELS[name]
+    assert asked == [(info.url, tmp_path / info.file, info.sha256, info.size)]
+    assert info.url.startswith("https://")
+    assert info.url.endswith(f"/{info.file}")
 
 
 def test_a_truncated_file_is_named(nano_file, tmp_path):
@@ -120,7 +130,7 @@ def test_another_architecture_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-nano-permissive, sam2.1-tiny"),
+        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-nano-permissive, efficienttam-ti-512"),
         ({"device": "toaster"}, "'toaster' cannot be used"),
         ({"image_size": 100}, "image_size is 100"),
     ],

@@ -46,21 +46,54 @@ def test_a_run_trains_what_its_stage_trains(make_config, tmp_path, stage):
     load_model("sap-nano", out / "weights.safetensors")
 
 
-def test_the_frozen_encoder_encodes_as_before(make_config, tmp_path):
+SIDES = {"sam2.1-tiny": 64, "efficienttam-ti": 64, "edgetam": 256}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_the_frozen_encoder_encodes_as_before(make_config, tmp_path, name):
     """SAM 2's own trunk has a drop path: without care, the same view differs from pass to pass."""
     from sap_ros.core.graphs import normalize
     from sap_ros.training.train import trained_parameters
 
-    sam = build_architecture("sam2.1-tiny", 64).eval()
-    image = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    sam = build_architecture(name, SIDES[name]).eval()
+    image = torch.randint(0, 256, (1, SIDES[name], SIDES[name], 3), dtype=torch.uint8)
     with torch.no_grad():
         before = sam.image_encoder(normalize(image))["backbone_fpn"]
-        trained_parameters(sam, make_config(model="sam2.1-tiny"))
+        trained_parameters(sam, make_config(model=name))
         sam.train()
         after = [sam.image_encoder(normalize(image))["backbone_fpn"] for _ in range(2)]
     for features in after:
         for one, other in zip(before, features, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("efficienttam-ti", "views"), ("efficienttam-ti", "scan"), ("edgetam", "scan")],
+)
+def test_other_architectures_are_trained(make_config, tmp_path, name, stage):
+    changes = {"window": 2, "view_share": 0.5, "iterations": 2, "picture_every": 5}
+    torch.manual_seed(0)  # as the run
+    before = build_architecture(name, SIDES[name]).state_dict()
+    train(make_config(model=name, size=SIDES[name], stage=stage, **changes), tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    assert np.isfinite(list(_losses(tmp_path / "run").values())).all()
+    changed = {k for k, v in saved.items() if not torch.equal(v, before[k])}
+    parts = {key.split(".")[0] for key in changed}
+    assert "sam_mask_decoder" in parts
+    if stage == "views":
+        assert "image_encoder" in parts
+    else:
+        assert "image_encoder" not in parts
+        assert {"memory_attention", "memory_encoder"} <= parts
+        assert ("spatial_perceiver" in parts) == (name == "edgetam")
+    load_model(name, tmp_path / "run" / "weights.safetensors", image_size=SIDES[name])
+
+
+def test_edgetam_has_no_places_to_train_attention_to(make_config, tmp_path):
+    config = make_config(model="edgetam", size=256, loss={"attention": 0.5})
+    with pytest.raises(ValueError, match=r"loss.attention is 0.5; it must be 0 for edgetam"):
+        train(config, tmp_path / "run")
 
 
 def test_memory_may_begin_from_other_weights_and_learn_at_another_rate(make_config, tmp_path):
