@@ -36,7 +36,7 @@ class ModelInfo:
     Attributes:
         config: configuration; one of SAM 2's own, or one under ``config/models/``.
         file: file name of the weights, in the package or in the cache.
-        licence: of the weights.
+        licence: of the weights; ``its card``: the model card lists the data and their licences.
         speed: images per second on an A100, as published by the authors; 0 if they publish none.
         source: where it is published.
         url: address of the weights; empty if they are in the package.
@@ -100,7 +100,7 @@ MODELS: dict[str, ModelInfo] = {
     "sap-nano": ModelInfo(
         "sap_nano.yaml",
         "sap_nano.safetensors",
-        "research",
+        "its card",
         fusion="weighted",
         weak_memory=True,
     ),
@@ -108,7 +108,7 @@ MODELS: dict[str, ModelInfo] = {
     "sap-nano-permissive": ModelInfo(
         "sap_nano.yaml",
         "sap_nano_permissive.safetensors",
-        "Apache-2.0",
+        "its card",
         fusion="weighted",
         weak_memory=True,
     ),
