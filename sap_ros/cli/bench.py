@@ -121,6 +121,8 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
     if name == "overhead":
         return sessions.overhead(model_of(model or "random-tiny", device))
     if name == "latency":
+        import psutil  # noqa: F401  missing, it is named; what is missing below is ROS
+
         try:
             from sap_ros.bench import latency
         except ImportError as error:

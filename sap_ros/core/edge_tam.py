@@ -194,7 +194,8 @@ class TokenRoPEAttention(RoPEAttention):
         """``x`` (B, any, side * side, C), rotated by the places of a square grid."""
         key = side, x.device
         if key not in self._angles:
-            self._angles[key] = self.compute_cis(end_x=side, end_y=side).to(x.device)
+            with torch.inference_mode(False):  # they are kept, also for training
+                self._angles[key] = self.compute_cis(end_x=side, end_y=side).to(x.device)
         return apply_rotary_enc(x, x[:, :, :0], self._angles[key])[0]
 
 

@@ -209,6 +209,8 @@ class Client(Node):
         message.header.frame_id = _FRAME
         message.header.stamp.sec, message.header.stamp.nanosec = stamp
         message.point.x, message.point.y = click
+        self._masks.pop(stamp, None)  # an answer from before the click does not count
+        self._found.pop(stamp, None)
         began = time.monotonic()
         self._click.publish(message)
         return self._answered(stamp) - began

@@ -49,7 +49,7 @@ def correction_click(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, i
         return centre_click(true), POSITIVE
     on_object, depth = _centre(missed)
     off_object, excess_depth = _centre(excess)
-    return (on_object, POSITIVE) if depth > excess_depth else (off_object, NEGATIVE)
+    return (on_object, POSITIVE) if depth >= excess_depth else (off_object, NEGATIVE)
 
 
 def _centre(mask: np.ndarray) -> tuple[np.ndarray, float]:

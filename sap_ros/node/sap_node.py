@@ -464,9 +464,9 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        node.stop()  # may take as long as a view; a further SIGTERM is still ignored
         # rclpy's signal thread iterates over a list of guard conditions that is freed when the node is
         # destroyed. The thread must end first; otherwise the process sometimes ends with SIGSEGV.
         uninstall_signal_handlers()
-        node.stop()
         node.destroy_node()
         rclpy.try_shutdown()

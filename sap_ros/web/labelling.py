@@ -204,7 +204,7 @@ class Labelling:
         try:
             self._look_for(objects, told)
         except Exception:
-            self._look_for(self.objects, told)
+            self._look_for(self.objects, _silent)  # not told: the exception may be from there
             raise
 
     def _look_for(self, objects: dict[int, LabelledObject], told: Progress) -> None:

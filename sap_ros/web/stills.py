@@ -49,7 +49,10 @@ class Stills:
         self._stopping = True  # ends a search after the current view
         self._worker.shutdown(cancel_futures=True)
         if self._labelling.changed:  # as when another panorama is opened
-            self._labelling.save()
+            try:
+                self._labelling.save()
+            except OSError as error:
+                raise ValueError(_not_written(error)) from error
 
     async def _do(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
@@ -75,7 +78,7 @@ class Stills:
             else:
                 return Done(labelling.step(1 if command.name == "next" else -1))
         except OSError as error:
-            raise ValueError(f"the labels could not be written: {error}") from error
+            raise ValueError(_not_written(error)) from error
         finally:
             if labelling.index != shown:
                 self._show_panorama()
@@ -160,3 +163,7 @@ def _fitted(image: np.ndarray, interpolation: int) -> np.ndarray:
     return np.asarray(
         cv2.resize(image, (SHOWN_WIDTH, SHOWN_WIDTH // 2), interpolation=interpolation)
     )
+
+
+def _not_written(error: OSError) -> str:
+    return f"the labels could not be written: {error}"

@@ -101,6 +101,26 @@ def test_a_prompt_that_fails_changes_nothing(label, pictures, monkeypatch):
     assert click(labelling, GREEN) == 2
 
 
+@pytest.mark.parametrize("change", ["correction", "undo"])
+def test_an_object_outlives_a_change_that_is_interrupted(label, pictures, change):
+    labelling = label(pictures)
+    click(labelling, RED)
+    click(labelling, ray(40, -10), positive=False, object_id=1)
+    before = labelling.found()[0]
+
+    def ended(done, count, object_id):
+        raise KeyError("the server ends")
+
+    work = {
+        "undo": lambda: labelling.undo(ended),
+        "correction": lambda: labelling.point(ray(30, 20), False, 1, ended),
+    }
+    with pytest.raises(KeyError, match="the server ends"):
+        work[change]()
+    assert (before == 1).any()
+    np.testing.assert_array_equal(labelling.found()[0], before)
+
+
 def test_a_box_across_the_seam(label, pictures, room):
     labelling = label(pictures)
     corners = np.stack([ray(180 + 13, 5 + 13), ray(180 - 13, 5 - 13)])
