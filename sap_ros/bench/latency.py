@@ -134,7 +134,8 @@ def _idle_share(client: Client, width: int) -> float:
         client.publish(image)
     client.wait(1 / _IDLE_RATE)
     after, seconds = process.cpu_times(), time.monotonic() - began
-    return (after.user + after.system - before.user - before.system) / seconds
+    used = (after.user + after.system) - (before.user + before.system)  # 0 exactly, not -1e-17
+    return used / seconds
 
 
 def _enlarged(image: np.ndarray, width: int) -> np.ndarray:
