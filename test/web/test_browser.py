@@ -323,7 +323,7 @@ def test_a_wrong_token_opens_nothing(chromium, stills):
     with serving(stills, token="secret") as access:
         page = chromium.new_page()
         page.goto(access.link.replace("secret", "wrong"))
-        assert "opens with the link" in page.content()
+        assert "Open this page with the link" in page.content()
         page.goto(access.link)
         page.wait_for_selector("#stage[data-stamp]")
         assert "secret" not in page.url
