@@ -134,7 +134,8 @@ def _idle_share(client: Client, width: int) -> float:
         client.publish(image)
     client.wait(1 / _IDLE_RATE)
     after, seconds = process.cpu_times(), time.monotonic() - began
-    used = (after.user + after.system) - (before.user + before.system)  # 0 exactly, not -1e-17
+    # Grouped so that the difference is exactly 0 where no time was used.
+    used = (after.user + after.system) - (before.user + before.system)
     return used / seconds
 
 

@@ -121,7 +121,7 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
     if name == "overhead":
         return sessions.overhead(model_of(model or "random-tiny", device))
     if name == "latency":
-        import psutil  # noqa: F401  missing, it is named; what is missing below is ROS
+        import psutil  # noqa: F401  if it is missing, the message names it and not ROS
 
         try:
             from sap_ros.bench import latency
