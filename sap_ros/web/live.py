@@ -68,6 +68,7 @@ class PageNode(Node):
         self._status: dict[str, str] = {}
         self._summary = self._topic = ""
         self._heard = -math.inf  # time of the node's last diagnostics
+        self._was_there = False  # at the last check
         self._axes: ImageAxes | None = None
         self.objects: ObjectArray | None = None
         self.frame_id = ""
@@ -116,8 +117,10 @@ class PageNode(Node):
         elif not self._viewers.count and self._overlay is not None:
             self.destroy_subscription(self._overlay)
             self._overlay = None
-        if not self._is_there:
+        there = self._is_there
+        if self._was_there and not there:  # another node may come with other parameters and objects
             self._axes = self.objects = None
+        self._was_there = there
         self._tell()
 
     @property

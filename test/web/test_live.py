@@ -14,6 +14,7 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from sap_ros.msg import Object, ObjectArray
 
 from sap_ros.core import sphere
 from sap_ros.engine.axes import ImageAxes
@@ -93,14 +94,14 @@ def visit(make_rig):  # noqa: F811
 
 
 def stream(rig, image, ready, frame="camera_link"):
-    """Publishes images until something is there."""
+    """Publishes images until something is there; returns the stamp of the last, in s."""
     stamp = max([m.header.stamp.sec for m in rig.masks], default=0)
     for _ in range(60):
         stamp += 1
         rig.publish(image, stamp, frame=frame)
         rig.spin(0.2)
         if ready():
-            return
+            return stamp
     raise AssertionError("waited in vain")
 
 
@@ -153,10 +154,11 @@ def test_a_click_is_on_the_image_that_was_on_the_screen(visit, spots):  # noqa: 
     rig, visitor = visit()
     rig.up()
     page = visitor.page
-    stream(rig, image, lambda: page.image is not None)
+    last = stream(rig, image, lambda: page.image is not None)
+    rig.until(lambda: page.stamp == str(last * 10**9))
     seen, empty = page.stamp, image.copy()
     empty[truth == 2] = image[truth == 0][: (truth == 2).sum()]
-    now = int(seen) // 10**9 + 1
+    now = last + 1
     rig.publish(empty, now)
     rig.until(lambda: page.stamp == str(now * 10**9))
     left = [float(x) for x in sphere.angles_to_direction(np.pi / 2, 0.0)]
@@ -169,6 +171,24 @@ def test_a_click_is_on_the_image_that_was_on_the_screen(visit, spots):  # noqa: 
 
     rig.until(lambda: len(states()) == 2 and "PENDING" not in states())
     assert states() == ["LOST", "TRACKED"]
+
+
+def test_objects_that_come_before_the_first_diagnostics_stay_on_the_page(visit):
+    rig, visitor = visit()  # not up: its diagnostics are withheld below
+    rig.executor.remove_node(rig.sap)
+    objects = rig.peer.create_publisher(ObjectArray, "objects", 10)
+    rig.until(lambda: objects.get_subscription_count() == 2)
+    objects.publish(ObjectArray(objects=[Object(id=1, state=Object.TRACKED)]))
+    rig.until(lambda: visitor.page.state and 1 in visitor.objects())
+    rig.spin(1.0)
+    assert 1 in visitor.objects()
+    rig.executor.add_node(rig.sap)
+    rig.until(lambda: "not active" in visitor.page.state["alert"])
+    assert 1 in visitor.objects()
+    rig.executor.remove_node(rig.sap)
+    rig.until(lambda: "not running" in visitor.page.state["alert"])
+    rig.until(lambda: not visitor.objects())
+    rig.executor.add_node(rig.sap)
 
 
 def test_the_node_draws_only_while_a_page_is_open(visit, spots):  # noqa: F811
