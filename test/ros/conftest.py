@@ -96,13 +96,16 @@ class Rig:
         )
 
     def down(self):
+        """Ends the nodes; a test may do so before its end, when the fixture does."""
+        if self.sap is None:
+            return
         self.sap.stop()
         self.sap.destroy_node()
         self.peer.destroy_node()
         self.executor.shutdown()
         # rclpy's LifecycleNode answers to its name, and no longer to its services, until it is collected:
         # a process of that name, in a later test, would never get its answers through.
-        del self.sap
+        self.sap = None
         gc.collect()
 
 
