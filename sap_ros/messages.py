@@ -13,8 +13,18 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sap_ros.camera_info import CameraModel
 from sap_ros.engine.answers import ObjectReport
-from sap_ros.engine.events import Image, PromptGiven, Remove, Reset, Space
+from sap_ros.engine.events import (
+    Depth,
+    DetectedBox,
+    Detections,
+    Image,
+    PromptGiven,
+    Remove,
+    Reset,
+    Space,
+)
 from sap_ros.files import image_size
 
 # By encoding: number of channels, and cv2's conversion to RGB.
@@ -29,6 +39,11 @@ _ENCODINGS: dict[str, tuple[int, int | None]] = {
 #: Width of the canvas, which shows the panorama flat in a 3D view, in m; suffix of its frame's name.
 CANVAS_WIDTH = 10.0
 CANVAS_SUFFIX = "_canvas"
+
+#: Maximum number of boxes in a message with detections.
+MAX_DETECTIONS = 1000
+# Points along each side of a detected box: a straight side in a camera is not straight on a panorama.
+_SIDE = 8
 
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
 
@@ -182,6 +197,78 @@ def from_gaze(message: Any) -> PromptGiven:
     )
 
 
+def from_detections(message: Any, camera: CameraModel | None) -> Detections:
+    """Converts a vision_msgs/Detection2DArray; of a box's results, the one with the highest score counts.
+
+    Args:
+        message: the message.
+        camera: the camera whose pixels the boxes are in; None: they are pixels of the panorama.
+
+    Raises:
+        ValueError: there are too many boxes.
+    """
+    if len(message.detections) > MAX_DETECTIONS:
+        raise ValueError(
+            f"there are {len(message.detections)} detections; at most {MAX_DETECTIONS} are allowed"
+        )
+    boxes = []
+    for detection in message.detections:
+        results = [result.hypothesis for result in detection.results]
+        best = max(results, key=lambda result: float(result.score), default=None)
+        outline = _outline(detection.bbox)
+        if camera is not None:
+            outline = camera.directions(outline.clip(0, camera.size))
+        label, score = ("", 1.0) if best is None else (best.class_id, float(best.score))
+        boxes.append(DetectedBox(outline, label, score))
+    return Detections(
+        tuple(boxes),
+        Space.PIXELS if camera is None else Space.DIRECTIONS,
+        nanoseconds(message.header.stamp),
+        message.header.frame_id,
+    )
+
+
+def _outline(box: Any) -> np.ndarray:
+    """Points (N, 2) along the border of a vision_msgs/BoundingBox2D, which may be rotated."""
+    along = np.linspace(-0.5, 0.5, _SIDE, endpoint=False)
+    side = np.stack([along, np.full(_SIDE, -0.5)], -1)  # the upper one, from the left
+    quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    unit = np.concatenate([side @ np.linalg.matrix_power(quarter, k) for k in range(4)])
+    cos, sin = np.cos(box.center.theta), np.sin(box.center.theta)
+    points = unit * (box.size_x, box.size_y) @ np.array([[cos, sin], [-sin, cos]])
+    centre = np.array([box.center.position.x, box.center.position.y])
+    return np.asarray(points + centre)
+
+
+def depth_event(message: Any) -> Depth:
+    """Converts a sensor_msgs/Image of distances: 32FC1 in m, or 16UC1 in mm (REP 118)."""
+    return Depth(
+        (message.width, message.height),
+        lambda: _distances(message),
+        nanoseconds(message.header.stamp),
+    )
+
+
+def _distances(message: Any) -> np.ndarray:
+    kinds = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 1e-3)}
+    if message.encoding not in kinds:
+        raise ValueError(
+            f"the depth panorama's encoding is {message.encoding!r}; it must be 32FC1 (in m) or "
+            "16UC1 (in mm)"
+        )
+    kind, unit = kinds[message.encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    width, height, step = message.width, message.height, message.step
+    least = width * dtype.itemsize
+    if step < least or step % dtype.itemsize or len(message.data) != step * height:
+        raise ValueError(
+            f"the depth panorama has {len(message.data)} bytes and a step of {step}; "
+            f"{width}x{height} in {message.encoding} need rows of at least {least}"
+        )
+    rows = np.frombuffer(message.data, dtype).reshape(height, step // dtype.itemsize)
+    return rows[:, :width].astype(np.float32) * np.float32(unit)
+
+
 def from_remove(message: Any) -> Remove | Reset:
     """Converts a std_msgs/UInt16 of the topic ``remove``: an object's id; 0: all objects."""
     return Remove(message.data) if message.data else Reset()
@@ -192,7 +279,7 @@ def _vector(message: Any) -> np.ndarray:
 
 
 def object_fields(report: ObjectReport) -> dict[str, Any]:
-    """The fields of a sap_ros/Object without ``direction`` and ``position``, which are messages."""
+    """The fields of a sap_ros/Object without those that are messages: directions and positions."""
     return {
         "id": report.object_id,
         "label": report.label,
@@ -204,6 +291,8 @@ def object_fields(report: ObjectReport) -> dict[str, Any]:
         "solid_angle": report.solid_angle,
         "score": report.score,
         "range": report.range,
+        "range_stddev": report.range_stddev,
+        "range_source": int(report.range_source),
         "angular_stddev": report.angular_stddev,
         "reason": report.reason,
     }

@@ -170,7 +170,7 @@ def _publisher() -> Callable[[Instances], object]:
     def publish(found: Instances) -> None:
         header = Header()
         masks.publish(image_from_labels(found.labels, "mono8", header))
-        listed = reports(found, {}, {}, (), ImageAxes(), Transform(), {})
+        listed = reports(found, {}, {}, (), ImageAxes(), Transform(), {}, {})
         objects.publish(objects_message(listed, header))
 
     return publish

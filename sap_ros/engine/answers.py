@@ -12,6 +12,7 @@ from sap_ros.core import sphere
 from sap_ros.core.instances import Instance, Instances, State
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.events import Cloud
+from sap_ros.engine.ranging import Range, RangeSource
 from sap_ros.engine.transforms import Transform
 
 _UNKNOWN = (math.nan, math.nan, math.nan)
@@ -31,7 +32,10 @@ class ObjectReport:
         azimuth_width, elevation_height: its extent on the panorama.
         solid_angle: in sr.
         score: predicted IoU of its mask, 0 to 1.
+        angular_velocity: of ``direction`` about the camera, in rad/s, in ``bearing_frame``.
         range: distance from the camera.
+        range_stddev: standard deviation of the range.
+        range_source: what the range is from.
         position: the point in ``direction`` at this range, in ``bearing_frame``.
         angular_stddev: estimated standard deviation of the direction.
         reason: why it, or the last prompt for it, was rejected; otherwise empty.
@@ -47,7 +51,10 @@ class ObjectReport:
     elevation_height: float = math.nan
     solid_angle: float = 0.0
     score: float = 0.0
+    angular_velocity: tuple[float, float, float] = _UNKNOWN
     range: float = math.nan
+    range_stddev: float = math.nan
+    range_source: RangeSource = RangeSource.NONE
     position: tuple[float, float, float] = _UNKNOWN
     angular_stddev: float = math.nan
     reason: str = ""
@@ -133,7 +140,8 @@ def report(
     label: str,
     axes: ImageAxes,
     transform: Transform | None,
-    distance: float = math.nan,
+    found: Range | None = None,
+    velocity: np.ndarray | None = None,
     reason: str = "",
 ) -> ObjectReport:
     """Converts an object on the panorama to the frame of the bearings.
@@ -143,34 +151,44 @@ def report(
         label: free text.
         axes: axes of the image's frame.
         transform: transform from the image's frame to that of the bearings; None: not available.
-        distance: its range in m; NaN: unknown.
+        found: its range; None: unknown.
+        velocity: its angular velocity (3,) in rad/s, in the image's frame; None: unknown.
         reason: why its last prompt was rejected.
     """
-    direction, position = np.full(3, math.nan), np.full(3, math.nan)
+    found = found or Range()
+    direction, position, turning = np.full((3, 3), math.nan)
     azimuth = elevation = math.nan
     if transform is not None:
         of_image = axes.to_frame(instance.direction)
         direction = transform.vectors(of_image)
-        position = transform.points(distance * of_image)
+        position = transform.points(found.distance * of_image)
+        if velocity is not None:
+            turning = transform.vectors(velocity)
         azimuth, elevation = (float(a) for a in sphere.direction_to_angles(direction))
-    x, y, z = (float(value) for value in direction)
-    px, py, pz = (float(value) for value in position)
     return ObjectReport(
         instance.object_id,
         label,
         instance.state,
-        direction=(x, y, z),
+        direction=_triple(direction),
         azimuth=azimuth,
         elevation=elevation,
         azimuth_width=instance.azimuth_width,
         elevation_height=instance.elevation_max - instance.elevation_min,
         solid_angle=instance.solid_angle,
         score=instance.score,
-        range=distance,
-        position=(px, py, pz),
+        angular_velocity=_triple(turning),
+        range=found.distance,
+        range_stddev=found.stddev,
+        range_source=found.source,
+        position=_triple(position),
         angular_stddev=instance.angular_stddev,
         reason=reason,
     )
+
+
+def _triple(vector: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in vector)
+    return x, y, z
 
 
 def reports(
@@ -180,7 +198,8 @@ def reports(
     rejections: tuple[Rejection, ...],
     axes: ImageAxes,
     transform: Transform | None,
-    ranges: Mapping[int, float],
+    ranges: Mapping[int, Range],
+    velocities: Mapping[int, np.ndarray],
 ) -> tuple[ObjectReport, ...]:
     """Reports of all objects, each id once: tracked, lost, pending and rejected ones.
 
@@ -190,7 +209,8 @@ def reports(
         labels: labels of all objects, by id.
         rejections: rejected prompts; the ``reason`` of an object that exists is that of its rejection.
         axes, transform: see :func:`report`.
-        ranges: ranges in m, by id.
+        ranges: ranges, by id.
+        velocities: angular velocities (3,) in rad/s in the image's frame, by id.
     """
     reasons = {r.object_id: r.reason for r in rejections}
     found = {
@@ -199,7 +219,8 @@ def reports(
             labels.get(i.object_id, ""),
             axes,
             transform,
-            ranges.get(i.object_id, math.nan) if i.state == State.TRACKED else math.nan,
+            ranges.get(i.object_id) if i.state == State.TRACKED else None,
+            velocities.get(i.object_id),
             reasons.get(i.object_id, ""),
         )
         for i in instances.objects

@@ -9,17 +9,26 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sap_ros.core.instances import Instances
 from sap_ros.core.session import PanoramaSession
-from sap_ros.engine.answers import Answer, PointsOnObjects, Rejection, reports
-from sap_ros.engine.events import Cloud, Event, Image, PromptGiven, Remove, Reset, Settings
+from sap_ros.engine.answers import Answer, Rejection, reports
+from sap_ros.engine.events import (
+    Cloud,
+    Depth,
+    Detections,
+    Event,
+    Image,
+    PromptGiven,
+    Remove,
+    Reset,
+    Settings,
+)
 from sap_ros.engine.inbox import PROMPTS_PER_ANSWER, Accepted, Inbox, fail, fulfil
-from sap_ros.engine.ranging import ids_of_points, ranges_of_objects
+from sap_ros.engine.range_finder import RangeFinder
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
+from sap_ros.engine.velocity import AngularVelocities
 
 #: Maximum number of objects searched for per answer; those that were searched for longest ago come first.
 OBJECTS_PER_ANSWER = 32
-_CLOUDS = 10  # number of kept clouds, from which the one nearest to an image is chosen
 
 
 class InterruptedWorkError(Exception):
@@ -56,7 +65,8 @@ class Engine:
         self._newest: Image | None = None  # the last received
         self._shown: tuple[Image, np.ndarray] | None = None  # the one in the session
         self._kept: deque[Image] = deque(maxlen=self._settings.keep_images + 1)
-        self._clouds: deque[Cloud] = deque(maxlen=_CLOUDS)
+        self._range_finder = RangeFinder(self._transforms, self._problem)
+        self._velocities = AngularVelocities(self._transforms, self._problem)
         self._inbox = Inbox(self._transforms)
         self._order: dict[int, int] = {}  # value of _looks when each object was looked for last
         self._looks = 0
@@ -113,8 +123,10 @@ class Engine:
             self._take_image(event)
         elif isinstance(event, PromptGiven):
             self._inbox.put(event, now)
-        elif isinstance(event, Cloud):
-            self._clouds.append(event)
+        elif isinstance(event, Detections):
+            self._inbox.put_detections(event, now)
+        elif isinstance(event, Cloud | Depth):
+            self._range_finder.take(event)
         elif isinstance(event, Remove):
             self.accept(now)  # earlier prompts get their ids first
             self._remove(event)
@@ -138,15 +150,15 @@ class Engine:
             or self.has_news
             or self._inbox.accepted
             or self._session.pending
-            or self._inbox.due(self._newest, now, self._settings.patience)
+            or self.acceptable(now)
         )
 
     def acceptable(self, now: float) -> bool:
         """Whether :meth:`accept` would accept or reject a prompt."""
-        newest, inbox = self._newest, self._inbox
+        newest, inbox, patience = self._newest, self._inbox, self._settings.patience
         if newest is None or not inbox.has_room():
             return False
-        return bool(inbox.due(newest, now, self._settings.patience))
+        return bool(inbox.due(newest, now, patience)) or inbox.detections_due(newest, now, patience)
 
     def accept(self, now: float) -> None:
         """Accepts or rejects waiting prompts, at most as many as for one answer; does not run the model."""
@@ -231,6 +243,7 @@ class Engine:
 
     def _forget(self, object_id: int) -> None:
         self._inbox.forget(object_id)
+        self._velocities.forget(object_id)
         self._order.pop(object_id, None)
         if object_id in self._session.object_ids:
             self._session.remove_object(object_id)
@@ -239,6 +252,7 @@ class Engine:
         count = len(self._inbox.labels)
         self._inbox.reset()
         self._order.clear()
+        self._velocities.clear()
         self._session.reset()
         self._tracking, self._changed = False, True
         fulfil(event.done, count)
@@ -270,6 +284,7 @@ class Engine:
                     self._forget(object_id)
             else:
                 self._looked(object_id)
+                self._velocities.forget(object_id)  # its mask is another one
             inbox.accepted = [a for a in inbox.accepted if a is not accepted]
         longest_ago = sorted(session.pending, key=lambda i: self._order.get(i, 0))
         for object_id in longest_ago[:OBJECTS_PER_ANSWER]:
@@ -310,20 +325,24 @@ class Engine:
         assert self._shown is not None
         image, pixels = self._shown
         instances = session.instances()
-        inbox.found(instances)
+        inbox.found(instances, image.stamp)
         self._tracking = bool(instances.objects)
         looked = time.monotonic()
-        points = self._points(image, instances) if instances.objects else None
-        ranges = {}
-        if points is not None:
-            seen, points_on = points
-            ranges = ranges_of_objects(seen, points_on.ids)
+        ranges, points = self._range_finder.find(image, instances, settings)
+        velocities = self._velocities.update(image, instances, settings.axes, settings.fixed_frame)
         frame_id = settings.target_frame or image.frame_id
         transform = self._to_bearings(image, frame_id) if instances.objects else Transform()
         rejections = tuple(inbox.rejections)
         unseen = {i: label for i, label in inbox.labels.items() if i not in session.object_ids}
         objects = reports(
-            instances, unseen, inbox.labels, rejections, settings.axes, transform, ranges
+            instances,
+            unseen,
+            inbox.labels,
+            rejections,
+            settings.axes,
+            transform,
+            ranges,
+            velocities,
         )
         answer = Answer(
             image.stamp,
@@ -344,7 +363,7 @@ class Engine:
                 "ranges": time.monotonic() - looked,
             },
             session.encoded,
-            points[1] if points is not None else None,
+            points,
         )
         inbox.rejections, self._problems, self._traces = [], [], []
         self._changed = False
@@ -363,41 +382,6 @@ class Engine:
         except ValueError as error:
             self._problem(f"no bearings: {error}")
             return None
-
-    def _points(
-        self, image: Image, instances: Instances
-    ) -> tuple[np.ndarray, PointsOnObjects] | None:
-        """The points of the cloud nearest in time to an image, (N, 3) in the image's frame, and their ids.
-
-        message_filters is not used, because the engine works without ROS and must be deterministic.
-        """
-        if not self._clouds:
-            return None
-        cloud = min(self._clouds, key=lambda c: abs(c.stamp - image.stamp))
-        apart = abs(cloud.stamp - image.stamp) / 1e9
-        tolerance = self._settings.cloud_tolerance
-        if apart > tolerance:
-            self._problem(
-                f"no ranges: the nearest point cloud is {apart:.3g} s from the image, more than "
-                f"cloud_tolerance, {tolerance:g} s"
-            )
-            return None
-        settings = self._settings
-        try:
-            points = cloud.read()
-            transform = self._transforms.lookup(
-                Stamped(image.frame_id, image.stamp),
-                Stamped(cloud.frame_id, cloud.stamp),
-                settings.fixed_frame,
-            )
-        except Exception as error:  # a bad point cloud must not prevent the bearings
-            self._clouds.remove(cloud)
-            reason = str(error) if isinstance(error, ValueError) else repr(error)
-            self._problem(f"no ranges: {reason}")
-            return None
-        seen = transform.points(points)
-        ids = ids_of_points(seen, instances.labels, settings.axes)
-        return seen, PointsOnObjects(cloud, points, ids)
 
     def _problem(self, text: str) -> None:
         if text not in self._problems:

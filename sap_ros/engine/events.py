@@ -1,4 +1,4 @@
-"""The engine's events: images, prompts, point clouds, removals, and changes of settings."""
+"""The engine's events: images, prompts, detections, clouds, depths, removals, settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from sap_ros.engine.axes import ImageAxes
 
 #: Maximum number of characters in a label; longer labels are truncated.
 MAX_LABEL = 64
+
+#: Maximum number of classes of detections that are chosen.
+MAX_CLASSES = 256
 
 
 class Space(IntEnum):
@@ -78,6 +81,39 @@ class PromptGiven:
         return bool(self.label) and not (len(self.points) or len(self.box) or self.mask)
 
 
+@dataclass(frozen=True, eq=False)
+class DetectedBox:
+    """A box of a detector.
+
+    Attributes:
+        outline: points along its border: (N, 2) pixels of the panorama, where columns may lie past the
+            borders; or (N, 3) directions in the frame of the detections.
+        label: its class.
+        score: 0 to 1.
+    """
+
+    outline: np.ndarray
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The boxes of a detector in one image, on the panorama or of another camera.
+
+    Attributes:
+        boxes: the boxes.
+        space: of their outlines: PIXELS or DIRECTIONS, see :class:`Space`.
+        stamp: of its image, in ns; 0: the newest panorama's.
+        frame_id: TF frame of its image; empty: the panorama's.
+    """
+
+    boxes: tuple[DetectedBox, ...]
+    space: Space = Space.PIXELS
+    stamp: int = 0
+    frame_id: str = ""
+
+
 @dataclass(frozen=True)
 class Cloud:
     """Points of a lidar.
@@ -93,6 +129,22 @@ class Cloud:
     stamp: int
     frame_id: str
     source: object = None
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A depth panorama, aligned with the images.
+
+    Attributes:
+        size: width and height, known before it is read.
+        read: returns the distances from the camera, (H, W) float32 in m; values that are not positive and
+            finite are unknown. Raises ValueError if it cannot be read.
+        stamp: in ns.
+    """
+
+    size: tuple[int, int]
+    read: Callable[[], np.ndarray]
+    stamp: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +183,17 @@ class Settings:
         target_frame: TF frame of bearings and positions; empty: the image's.
         fixed_frame: TF frame that is fixed in the world; empty: none.
         patience: how long a prompt stamped later than the newest image waits for its own image, in s.
-        cloud_tolerance: largest difference between the stamps of a cloud and an image, in s, at which the
-            cloud gives ranges.
+        cloud_tolerance: largest difference between the stamps of an image and of the cloud or depth panorama
+            that gives its ranges, in s.
+        ground_frame: TF frame whose plane z = 0 is the ground, such as base_footprint; empty: none.
+        camera_height: height of the camera above the ground in m; 0: that in ``ground_frame``. Without
+            that frame the panorama is taken to be upright. If both are unset, the ground gives no ranges.
+        max_range_stddev: largest standard deviation of a range from the ground, in m.
+        detection_classes: classes of the detections that start objects; empty: all.
+        detection_score: least score of such a detection.
+        detection_objects: maximum number of objects that detections start.
+        detection_restart: time in s that an object must be lost before a detection of its label prompts it
+            again; 0: such a detection starts a new object at once.
         following: how objects are followed.
 
     Raises:
@@ -147,6 +208,13 @@ class Settings:
     fixed_frame: str = ""
     patience: float = 0.5
     cloud_tolerance: float = 0.1
+    ground_frame: str = ""
+    camera_height: float = 0.0
+    max_range_stddev: float = 0.5
+    detection_classes: tuple[str, ...] = ()
+    detection_score: float = 0.5
+    detection_objects: int = 8
+    detection_restart: float = 2.0
     following: Following = field(default_factory=Following)
 
     def __post_init__(self) -> None:
@@ -154,9 +222,20 @@ class Settings:
             raise ValueError(f"max_objects is {self.max_objects}; it must be at least 1")
         if self.keep_images < 0:
             raise ValueError(f"keep_images is {self.keep_images}; it must not be negative")
-        for name in ("patience", "cloud_tolerance"):
+        for name, unit in (
+            ("patience", "s"),
+            ("cloud_tolerance", "s"),
+            ("camera_height", "m"),
+            ("max_range_stddev", "m"),
+            ("detection_restart", "s"),
+        ):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)} s; it must not be negative")
+                raise ValueError(f"{name} is {getattr(self, name)} {unit}; it must not be negative")
+        if len(self.detection_classes) > MAX_CLASSES:
+            raise ValueError(
+                f"detection_classes has {len(self.detection_classes)} classes; at most {MAX_CLASSES} are "
+                "allowed (none: all classes)"
+            )
 
 
 @dataclass(frozen=True)
@@ -166,4 +245,4 @@ class Change:
     settings: Settings
 
 
-Event = Image | PromptGiven | Cloud | Remove | Reset | Change
+Event = Image | PromptGiven | Detections | Cloud | Depth | Remove | Reset | Change

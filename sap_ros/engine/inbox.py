@@ -15,7 +15,8 @@ from sap_ros.core import sphere
 from sap_ros.core.instances import Instances, State
 from sap_ros.core.prompts import Prompt
 from sap_ros.engine.answers import Rejection
-from sap_ros.engine.events import MAX_LABEL, Image, PromptGiven, Settings
+from sap_ros.engine.detections import DetectedObjects, angular_box, chosen
+from sap_ros.engine.events import MAX_LABEL, Detections, Image, PromptGiven, Settings, Space
 from sap_ros.engine.prompting import locate, prompt_on
 from sap_ros.engine.transforms import Transforms
 
@@ -61,6 +62,8 @@ class Inbox:
         # Objects prompted by a gaze and not found yet, by id: direction and image of the gaze.
         self._gazes: dict[int, tuple[np.ndarray, weakref.ref[Image]]] = {}
         self._found: Instances | None = None
+        self._detected = DetectedObjects()
+        self._detections: tuple[float, Detections] | None = None  # the newest, and when it came
         self.labels: dict[int, str] = {}
         self.accepted: list[Accepted] = []
         self.rejections: list[Rejection] = []
@@ -75,6 +78,17 @@ class Inbox:
             self._reject(given, f"{MAX_WAITING} prompts are waiting already")
         else:
             self._waiting.append((now, given))
+
+    def put_detections(self, detections: Detections, now: float) -> None:
+        """Stores detections, in place of those that wait."""
+        self._detections = now, detections
+
+    def detections_due(self, newest: Image, now: float, patience: float) -> bool:
+        """Whether the waiting detections apply to the newest image or an earlier one, or waited too long."""
+        if self._detections is None:
+            return False
+        came, detections = self._detections
+        return detections.stamp <= newest.stamp or not newest.stamp or now - came > patience
 
     def due(self, newest: Image, now: float, patience: float) -> list[tuple[float, PromptGiven]]:
         """The waiting prompts that apply to the newest image or an earlier one, or that waited too long."""
@@ -111,6 +125,54 @@ class Inbox:
                 self._reject(given, repr(error), traceback.format_exc())
             else:
                 fulfil(given.accepted, object_id)
+        if self.detections_due(newest, now, settings.patience):
+            assert self._detections is not None
+            detections, self._detections = self._detections[1], None
+            self._accept_detections(detections, newest, kept, settings)
+
+    def _accept_detections(
+        self, detections: Detections, newest: Image, kept: deque[Image], settings: Settings
+    ) -> None:
+        """Starts objects for boxes that are on none; what cannot be used is told in one rejection."""
+        boxes = chosen(detections, settings.detection_classes, settings.detection_score)
+        if not boxes:
+            return
+        source = PromptGiven(
+            space=detections.space, stamp=detections.stamp, frame_id=detections.frame_id
+        )
+        image = _image_of(source, newest, kept)
+        reasons = []
+        try:
+            if detections.space == Space.PIXELS and source.frame_id not in ("", image.frame_id):
+                raise ValueError(
+                    f"their frame is {source.frame_id!r}, which is not the panorama's, {image.frame_id!r}, "
+                    "and whose CameraInfo was not received on prompt/camera_info"
+                )
+            transform = locate(source, image, self._transforms, settings.fixed_frame)
+        except ValueError as error:
+            reasons = [str(error)] * len(boxes)
+            boxes = []
+        count = len(boxes) + len(reasons)
+        for box in boxes:
+            label = box.label[:MAX_LABEL]
+            try:
+                found = angular_box(box.outline, image, settings.axes, transform)
+                wanted = self._detected.object_of(
+                    found, label, self.labels, newest.stamp, settings.detection_restart
+                )
+                enough = self._detected.count >= settings.detection_objects
+                if wanted is None or (not wanted and enough) or not self.has_room():
+                    continue
+                object_id = self._id_for(wanted, settings)
+            except ValueError as error:
+                reasons.append(str(error))
+                continue
+            self.labels[object_id] = label or self.labels.get(object_id, "")
+            self._detected.start(object_id, found)
+            self.accepted.append(Accepted(Prompt(object_id, box=found.corners), image))
+        if reasons:
+            reason = f"{len(reasons)} of {count} detections cannot be used; the first: {reasons[0]}"
+            self.add_rejection(Rejection(0, "", reason))
 
     def _accept(self, given: PromptGiven, image: Image, settings: Settings) -> int:
         """Validates a prompt on its image, and assigns its object's id; returns 0 if a gaze adds nothing.
@@ -124,16 +186,30 @@ class Inbox:
         transform = locate(given, image, self._transforms, settings.fixed_frame)
         # Checked before a new id is assigned, so that a rejected prompt does not use up an id.
         prompt = prompt_on(given, given.object_id or _ANY_ID, image.size, settings.axes, transform)
-        wanted: int | None = given.object_id  # 0: a new id
+        wanted = given.object_id  # 0: a new id
         if given.gaze:
             prompt.check_complete()
-            wanted = self._object_of_gaze(prompt.anchor, image)
-            if wanted is None:
+            of_gaze = self._object_of_gaze(prompt.anchor, image)
+            if of_gaze is None:
                 return 0
-        is_new = wanted not in self.labels
-        if is_new:
+            wanted = of_gaze
+        if wanted not in self.labels:
             prompt.check_complete()
-        if is_new and len(self.labels) >= settings.max_objects:
+        object_id = self._id_for(wanted, settings)
+        prompt = replace(prompt, object_id=object_id)
+        if given.gaze:
+            self._gazes[object_id] = prompt.anchor, weakref.ref(image)
+        self.labels[object_id] = given.label[:MAX_LABEL] or self.labels.get(object_id, "")
+        self.accepted.append(Accepted(prompt, image))
+        return object_id
+
+    def _id_for(self, wanted: int, settings: Settings) -> int:
+        """The id of the object ``wanted``; 0: a free one.
+
+        Raises:
+            ValueError: there are too many objects, or the id is too large.
+        """
+        if wanted not in self.labels and len(self.labels) >= settings.max_objects:
             raise ValueError(
                 f"there are {len(self.labels)} objects already, and max_objects is {settings.max_objects}"
             )
@@ -142,11 +218,6 @@ class Inbox:
             raise ValueError(
                 f"id {object_id} does not fit into the mask; the largest id is {settings.largest_id}"
             )
-        prompt = replace(prompt, object_id=object_id)
-        if given.gaze:
-            self._gazes[object_id] = prompt.anchor, weakref.ref(image)
-        self.labels[object_id] = given.label[:MAX_LABEL] or self.labels.get(object_id, "")
-        self.accepted.append(Accepted(prompt, image))
         return object_id
 
     def _free_id(self, largest: int) -> int:
@@ -176,9 +247,10 @@ class Inbox:
                 return object_id if object_id in lost and its_image() is not image else None
         return 0
 
-    def found(self, instances: Instances) -> None:
-        """Stores the latest instances, for later gazes."""
+    def found(self, instances: Instances, stamp: int) -> None:
+        """Stores the latest instances, for later gazes and detections; ``stamp`` is their image's, in ns."""
         self._found = instances
+        self._detected.found(instances, stamp)
         tracked = {i.object_id for i in instances.objects if i.state == State.TRACKED}
         self._gazes = {i: gaze for i, gaze in self._gazes.items() if i not in tracked}
 
@@ -192,6 +264,7 @@ class Inbox:
         """Removes an object and its accepted prompts."""
         self.labels.pop(object_id, None)
         self._gazes.pop(object_id, None)
+        self._detected.forget(object_id)
         self.accepted = [a for a in self.accepted if a.prompt.object_id != object_id]
 
     def reset(self) -> None:
@@ -199,6 +272,8 @@ class Inbox:
         self._end("all objects were reset before it was accepted")
         self.labels.clear()
         self._gazes.clear()
+        self._detected.clear()
+        self._detections = None
         self.accepted.clear()
         self._next_id, self._found = 1, None
 

@@ -386,6 +386,7 @@ def _write(writer: BagWriter, time: int, answer: Answer) -> None:
         make(
             "sap_ros/msg/Object",
             direction=make("geometry_msgs/msg/Vector3", **_xyz(report.direction)),
+            angular_velocity=make("geometry_msgs/msg/Vector3", **_xyz(report.angular_velocity)),
             position=make("geometry_msgs/msg/Point", **_xyz(report.position)),
             **object_fields(report),
         )

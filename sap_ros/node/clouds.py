@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2, PointField
 
 from sap_ros.engine.answers import PointsOnObjects
 from sap_ros.engine.events import Cloud
 from sap_ros.messages import nanoseconds
+from sap_ros.node.convert import image_from_labels
 
 _DATATYPES = range(PointField.INT8, PointField.FLOAT64 + 1)
 
@@ -75,3 +76,14 @@ def points_of_objects(found: PointsOnObjects) -> PointCloud2:
     rows["id"] = found.ids[on]
     source: Any = found.cloud.source
     return _library().create_cloud(source.header, fields, rows)
+
+
+def ids_of_object_points(found: PointsOnObjects, encoding: str) -> Image:
+    """The ids of :func:`points_of_objects`, as an image of one row with a pixel a point, with its header.
+
+    Nav2's semantic segmentation layer takes such a pair: a mask, and a cloud with a point for each of its
+    pixels.
+    """
+    ids = found.ids[found.ids > 0][None]
+    source: Any = found.cloud.source
+    return image_from_labels(ids, encoding, source.header)

@@ -28,7 +28,7 @@ def image_from_labels(labels: np.ndarray, encoding: str, header: Header) -> Imag
     Raises:
         ValueError: an id does not fit into mono8.
     """
-    if encoding == "mono8" and labels.dtype != np.uint8:
+    if encoding == "mono8" and labels.dtype != np.uint8 and labels.max(initial=0) > 254:
         raise ValueError("an object's id exceeds 254: set the parameter mask_encoding to mono16")
     return image_message(
         labels.astype("<u2" if encoding == "mono16" else np.uint8, copy=False), encoding, header
@@ -87,8 +87,10 @@ def objects_message(objects: Iterable[ObjectReport], header: Header) -> ObjectAr
 
 def _object(report: ObjectReport) -> Object:
     (x, y, z), (px, py, pz) = report.direction, report.position
+    wx, wy, wz = report.angular_velocity
     return Object(
         direction=Vector3(x=x, y=y, z=z),
+        angular_velocity=Vector3(x=wx, y=wy, z=wz),
         position=Point(x=px, y=py, z=pz),
         **object_fields(report),
     )

@@ -23,7 +23,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
 from sap_ros.engine.answers import Answer
 from sap_ros.msg import ObjectArray
-from sap_ros.node.clouds import points_of_objects
+from sap_ros.node.clouds import ids_of_object_points, points_of_objects
 from sap_ros.node.convert import (
     canvas_message,
     image_from_labels,
@@ -34,6 +34,7 @@ from sap_ros.node.convert import (
     objects_message,
     static_mask,
 )
+from sap_ros.node.detections import detections_3d_message, detections_message
 from sap_ros.node.transforms import TfTransforms, bearing_quaternion
 
 _CANVAS = 800  # width of the canvas, in points
@@ -72,6 +73,8 @@ class Outputs:
             ("markers", MarkerArray, 10),
             ("pose", PoseStamped, 10),
             ("object_points", PointCloud2, 1),
+            ("object_points/mask", Image, 1),
+            *self._of_vision_msgs(),
         ):
             options = QoSOverridingOptions.with_default_policies()
             self._publishers[name] = node.create_lifecycle_publisher(
@@ -85,6 +88,14 @@ class Outputs:
         self._publishers["label_info"] = node.create_lifecycle_publisher(
             LabelInfo, "label_info", latched
         )
+
+    @staticmethod
+    def _of_vision_msgs() -> list[tuple[str, Any, int]]:
+        try:
+            from vision_msgs.msg import Detection2DArray, Detection3DArray
+        except ImportError:
+            return []
+        return [("detections", Detection2DArray, 10), ("detections_3d", Detection3DArray, 10)]
 
     def destroy(self) -> None:
         """Destroys the publishers."""
@@ -121,8 +132,15 @@ class Outputs:
             self._publishers["objects"].publish(objects)
             if self.listened("markers"):
                 self._publishers["markers"].publish(markers(objects, answer.camera))
-            if answer.points is not None and self.listened("object_points"):
+            if self.listened("detections"):
+                self._publishers["detections"].publish(detections_message(answer, header))
+            if self.listened("detections_3d"):
+                boxes = detections_3d_message(answer, of_bearings)
+                self._publishers["detections_3d"].publish(boxes)
+            if answer.points is not None and self.listened("object_points", "object_points/mask"):
                 self._publishers["object_points"].publish(points_of_objects(answer.points))
+                ids = ids_of_object_points(answer.points, values["mask_encoding"])
+                self._publishers["object_points/mask"].publish(ids)
             self._poses(objects, answer.camera, values)
         if self.listened("static_mask"):
             header = Header(stamp=Time(nanoseconds=answer.stamp).to_msg(), frame_id=answer.frame_id)

@@ -124,8 +124,59 @@ PARAMETERS = (
     Parameter(
         "cloud_tolerance",
         0.1,
-        "largest difference between the stamps of a point cloud and of the image it gives ranges for, in s",
+        "largest difference between the stamps of a point cloud or depth panorama and of the image it gives "
+        "ranges for, in s",
         limits=(0.0, 10.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "ground_frame",
+        "",
+        "TF frame whose plane z = 0 is the ground, such as base_footprint: objects whose lowest point is on "
+        "the ground get a range from it; empty: none",
+        dynamic=True,
+    ),
+    Parameter(
+        "camera_height",
+        0.0,
+        "height of the camera above the ground, in m; 0: that in ground_frame. Without ground_frame the "
+        "panorama must be upright; if neither is set, the ground gives no ranges",
+        limits=(0.0, 100.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "max_range_stddev",
+        0.5,
+        "largest standard deviation of a range from the ground, in m; less certain ranges are left out",
+        limits=(0.0, 100.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "detection_classes",
+        "",
+        "classes on `prompt/detections` that start objects, separated by commas; empty: all",
+        dynamic=True,
+    ),
+    Parameter(
+        "detection_score",
+        0.5,
+        "least score of a detection that starts an object",
+        limits=(0.0, 1.0),
+        dynamic=True,
+    ),
+    Parameter(
+        "detection_objects",
+        8,
+        "largest number of objects that detections start",
+        limits=(0, 254),
+        dynamic=True,
+    ),
+    Parameter(
+        "detection_restart",
+        2.0,
+        "time that an object must be lost before a detection of its label prompts it again, in s; 0: such a "
+        "detection starts a new object at once",
+        limits=(0.0, 3600.0),
         dynamic=True,
     ),
     Parameter(
@@ -297,6 +348,15 @@ def settings(values: Mapping[str, Any]) -> Settings:
         fixed_frame=values["fixed_frame"],
         patience=values["patience"],
         cloud_tolerance=values["cloud_tolerance"],
+        ground_frame=values["ground_frame"],
+        camera_height=values["camera_height"],
+        max_range_stddev=values["max_range_stddev"],
+        detection_classes=tuple(
+            filter(None, map(str.strip, values["detection_classes"].split(",")))
+        ),
+        detection_score=values["detection_score"],
+        detection_objects=values["detection_objects"],
+        detection_restart=values["detection_restart"],
         following=following(values),
     )
 

@@ -34,9 +34,10 @@ from sap_ros.core.loading import load_model
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
-from sap_ros.engine.events import Change, PromptGiven, Remove, Reset
+from sap_ros.engine.events import Change, Event, Remove, Reset
 from sap_ros.messages import (
     canvas_to_pixel,
+    depth_event,
     from_gaze,
     from_pixel,
     from_point,
@@ -47,6 +48,7 @@ from sap_ros.messages import (
 )
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.clouds import cloud_event
+from sap_ros.node.detections import DetectionInput
 from sap_ros.node.diagnostics import Health
 from sap_ros.node.image_input import ImageInput, newest_only
 from sap_ros.node.outputs import Outputs
@@ -83,6 +85,7 @@ class SapNode(LifecycleNode):
         self._health = Health()
         self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
         self._images: ImageInput | None = None
+        self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
         self._size: tuple[int, int] | None = None  # of the newest image
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -115,7 +118,9 @@ class SapNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._values = read_parameters(self)
+            values = read_parameters(self)
+            settings(values)  # the engine checks them as well
+            self._values = values
             self._transforms.timeout = self._values["tf_timeout"]
             self._close_outputs()
             self._outputs = Outputs(self, self._transforms, self._warn)
@@ -193,9 +198,10 @@ class SapNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        if self._images is not None:
-            self._images.destroy()
-        self._images = None
+        for source in (self._images, self._detections):
+            if source is not None:
+                source.destroy()
+        self._images = self._detections = None
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
@@ -218,6 +224,7 @@ class SapNode(LifecycleNode):
     def _subscribe(self) -> None:
         compressed = self._values["image_transport"] == "compressed"
         self._images = ImageInput(self, compressed, self._take_image, self._warn)
+        self._detections = DetectionInput(self, self._put, self._warn)
         self._inputs = [
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
             self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
@@ -226,18 +233,20 @@ class SapNode(LifecycleNode):
             self.create_subscription(Vector3Stamped, "prompt/gaze", self._take_gaze, 10),
             self.create_subscription(UInt16, "remove", self._take_remove, 10),
             self.create_subscription(PointCloud2, "points", self._take_cloud, newest_only()),
+            self.create_subscription(Image, "depth", self._take_depth, newest_only()),
         ]
 
     def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
             values = check_changes(changes, configured=bool(self._values))
+            changed = settings({**self._values, **values}) if self._values else None
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if self._values:
+        if changed is not None:
             self._values = {**self._values, **values}
             self._transforms.timeout = self._values["tf_timeout"]
             if self._worker and values:
-                self._worker.put(Change(settings(self._values)))
+                self._worker.put(Change(changed))
         return SetParametersResult(successful=True)
 
     # Inputs
@@ -257,24 +266,26 @@ class SapNode(LifecycleNode):
 
     def _take_cloud(self, message: PointCloud2) -> None:
         self._health.came("points")
-        if self._worker is not None:
-            self._worker.put(cloud_event(message))
+        self._put(cloud_event(message))
+
+    def _take_depth(self, message: Image) -> None:
+        """A depth panorama, aligned with the images."""
+        self._put(depth_event(message))
 
     def _take_remove(self, message: UInt16) -> None:
         """The topic equivalent of `remove_object` and `reset`, which can be recorded and replayed."""
-        if self._worker is not None:
-            self._worker.put(from_remove(message))
+        self._put(from_remove(message))
 
     def _take_prompt(self, message: PromptMessage) -> None:
-        self._give(from_prompt(message))
+        self._put(from_prompt(message))
 
     def _take_point(self, message: PointStamped) -> None:
         """A click on the panorama: a pixel of a new object."""
-        self._give(from_point(message))
+        self._put(from_point(message))
 
     def _take_pixel(self, message: Point) -> None:
         """A click in rqt_image_view, which publishes pixels without a header."""
-        self._give(from_pixel(message))
+        self._put(from_pixel(message))
 
     def _take_position(self, message: PointStamped) -> None:
         """A click in a 3D view of rviz2 or Foxglove: on the canvas, or at a position in another frame."""
@@ -283,17 +294,17 @@ class SapNode(LifecycleNode):
                 self._warn("a click on the canvas is ignored: there is no image yet")
                 return
             # The canvas shows the newest image; the stamp is the time of the click, not that of the image.
-            self._give(from_pixel(canvas_to_pixel(message.point, self._size)))
+            self._put(from_pixel(canvas_to_pixel(message.point, self._size)))
             return
-        self._give(from_position(message))
+        self._put(from_position(message))
 
     def _take_gaze(self, message: Vector3Stamped) -> None:
         """A gaze: one of a stream of directions; only the first one on an object has an effect."""
-        self._give(from_gaze(message))
+        self._put(from_gaze(message))
 
-    def _give(self, given: PromptGiven) -> None:
+    def _put(self, event: Event) -> None:
         if self._worker is not None:
-            self._worker.put(given)
+            self._worker.put(event)
 
     # Services
 

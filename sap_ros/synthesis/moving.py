@@ -106,6 +106,12 @@ class MovingScene:
         shape = size[1], size[0]
         return colour.reshape(*shape, 3), ids.reshape(shape)
 
+    def depth(self, time: float, size: tuple[int, int]) -> np.ndarray:
+        """The distances (H, W) from the camera along the panorama's pixels, in m."""
+        u, v = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+        rays = sphere.pixel_to_direction(np.stack([u, v], -1), size).reshape(-1, 3)
+        return self._trace(rays, time)[0].reshape(size[1], size[0])
+
     def scan(self, time: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Simulates a lidar at the camera: points (N, 3) in m in the camera's frame, instance ids (N,)."""
         rows = 32
