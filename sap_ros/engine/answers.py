@@ -11,7 +11,6 @@ import numpy as np
 from sap_ros.core import sphere
 from sap_ros.core.instances import Instance, Instances, State
 from sap_ros.engine.axes import ImageAxes
-from sap_ros.engine.events import Cloud
 from sap_ros.engine.ranging import Range, RangeSource
 from sap_ros.engine.transforms import Transform
 
@@ -79,15 +78,13 @@ class Rejection:
 
 @dataclass(frozen=True)
 class PointsOnObjects:
-    """Points of a lidar, with the id of the object that each one is on.
+    """Points on the surfaces of objects, in the image's frame at its stamp.
 
     Attributes:
-        cloud: the cloud that contains them.
-        points: (N, 3) in m, in the cloud's frame.
-        ids: (N,) uint16; 0 for none.
+        points: (N, 3) in m.
+        ids: (N,) uint16, the id of the object that each one is on.
     """
 
-    cloud: Cloud
     points: np.ndarray
     ids: np.ndarray
 
@@ -110,7 +107,7 @@ class Answer:
         traces: tracebacks of the unexpected exceptions among these.
         seconds: duration of each stage, in s.
         encoded: number of views encoded.
-        points: points of the lidar, if a cloud was near enough in time.
+        points: points on the objects whose range is known; None if no range is.
     """
 
     stamp: int

@@ -122,13 +122,11 @@ class Cloud:
         read: returns the finite points, (N, 3) float64 in m; raises if the cloud cannot be read.
         stamp: in ns.
         frame_id: TF frame of the points.
-        source: any value, returned to the caller with the points on objects.
     """
 
     read: Callable[[], np.ndarray]
     stamp: int
     frame_id: str
-    source: object = None
 
 
 @dataclass(frozen=True)

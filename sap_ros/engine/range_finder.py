@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sap_ros.core import sphere
 from sap_ros.core.instances import Instances
 from sap_ros.engine.answers import PointsOnObjects
 from sap_ros.engine.events import Cloud, Depth, Image, Settings
@@ -15,6 +16,7 @@ from sap_ros.engine.ranging import (
     Ground,
     Range,
     RangeSource,
+    face,
     ids_of_points,
     ranges_of_points,
     ranges_on_ground,
@@ -23,6 +25,11 @@ from sap_ros.engine.transforms import Stamped, Transforms
 
 _Source = TypeVar("_Source", Cloud, Depth)
 
+# Ranges of objects, and points (N, 3) on them in the image's frame, by id.
+_Found = tuple[dict[int, Range], dict[int, np.ndarray]]
+_Find = Callable[[Image, Instances, Settings], _Found]
+
+_POINTS = 2000  # maximum number of points on an object that are taken from a depth panorama
 _KEPT = 10  # number of kept clouds and depth panoramas, from which the one nearest to an image is chosen
 
 
@@ -49,23 +56,26 @@ class RangeFinder:
     def find(
         self, image: Image, instances: Instances, settings: Settings
     ) -> tuple[dict[int, Range], PointsOnObjects | None]:
-        """Ranges of the objects on an image, by id; and the points on them, if there is a cloud."""
+        """Ranges of the objects on an image, by id; and points on them, None if no range is known."""
         found: dict[int, Range] = {}
-        points = None
-        if not instances.objects:
-            return found, points
+        points: dict[int, np.ndarray] = {}
+        sources: list[_Find] = []
         if settings.ground_frame or settings.camera_height:
-            found.update(self._on_ground(image, instances, settings))
+            sources.append(self._on_ground)
         if self._depths:
-            found.update(self._in_depth(image, instances, settings))
+            sources.append(self._in_depth)
         if self._clouds:
-            of_cloud, points = self._on_cloud(image, instances, settings)
-            found.update(of_cloud)
-        return found, points
+            sources.append(self._on_cloud)
+        for source in sources if instances.objects else ():
+            ranges, on_objects = source(image, instances, settings)
+            found.update(ranges)
+            points.update(on_objects)
+        if not points:
+            return found, None
+        ids = np.concatenate([np.full(len(on), i, np.uint16) for i, on in points.items()])
+        return found, PointsOnObjects(np.concatenate(list(points.values())), ids)
 
-    def _on_ground(
-        self, image: Image, instances: Instances, settings: Settings
-    ) -> dict[int, Range]:
+    def _on_ground(self, image: Image, instances: Instances, settings: Settings) -> _Found:
         axes, height = settings.axes, settings.camera_height
         up = np.array([0.0, 0.0, 1.0])
         if settings.ground_frame:
@@ -76,7 +86,7 @@ class RangeFinder:
                 )
             except ValueError as error:
                 self._problem(f"no ranges from the ground: {error}")
-                return {}
+                return {}, {}
             up = axes.from_frame(transform.rotation[2])
             height = height or float(transform.translation[2])
         if height <= 0:
@@ -84,16 +94,22 @@ class RangeFinder:
                 f"no ranges from the ground: the camera is {height:g} m above the plane z = 0 of "
                 f"{settings.ground_frame!r}; it must be above it"
             )
-            return {}
+            return {}, {}
         ground = Ground(up, height)
-        return ranges_on_ground(
+        found = ranges_on_ground(
             instances.labels, instances.objects, ground, settings.max_range_stddev
         )
+        faces = {
+            i.object_id: axes.to_frame(face(i, found[i.object_id].distance))
+            for i in instances.objects
+            if i.object_id in found
+        }
+        return found, faces
 
-    def _in_depth(self, image: Image, instances: Instances, settings: Settings) -> dict[int, Range]:
+    def _in_depth(self, image: Image, instances: Instances, settings: Settings) -> _Found:
         depth = self._nearest(self._depths, image, settings, "depth panorama")
         if depth is None:
-            return {}
+            return {}, {}
         try:
             if depth.size != image.size:
                 raise ValueError(
@@ -105,16 +121,22 @@ class RangeFinder:
         except Exception as error:  # a bad depth panorama must not prevent the bearings
             self._depths.remove(depth)
             self._unreadable(error)
-            return {}
-        known = np.isfinite(distances) & (distances > 0) & (instances.labels > 0)
-        return ranges_of_points(distances[known], instances.labels[known], RangeSource.DEPTH)
+            return {}, {}
+        v, u = np.nonzero(np.isfinite(distances) & (distances > 0) & (instances.labels > 0))
+        far, ids = distances[v, u], instances.labels[v, u]
+        found = ranges_of_points(far, ids, RangeSource.DEPTH)
+        points = {}
+        for object_id in found:
+            on = np.flatnonzero(ids == object_id)
+            on = on[:: max(1, len(on) // _POINTS)]
+            rays = sphere.pixel_to_direction(np.stack([u[on], v[on]], -1) + 0.5, image.size)
+            points[object_id] = settings.axes.to_frame(rays) * far[on, None]
+        return found, points
 
-    def _on_cloud(
-        self, image: Image, instances: Instances, settings: Settings
-    ) -> tuple[dict[int, Range], PointsOnObjects | None]:
+    def _on_cloud(self, image: Image, instances: Instances, settings: Settings) -> _Found:
         cloud = self._nearest(self._clouds, image, settings, "point cloud")
         if cloud is None:
-            return {}, None
+            return {}, {}
         try:
             points = cloud.read()
             transform = self._transforms.lookup(
@@ -125,11 +147,11 @@ class RangeFinder:
         except Exception as error:  # a bad point cloud must not prevent the bearings
             self._clouds.remove(cloud)
             self._unreadable(error)
-            return {}, None
+            return {}, {}
         seen = transform.points(points)
         ids = ids_of_points(seen, instances.labels, settings.axes)
-        ranges = ranges_of_points(np.linalg.norm(seen, axis=1), ids, RangeSource.LIDAR)
-        return ranges, PointsOnObjects(cloud, points, ids)
+        found = ranges_of_points(np.linalg.norm(seen, axis=1), ids, RangeSource.LIDAR)
+        return found, {int(i): seen[ids == i] for i in np.unique(ids[ids > 0])}
 
     def _nearest(
         self, kept: deque[_Source], image: Image, settings: Settings, name: str

@@ -19,6 +19,7 @@ _OUTLIER = 3.0  # points farther from the median, in median absolute deviations,
 _LEAST_DEVIATION = 1e-3  # m, smallest median absolute deviation that is used
 _AT_THE_CAMERA = 1e-6  # m, a point nearer than this has no direction
 _NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
+_FACE = 8  # points along each side of a face
 _UPRIGHT = 0.1  # least cosine of a bearing's elevation at which the ground gives a range
 
 
@@ -141,6 +142,25 @@ def ranges_on_ground(
         if stddev <= max_stddev:
             found[instance.object_id] = Range(distance, stddev, RangeSource.GROUND)
     return found
+
+
+def face(instance: Instance, distance: float) -> np.ndarray:
+    """Points (N, 3) in m, in the panorama's axes, on an upright face that fills the object's box.
+
+    They stand for the surface of an object of which only the range is known.
+
+    Args:
+        instance: the object.
+        distance: its range in m.
+    """
+    half = instance.azimuth_width / 2
+    elevation, off = np.meshgrid(
+        np.linspace(instance.elevation_min, instance.elevation_max, _FACE),
+        np.linspace(-half, half, _FACE),
+    )
+    rays = sphere.angles_to_direction(instance.azimuth_centre + off, elevation).reshape(-1, 3)
+    level = distance * math.cos(instance.elevation)
+    return np.asarray(rays * level / np.maximum(np.cos(elevation.ravel()), _UPRIGHT)[:, None])
 
 
 def _foot(labels: np.ndarray, instance: Instance, ground: Ground) -> np.ndarray | None:

@@ -1,16 +1,17 @@
-"""Point clouds: reads and checks messages, and makes the cloud of the points on objects."""
+"""Point clouds: reads and checks them, and makes the cloud of the points on objects."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
 
 from sap_ros.engine.answers import PointsOnObjects
 from sap_ros.engine.events import Cloud
 from sap_ros.messages import nanoseconds
-from sap_ros.node.convert import image_from_labels
+from sap_ros.node.convert import cloud_message
 
 _DATATYPES = range(PointField.INT8, PointField.FLOAT64 + 1)
 
@@ -32,7 +33,6 @@ def cloud_event(message: PointCloud2) -> Cloud:
         lambda: read_points(message),
         nanoseconds(message.header.stamp),
         message.header.frame_id,
-        message,
     )
 
 
@@ -62,28 +62,10 @@ def read_points(cloud: PointCloud2) -> np.ndarray:
     return found[np.isfinite(found).all(1)]
 
 
-def points_of_objects(found: PointsOnObjects) -> PointCloud2:
-    """The points on objects, with fields x, y, z and id, with the cloud's frame and stamp."""
-    fields = [
-        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-        for i, name in enumerate("xyz")
-    ]
-    fields.append(PointField(name="id", offset=12, datatype=PointField.UINT16, count=1))
-    on = found.ids > 0
-    rows = np.zeros(int(on.sum()), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u2")])
+def points_of_objects(found: PointsOnObjects, header: Header) -> PointCloud2:
+    """Points on objects, with the fields x, y, z and id; the header is the image's."""
+    rows = np.zeros(len(found.ids), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u2")])
     for i, name in enumerate("xyz"):
-        rows[name] = found.points[on, i]
-    rows["id"] = found.ids[on]
-    source: Any = found.cloud.source
-    return _library().create_cloud(source.header, fields, rows)
-
-
-def ids_of_object_points(found: PointsOnObjects, encoding: str) -> Image:
-    """The ids of :func:`points_of_objects`, as an image of one row with a pixel a point, with its header.
-
-    Nav2's semantic segmentation layer takes such a pair: a mask, and a cloud with a point for each of its
-    pixels.
-    """
-    ids = found.ids[found.ids > 0][None]
-    source: Any = found.cloud.source
-    return image_from_labels(ids, encoding, source.header)
+        rows[name] = found.points[:, i]
+    rows["id"] = found.ids
+    return cloud_message(rows, header)

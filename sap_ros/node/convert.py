@@ -70,13 +70,25 @@ def canvas_message(image: np.ndarray, header: Header) -> PointCloud2:
     points["x"] = (np.arange(width) + 0.5) * step
     points["y"] = -(np.arange(height)[:, None] + 0.5) * step
     points["rgb"] = image.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    message = PointCloud2(header=header, height=1, width=height * width, is_dense=True)
+    return cloud_message(points.ravel(), header)
+
+
+def cloud_message(rows: np.ndarray, header: Header) -> PointCloud2:
+    """A structured array (N,), little-endian and without gaps, as a point cloud with its fields."""
+    kinds = {
+        "<f4": PointField.FLOAT32,
+        "<u4": PointField.FLOAT32,  # rgb: four bytes in a float, by convention
+        "<u2": PointField.UINT16,
+    }
+    message = PointCloud2(header=header, height=1, width=len(rows), is_dense=True)
+    fields = rows.dtype.fields or {}
     message.fields = [
-        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-        for i, name in enumerate(("x", "y", "z", "rgb"))
+        PointField(name=name, offset=field[1], datatype=kinds[field[0].str], count=1)
+        for name, field in fields.items()
     ]
-    message.point_step, message.row_step = 16, 16 * height * width
-    message.data.frombytes(points.tobytes())
+    message.point_step = rows.dtype.itemsize
+    message.row_step = message.point_step * len(rows)
+    message.data.frombytes(rows.tobytes())
     return message
 
 

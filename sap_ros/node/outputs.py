@@ -23,7 +23,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
 from sap_ros.engine.answers import Answer
 from sap_ros.msg import ObjectArray
-from sap_ros.node.clouds import ids_of_object_points, points_of_objects
+from sap_ros.node.clouds import points_of_objects
 from sap_ros.node.convert import (
     canvas_message,
     image_from_labels,
@@ -138,8 +138,8 @@ class Outputs:
                 boxes = detections_3d_message(answer, of_bearings)
                 self._publishers["detections_3d"].publish(boxes)
             if answer.points is not None and self.listened("object_points", "object_points/mask"):
-                self._publishers["object_points"].publish(points_of_objects(answer.points))
-                ids = ids_of_object_points(answer.points, values["mask_encoding"])
+                self._publishers["object_points"].publish(points_of_objects(answer.points, header))
+                ids = image_from_labels(answer.points.ids[None], values["mask_encoding"], header)
                 self._publishers["object_points/mask"].publish(ids)
             self._poses(objects, answer.camera, values)
         if self.listened("static_mask"):

@@ -23,14 +23,12 @@ from sap_ros.engine.events import (
 )
 from sap_ros.engine.transforms import Transform
 
-from .test_engine import (  # noqa: F401
+from .conftest import (
     SECOND,
     SIZE,
     KnownTransforms,
     ids,
     image,
-    make_engine,
-    nano,
     states,
     tell,
 )
@@ -146,7 +144,7 @@ def disks():
     return picture
 
 
-def test_boxes_start_objects_by_name_and_add_nothing_afterwards(make_engine, disks):  # noqa: F811
+def test_boxes_start_objects_by_name_and_add_nothing_afterwards(make_engine, disks):
     engine = make_engine()
     first = array(1, detected(*AHEAD, label="ball"), detected(*LEFT, label="disk"))
     answers = tell(engine, image(disks, 1), first, image(disks, 2))
@@ -160,7 +158,7 @@ def test_boxes_start_objects_by_name_and_add_nothing_afterwards(make_engine, dis
         assert not report.reason
 
 
-def test_boxes_that_overlap_in_one_array_are_one_object(make_engine, disks):  # noqa: F811
+def test_boxes_that_overlap_in_one_array_are_one_object(make_engine, disks):
     engine = make_engine()
     twice = array(
         1, detected(*AHEAD, label="cup", score=0.6), detected(*AHEAD, label="mug", score=0.8)
@@ -168,7 +166,7 @@ def test_boxes_that_overlap_in_one_array_are_one_object(make_engine, disks):  # 
     assert tell(engine, image(disks, 1), twice)[-1].labels == {1: "mug"}
 
 
-def test_classes_scores_and_the_number_are_limited(make_engine, disks):  # noqa: F811
+def test_classes_scores_and_the_number_are_limited(make_engine, disks):
     engine = make_engine(detection_classes=("disk",), detection_score=0.5, detection_objects=1)
     boxes = (
         detected(*AHEAD, label="chair"),
@@ -187,7 +185,7 @@ def test_classes_scores_and_the_number_are_limited(make_engine, disks):  # noqa:
     assert tell(engine, Reset(), array(2, detected(*LEFT)))[-1].labels == {1: "disk"}
 
 
-def test_a_lost_object_is_started_anew_by_a_box_of_its_label(make_engine, disks):  # noqa: F811
+def test_a_lost_object_is_started_anew_by_a_box_of_its_label(make_engine, disks):
     engine = make_engine(detection_restart=2.0)
     tell(engine, image(disks, 1), array(1, detected(*AHEAD, label="ball")))
     bare = np.full_like(disks, 200)
@@ -206,7 +204,7 @@ def test_a_lost_object_is_started_anew_by_a_box_of_its_label(make_engine, disks)
     assert found.azimuth == pytest.approx(-math.pi / 2, abs=0.1)
 
 
-def test_without_a_restart_the_box_starts_a_new_object(make_engine, disks):  # noqa: F811
+def test_without_a_restart_the_box_starts_a_new_object(make_engine, disks):
     engine = make_engine(detection_restart=0.0)
     tell(engine, image(disks, 1), array(1, detected(*AHEAD, label="ball")))
     tell(engine, image(np.full_like(disks, 200), 2))
@@ -214,7 +212,7 @@ def test_without_a_restart_the_box_starts_a_new_object(make_engine, disks):  # n
     assert answers[-1].labels == {1: "ball", 2: "ball"}
 
 
-def test_boxes_of_another_camera_are_directions_in_its_frame(make_engine, disks):  # noqa: F811
+def test_boxes_of_another_camera_are_directions_in_its_frame(make_engine, disks):
     """A camera that looks to the left of the panorama; its optical axes are x right, y down."""
     left = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     engine = make_engine(KnownTransforms(front_to_camera=Transform(left, np.zeros(3))))
@@ -226,7 +224,7 @@ def test_boxes_of_another_camera_are_directions_in_its_frame(make_engine, disks)
     assert found.azimuth == pytest.approx(math.pi / 2, abs=0.1)
 
 
-def test_what_cannot_be_used_is_said_in_one_line(make_engine, disks):  # noqa: F811
+def test_what_cannot_be_used_is_said_in_one_line(make_engine, disks):
     engine = make_engine()
     bad = DetectedBox(np.full((4, 2), math.nan), "disk", 1.0)
     answer = tell(engine, image(disks, 1), array(1, bad, detected(256, 900), detected(*AHEAD)))[-1]

@@ -11,15 +11,13 @@ from sap_ros.engine.events import Cloud, Depth
 from sap_ros.engine.ranging import RangeSource
 from sap_ros.engine.transforms import Transform
 
-from .test_engine import (  # noqa: F401
+from .conftest import (
     AHEAD,
     SECOND,
     SIZE,
     KnownTransforms,
     image,
-    make_engine,
     mask_at,
-    nano,
     tell,
 )
 
@@ -36,7 +34,7 @@ def wall(distance):
     return Cloud(lambda: points, SECOND, "camera")
 
 
-def test_a_depth_panorama_gives_ranges(make_engine, panorama):  # noqa: F811
+def test_a_depth_panorama_gives_ranges(make_engine, panorama):
     engine = make_engine()
     (found,) = tell(engine, depth(3.0), image(panorama, 1), mask_at(*AHEAD))[-1].objects
     assert found.range == pytest.approx(3.0)
@@ -57,14 +55,14 @@ def test_the_lidar_counts_before_the_depth_and_that_before_the_ground(
     make_engine,
     panorama,
     given,
-    source,  # noqa: F811
+    source,
 ):
     engine = make_engine(camera_height=1.0, max_range_stddev=5.0)
     (found,) = tell(engine, *given, image(panorama, 1), mask_at(256, 132))[-1].objects
     assert found.range_source == source
 
 
-def test_a_depth_panorama_of_another_size_or_time_is_named(make_engine, panorama):  # noqa: F811
+def test_a_depth_panorama_of_another_size_or_time_is_named(make_engine, panorama):
     engine = make_engine()
     answers = tell(engine, image(panorama, 1), depth(3.0, size=(256, 128)), mask_at(*AHEAD))
     assert "256x128; it must have the image's size, 512x256" in answers[-1].problems[0]
@@ -79,7 +77,7 @@ def test_a_depth_panorama_of_another_size_or_time_is_named(make_engine, panorama
     assert "8UC3" in found.problems[0]
 
 
-def test_the_ground_gives_a_range_with_the_cameras_height(make_engine, panorama):  # noqa: F811
+def test_the_ground_gives_a_range_with_the_cameras_height(make_engine, panorama):
     engine = make_engine(camera_height=1.2)
     (found,) = tell(engine, image(panorama, 1), mask_at(256, 180))[-1].objects
     depression = (192 / 256 - 0.5) * math.pi  # of the mask's lower border
@@ -90,7 +88,7 @@ def test_the_ground_gives_a_range_with_the_cameras_height(make_engine, panorama)
     assert np.linalg.norm(found.position) == pytest.approx(found.range)
 
 
-def test_a_tilted_camera_knows_the_ground_by_tf(make_engine, panorama):  # noqa: F811
+def test_a_tilted_camera_knows_the_ground_by_tf(make_engine, panorama):
     turned = Rotation.from_euler("y", 20, degrees=True).as_matrix()  # it looks down
     mounted = Transform(turned, np.array([0.1, 0, 1.5]))
     engine = make_engine(

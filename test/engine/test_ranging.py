@@ -13,6 +13,7 @@ from sap_ros.engine.ranging import (
     Ground,
     Range,
     RangeSource,
+    face,
     ids_of_points,
     ranges_of_points,
     ranges_on_ground,
@@ -121,3 +122,17 @@ def test_one_pixel_moves_the_range_by_its_standard_deviation():
     cut[np.flatnonzero(mask.any(1))[-1]] = False
     less = ranges_on_ground(cut.astype(np.uint8), [measure(cut, 1, 1.0)], ground, 9.0)[1]
     assert less.distance - at.distance == pytest.approx(at.stddev, rel=0.1)
+
+
+@given(st.floats(-3.1, 3.1), st.floats(0.5, 9.0))
+def test_a_face_fills_the_objects_box_at_its_range(azimuth, distance):
+    mask = standing(3.0, azimuth, 1.0, np.eye(3), size=(256, 128))
+    person = measure(mask, 1, 1.0)
+    points = face(person, distance)
+    _, elevations = sphere.direction_to_angles(points)
+    assert (elevations.min(), elevations.max()) == pytest.approx(
+        (person.elevation_min, person.elevation_max)
+    )
+    assert sphere.angle_between(points.mean(0) * [1, 1, 0], person.direction * [1, 1, 0]) < 0.05
+    level = np.hypot(points[:, 0], points[:, 1])
+    np.testing.assert_allclose(level, distance * np.cos(person.elevation), rtol=1e-9)

@@ -1,6 +1,7 @@
 """Detections, depths and ranges over DDS, against the truth of the traced drive; skipped by name without ROS."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 
 from builtin_interfaces.msg import Time
 from sap_ros.msg import Object, Prompt
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from sap_ros.core.instances import measure
@@ -83,6 +84,43 @@ def test_a_depth_panorama_of_another_size_is_one_line_and_the_masks_go_on(make_r
     assert (found.state, found.range_source) == (Object.TRACKED, Object.NONE)
     assert math.isnan(found.range)
     assert capfd.readouterr().err.count("16x8; it must have the image's size, 512x256") == 1
+
+
+def test_the_ground_gives_ranges_and_a_cloud_with_a_mask_of_its_points(make_rig):
+    """The pair that Nav2's semantic segmentation layer takes: a point for each pixel of the mask."""
+    floor = -1.9
+    scene = MovingScene(0)
+    scene.solids = tuple(  # on the floor, and standing still
+        replace(s, home=np.array([*s.home[:2], floor + s.half[2]]), swing=np.zeros(3))
+        for s in scene.solids
+    )
+    eye, _ = scene.pose(1.0)
+    rig = make_rig(camera_height=float(eye[2] - floor), max_range_stddev=2.0).up()
+    clouds, masks = [], []
+    rig.peer.create_subscription(PointCloud2, "object_points", clouds.append, 1)
+    rig.peer.create_subscription(Image, "object_points/mask", masks.append, 1)
+    rig.until(lambda: rig.sap.count_subscribers("object_points/mask") == 1)
+    distance, labels = scene.depth(1.0, SIZE), scene.render(1.0, SIZE)[1]
+    on_floor = [i for i in seen(labels) if scene.solids[i - 1].kind == "box"]
+    assert len(on_floor) >= 2
+    start(rig, scene, on_floor)
+    rig.until(lambda: masks and clouds)
+    assert {o.range_source for o in rig.objects[-1].objects} == {Object.GROUND}
+    for found in rig.objects[-1].objects:
+        v, u = np.nonzero(labels == found.id)
+        foot = v.argmax()
+        depression = (v[foot] + 0.5) / SIZE[1] * math.pi - math.pi / 2
+        level = distance[v[foot], u[foot]] * math.cos(depression)
+        # The mask, as the model gives it back, is exact to a few pixels.
+        assert found.range * math.cos(found.elevation) == pytest.approx(
+            level, abs=4 * found.range_stddev
+        )
+    cloud, mask = clouds[-1], masks[-1]
+    assert cloud.header == mask.header == rig.masks[-1].header
+    assert (mask.height, mask.width, mask.encoding) == (1, cloud.width, "mono8")
+    rows = np.frombuffer(cloud.data, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u2")])
+    np.testing.assert_array_equal(rows["id"], np.frombuffer(mask.data, np.uint8))
+    assert set(rows["id"]) == set(on_floor)
 
 
 def test_objects_become_boxes_on_the_panorama(make_rig, scene):
