@@ -104,7 +104,8 @@ def test_the_ground_gives_ranges_and_a_cloud_with_a_mask_of_its_points(make_rig)
     on_floor = [i for i in seen(labels) if scene.solids[i - 1].kind == "box"]
     assert len(on_floor) >= 2
     start(rig, scene, on_floor)
-    rig.until(lambda: masks and clouds)
+    rig.until(lambda: masks and clouds and set(masks[-1].data) == set(on_floor))
+    rig.until(lambda: clouds[-1].header == masks[-1].header and clouds[-1].width == masks[-1].width)
     assert {o.range_source for o in rig.objects[-1].objects} == {Object.GROUND}
     for found in rig.objects[-1].objects:
         v, u = np.nonzero(labels == found.id)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
@@ -25,7 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sap_ros.core import sphere
-from sap_ros.node.parameters import table
+from sap_ros.node.parameters import PARAMETERS, table
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -561,6 +562,21 @@ def test_lifecycle_transitions_in_every_order(make_rig, panorama):
 
 def test_the_readmes_table_of_parameters_is_the_nodes():
     assert table() in README.read_text()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(README.with_name("config").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_the_shipped_parameter_files_fit_the_node(make_rig, path):
+    """Each is read as the node reads it; the parts of other nodes are not its own."""
+    overrides = {}
+    for names, content in yaml.safe_load(path.read_text()).items():
+        if names in ("/**", "/**/sap"):
+            overrides.update(content["ros__parameters"])
+    rig = make_rig(**overrides)
+    assert overrides
+    assert set(overrides) <= {parameter.name for parameter in PARAMETERS}
+    assert rig.sap.trigger_configure().name == "SUCCESS"
 
 
 def test_the_readmes_topics_and_services_are_the_nodes(make_rig):

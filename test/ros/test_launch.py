@@ -19,11 +19,13 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("launch.actions", reason="launch is not installed")
 pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed")
 
+import launch_ros.actions
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter, parameter_value_to_python
+from sap_ros.msg import Object, ObjectArray
 
 from launch import LaunchContext
 from sap_ros.node.parameters import PARAMETERS
@@ -245,3 +247,42 @@ def test_a_bag_is_played_once_the_node_is_active_and_all_ends_with_it(tmp_path):
     )
     assert launch.returncode == 0
     assert said.read_text() == "bag play drive.mcap --clock --rate 0.5 active"
+
+
+def test_a_detector_starts_objects_by_name():
+    """The example of a detector: the traced drive's boxes; its parameters name three classes."""
+    pytest.importorskip("vision_msgs.msg")
+    with _launched("namespace:=front", file=LAUNCH_FILE.with_name("detections.launch.py")) as node:
+        heard = []
+        node.create_subscription(ObjectArray, "/front/objects", heard.append, 10)
+        end = time.monotonic() + 60
+        tracked = set()
+        while tracked != {"red", "green", "blue"}:
+            assert time.monotonic() < end, f"tracked: {tracked}"
+            rclpy.spin_once(node, timeout_sec=0.2)
+            if heard:
+                found = heard[-1].objects
+                tracked = {o.label for o in found if o.state == Object.TRACKED}
+        assert len(heard[-1].objects) == 3
+
+
+def test_the_costmap_example_brings_the_node_up():
+    with _launched(
+        "namespace:=front", file=LAUNCH_FILE.with_name("nav2_costmap.launch.py")
+    ) as node:
+        _until_state(node, State.PRIMARY_STATE_ACTIVE)
+        assert _parameters(node, "ground_frame", "fixed_frame") == ["base_footprint", "odom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("follow", "opennav_following"), ("stop", "nav2_collision_monitor")]
+)
+def test_the_nav2_examples_start_nav2s_own_servers(name, package):
+    """Nav2 is not installed: what is to be started is read from the description."""
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE.with_name(f"nav2_{name}.launch.py")))
+    context = LaunchContext()
+    described = source.get_launch_description(context).entities
+    (server,) = [entity for entity in described if isinstance(entity, launch_ros.actions.Node)]
+    assert server.node_package == package
+    shown = _declared(LAUNCH_FILE.with_name(f"nav2_{name}.launch.py"))
+    assert set(shown) == set(_declared(LAUNCH_FILE))
