@@ -593,7 +593,14 @@ def test_the_readmes_topics_and_services_are_the_nodes(make_rig):
         of_ros = {"/rosout", "/parameter_events", "/clock", "/tf", "/tf_static"}
         return names - of_ros - {"/sap/sap/transition_event"}
 
-    optional = {"/sap/image/compressed", "/sap/label_info"}
+    of_vision_msgs = (
+        "label_info",
+        "detections",
+        "detections_3d",
+        "prompt/detections",
+        "prompt/camera_info",
+    )
+    optional = {f"/sap/{name}" for name in ("image/compressed", *of_vision_msgs)}
     rig.until(lambda: told - optional <= own(), 10)
     assert told - optional == own() - optional
     services = {name for name, _ in rig.peer.get_service_names_and_types()}
