@@ -25,7 +25,16 @@ from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import Engine, run
-from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset, Settings, Space
+from sap_ros.engine.events import (
+    Detections,
+    Event,
+    Image,
+    PromptGiven,
+    Remove,
+    Reset,
+    Settings,
+    Space,
+)
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
@@ -34,6 +43,7 @@ from sap_ros.files import write_text
 from sap_ros.messages import (
     CANVAS_SUFFIX,
     canvas_to_pixel,
+    from_detections,
     from_gaze,
     from_pixel,
     from_point,
@@ -51,7 +61,8 @@ PROMPT = "sap_ros/msg/Prompt"
 POINT, POINT_STAMPED = "geometry_msgs/msg/Point", "geometry_msgs/msg/PointStamped"
 GAZE = "geometry_msgs/msg/Vector3Stamped"
 REMOVE = "std_msgs/msg/UInt16"
-_PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE, REMOVE)
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
+_PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE, REMOVE, DETECTIONS)
 
 
 @dataclass(frozen=True)
@@ -277,14 +288,15 @@ class _Messages:
         count, latest = 0, -1
         size: tuple[int, int] | None = None
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
-            if topic != self.topics.images:
-                yield time, _prompt_event(topic, message, size)
-                continue
+            is_image = topic == self.topics.images
             try:
-                event = image_event(message)
+                event = image_event(message) if is_image else _prompt_event(topic, message, size)
             except ValueError as error:
-                self.unusable += 1
-                self.result.note(f"an image cannot be used: {error}")
+                self.unusable += is_image
+                self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
+                continue
+            if not isinstance(event, Image):
+                yield time, event
                 continue
             if self.limit is not None and count >= self.limit:
                 return
@@ -336,7 +348,7 @@ def _packed(message: Any) -> np.ndarray:
 
 def _prompt_event(
     topic: str, message: Any, size: tuple[int, int] | None
-) -> PromptGiven | Remove | Reset:
+) -> PromptGiven | Detections | Remove | Reset:
     """The event for a message of one of the node's prompt topics or of ``remove``.
 
     Args:
@@ -353,6 +365,8 @@ def _prompt_event(
         return from_pixel(message)
     if kind == REMOVE:
         return from_remove(message)
+    if kind == DETECTIONS:  # on the panorama: other cameras need TF, which is not replayed
+        return from_detections(message, None)
     if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:
         return from_pixel(canvas_to_pixel(message.point, size))
     # Other topics, such as rviz2's /clicked_point, hold positions.

@@ -11,7 +11,10 @@ from PIL import Image
 pytest.importorskip("rosbags")
 pytest.importorskip("mcap")
 
+from rosbags.typesys import get_types_from_msg
+
 from sap_ros.core import sphere
+from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
@@ -194,6 +197,59 @@ def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):
     u, v = sphere.direction_to_pixel(spot, (512, 256)).astype(int)
     masks = read(tmp_path / "out" / "bag", "/sap/masks")[-1]
     assert np.array(masks.data).reshape(256, 512)[v, u] == 1
+
+
+# Of vision_msgs, as a bag with detections has them.
+_VISION = {
+    "Point2D": "float64 x\nfloat64 y\n",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+    "ObjectHypothesis": "string class_id\nfloat64 score\n",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n"
+    "geometry_msgs/PoseWithCovariance pose\n",
+    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox2D bbox\nstring id\n",
+    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+}
+
+
+def test_recorded_detections_start_objects(disks, tmp_path):
+    for name, text in _VISION.items():
+        types().register(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+
+    def vision(name, **fields):
+        return make(f"vision_msgs/msg/{name}", **fields)
+
+    def pose():
+        zero, level = (make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+                       make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0))  # fmt: skip
+        at = make("geometry_msgs/msg/Pose", position=zero, orientation=level)
+        return make("geometry_msgs/msg/PoseWithCovariance", pose=at, covariance=np.zeros(36))
+
+    def detections(time, u, v, side, label):
+        corner = vision("Pose2D", position=vision("Point2D", x=float(u), y=float(v)), theta=0.0)
+        hypothesis = vision("ObjectHypothesis", class_id=label, score=0.9)
+        detection = vision(
+            "Detection2D", header=header(time, "camera"), id="",
+            results=[vision("ObjectHypothesisWithPose", hypothesis=hypothesis, pose=pose())],
+            bbox=vision("BoundingBox2D", center=corner, size_x=side, size_y=side),
+        )  # fmt: skip
+        return vision("Detection2DArray", header=header(time, "camera"), detections=[detection])
+
+    image, _ = disks([sphere.angles_to_direction(0.0, 0.0)])
+    with BagWriter(tmp_path / "bag") as writer:
+        for k in (1, 2):
+            at = k * 10**9
+            writer.write("/sap/image", at, raw(at, image))
+            boxes = detections(at, 256, 128, 44.0, "ball")
+            writer.write("/sap/prompt/detections", at + 1, boxes)
+    with Bag(tmp_path / "bag") as bag:
+        topics = find_topics(bag)
+        assert topics.prompts == ("/sap/prompt/detections",)
+        session = PanoramaSession(load_model("sap-nano"))
+        assert replay(bag, topics, session, tmp_path / "out").objects == 1
+    (last,) = read(tmp_path / "out" / "bag", "/sap/objects")[-1].objects
+    assert (last.id, last.label, last.state) == (1, "ball", State.TRACKED)
 
 
 def test_clicks_on_the_canvas_are_pixels(random_model, disks, tmp_path):
