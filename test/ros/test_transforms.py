@@ -14,12 +14,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PoseStamped, TransformStamped
 from sap_ros.msg import Object, Prompt
 from sap_ros.srv import AddObject
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import UInt16
 from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core import sphere
+from sap_ros.core.instances import measure
+from sap_ros.core.motion import rotation_between
 from sap_ros.node.transforms import bearing_quaternion
+from sap_ros.synthesis.moving import MovingScene
 
 
 def _transform(parent, child, yaw=0.0, at=(0.0, 0.0, 0.0), seconds=0):
@@ -294,3 +298,49 @@ def test_without_the_transform_a_reset_is_told_too(make_rig, panorama):
     rig.until(remove.get_subscription_count)
     remove.publish(UInt16(data=0))
     rig.until(lambda: not rig.objects[-1].objects)
+
+
+def test_the_robots_rotation_is_taken_off_the_angular_velocity(make_rig):
+    """The traced drive, whose robot turns by up to 11 degrees a second; its odometry is in TF."""
+    scene, size = MovingScene(2), (512, 256)
+    rig = make_rig(strategy="auto", fixed_frame="odom").up()
+    broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
+    prompts = rig.peer.create_publisher(Prompt, "prompt", 10)
+    rig.until(prompts.get_subscription_count)
+    world = {}  # directions of the objects by time, in axes that do not turn
+    for step in range(4):
+        time = 1.0 + 0.1 * step  # when it turns fastest
+        picture, labels = scene.render(time, size)
+        _, heading = scene.pose(time)
+        moved = _transform("odom", "camera_link", yaw=heading)
+        stamp = Time(sec=1, nanosec=step * 10**8)
+        moved.header.stamp = stamp
+        broadcaster.sendTransform(moved)
+        rig.spin(0.2)
+        image = rig.message(picture)
+        image.header.stamp = stamp
+        rig.images.publish(image)
+        turn = Rotation.from_euler("z", heading)
+        for i in np.unique(labels[labels > 0]):
+            world[step, int(i)] = turn.apply(measure(labels == i, int(i), 1.0).direction)
+        if step == 0:
+            wanted = [int(i) for i in np.unique(labels) if i and (labels == i).sum() > 400]
+            for object_id in wanted:
+                mask = np.where(labels == object_id, 255, 0).astype(np.uint8)
+                prompts.publish(
+                    Prompt(mask=rig.message(mask, encoding="mono8"), object_id=object_id)
+                )
+            rig.until(lambda n=len(wanted): rig.objects and len(rig.objects[-1].objects) == n)
+        rig.until(lambda at=stamp: rig.objects and rig.objects[-1].header.stamp == at)
+    assert len(wanted) >= 3
+    checked = 0
+    for found in rig.objects[-1].objects:
+        if found.state != Object.TRACKED:
+            continue
+        moved = rotation_between(world[0, found.id], world[3, found.id])
+        expected = turn.inv().apply(moved.as_rotvec() / 0.3)
+        velocity = [getattr(found.angular_velocity, axis) for axis in "xyz"]
+        # 0.08 rad/s are a shift of the centroid by two pixels; the robot turns by up to 0.19 rad/s.
+        np.testing.assert_allclose(velocity, expected, atol=0.08)
+        checked += 1
+    assert checked >= 3
