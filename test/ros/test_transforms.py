@@ -330,7 +330,8 @@ def test_the_robots_rotation_is_taken_off_the_angular_velocity(make_rig):
                 prompts.publish(
                     Prompt(mask=rig.message(mask, encoding="mono8"), object_id=object_id)
                 )
-            rig.until(lambda n=len(wanted): rig.objects and len(rig.objects[-1].objects) == n)
+            count = len(wanted)
+            rig.until(lambda n=count: rig.objects and len(rig.objects[-1].objects) == n)
         rig.until(lambda at=stamp: rig.objects and rig.objects[-1].header.stamp == at)
     assert len(wanted) >= 3
     checked = 0
