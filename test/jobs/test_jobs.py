@@ -1,0 +1,217 @@
+"""jobs: items over workers in this process, in others, and on a Ray cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from sap_ros.jobs.local import InProcess, Processes
+from sap_ros.jobs.run import Item, Job, run
+
+# Other processes import the workers by this name; `test` is the name of a standard package.
+sys.path.insert(0, str(Path(__file__).parent))
+from square_workers import make_nothing, make_writer
+
+
+def ray_pool(count=2):
+    pytest.importorskip("ray")
+    from sap_ros.jobs.cluster import RayPool
+
+    return RayPool("local", count)
+
+
+POOLS = {
+    "in process": InProcess,
+    "processes": partial(Processes, 2),
+    "ray": ray_pool,
+}
+pools = pytest.mark.parametrize("make_pool", POOLS.values(), ids=POOLS)
+others = pytest.mark.parametrize(
+    "make_pool", [POOLS["processes"], POOLS["ray"]], ids=["processes", "ray"]
+)
+
+
+def items(count, **special):
+    """Numbers; ``special`` says by number (``_3="dies"``) what is to happen to it."""
+    return [Item(str(k), (k, special.get(f"_{k}", ""))) for k in range(count)]
+
+
+def job(folder, finished=lambda item, result: None, wait=0.0):
+    return Job(
+        partial(make_writer, folder, wait),
+        lambda item: (folder / f"{item.name}.txt").exists(),
+        finished,
+    )
+
+
+@pools
+def test_each_item_is_done_once_and_again_only_if_it_is_missing(make_pool, tmp_path):
+    results = {}
+    summary = run(
+        job(tmp_path, lambda item, result: results.update({item.name: result})),
+        items(6),
+        make_pool(),
+    )
+    assert (summary.done, summary.kept, summary.failed) == (6, 0, {})
+    assert results == {str(k): k**2 for k in range(6)}
+    (tmp_path / "4.txt").unlink()
+    again = run(job(tmp_path), items(6), make_pool())
+    assert (again.done, again.kept) == (1, 5)
+
+
+@pools
+def test_an_item_that_fails_is_named_and_the_others_are_done(make_pool, tmp_path):
+    seen = []
+    summary = run(
+        job(tmp_path),
+        items(5, _1="raises", _3="bad"),
+        make_pool(),
+        lambda so_far: seen.append(so_far.done + len(so_far.failed)),
+    )
+    assert summary.done == 3
+    assert summary.failed == {
+        "1": "RuntimeError('1 is odd')",
+        "3": "the number is 3; it must be even",
+    }
+    assert seen == [1, 2, 3, 4, 5]
+
+
+@pools
+def test_a_full_disk_ends_the_run_and_says_so(make_pool, tmp_path):
+    with pytest.raises(OSError, match=r"the disk is full; .* the same command again"):
+        run(job(tmp_path), items(50, _1="full"), make_pool())
+    assert len(list(tmp_path.glob("*.txt"))) < 10
+
+
+@pools
+def test_a_worker_that_cannot_be_made_ends_the_run_with_its_reason(make_pool):
+    with pytest.raises(ValueError, match="the model 'x' is unknown"):
+        run(Job(make_nothing), items(3), make_pool())
+
+
+@pools
+def test_without_items_no_worker_is_made(make_pool):
+    assert run(Job(make_nothing), [], make_pool()).done == 0
+
+
+@others
+def test_an_item_whose_worker_dies_is_given_to_another_one(make_pool, tmp_path):
+    summary = run(job(tmp_path), items(6, _2="dies once", _4="dies"), make_pool())
+    assert summary.done == 5
+    assert list(summary.failed) == ["4"]
+    assert "its worker" in summary.failed["4"]
+    assert (tmp_path / "2.txt").read_text() == "4"
+
+
+def test_how_a_process_died_is_said(tmp_path):
+    summary = run(job(tmp_path), items(2, _1="dies"), Processes(1))
+    assert summary.failed == {"1": "its worker process died (SIGKILL)"}
+
+
+@others
+def test_the_workers_work_at_the_same_time(make_pool, tmp_path):
+    run(job(tmp_path, wait=0.3), items(4), make_pool())
+    assert len(list(tmp_path.glob("worker_*"))) == 2
+
+
+def test_items_are_taken_as_workers_become_free(tmp_path):
+    """A hundred thousand items are not listed, nor kept."""
+    ahead, done = 0, 0
+
+    def numbers():
+        nonlocal ahead
+        for k in range(20_000):
+            ahead = max(ahead, k - done)
+            yield Item(str(k), k)
+
+    def finished(item, result):
+        nonlocal done
+        done += 1
+
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    summary = run(Job(lambda: lambda work: work, finished=finished), numbers(), InProcess())
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert summary.done == 20_000
+    assert ahead <= 1
+    assert peak - before < 500_000
+    assert after - before < 100_000
+
+
+def test_a_bad_number_of_jobs_is_named():
+    with pytest.raises(ValueError, match="jobs is 0; it must be at least 1"):
+        Processes(0)
+
+
+def test_an_interrupt_leaves_no_process_behind(tmp_path):
+    program = (
+        "from pathlib import Path; from functools import partial\n"
+        "from sap_ros.jobs.local import Processes; from sap_ros.jobs.run import Item, Job, run\n"
+        "from square_workers import make_writer\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "if __name__ == '__main__':\n"
+        "    run(Job(partial(make_writer, folder, 0.2)), [Item(str(k), (k, '')) for k in range(500)], Processes(2))\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.txt"))) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    workers = [int(path.name.split("_")[1]) for path in tmp_path.glob("worker_*")]
+    assert len(workers) == 2
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+# A cluster of two nodes
+
+
+@contextmanager
+def two_nodes():
+    """A Ray cluster of two nodes on this machine, with one CPU each."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    other = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    try:
+        yield cluster, other
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_loses_nothing(tmp_path):
+    from sap_ros.jobs.cluster import RayPool
+
+    with two_nodes() as (cluster, other):
+
+        def lose():
+            while len(list(tmp_path.glob("*.txt"))) < 4:
+                time.sleep(0.05)
+            cluster.remove_node(other, allow_graceful=False)
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        summary = run(job(tmp_path, wait=0.3), items(20), RayPool(cluster.address))
+        losing.join()
+    assert (summary.done, summary.failed) == (20, {})
+    assert len(list(tmp_path.glob("worker_*"))) >= 2
