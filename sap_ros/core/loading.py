@@ -40,7 +40,7 @@ def load_model(
         name: a key of :data:`sap_ros.core.checkpoints.MODELS`; selects architecture and weights.
         checkpoint: a file with other weights for that architecture.
         device: a torch device, such as ``cpu`` or ``cuda:0``.
-        image_size: side of a view in pixels, a multiple of 32; None: the model's default.
+        image_size: side of a view in pixels, a multiple of 32 (edgetam: of 256); None: the model's default.
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
         backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on

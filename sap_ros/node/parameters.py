@@ -61,7 +61,7 @@ PARAMETERS = (
     Parameter(
         "view_size",
         0,
-        "side of a view, in pixels, a multiple of 32; 0: the model's default",
+        "side of a view, in pixels, a multiple of 32 (edgetam: of 256); 0: the model's default",
         limits=(0, 2048),
     ),
     Parameter(
