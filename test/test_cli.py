@@ -168,7 +168,7 @@ def test_models_lists_the_models():
     assert rows["edgetam"] == "1024 56 Apache-2.0 150.9 EdgeTAM README online"
 
 
-def test_other_architectures_segment_from_a_file_and_are_not_exported(picture, tmp_path):
+def test_other_architectures_segment_from_a_file_and_are_exported(picture, tmp_path):
     sam = build_architecture("efficienttam-ti-512", 64)
     torch.nn.init.constant_(sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 3.0)
     torch.save({"model": sam.state_dict()}, tmp_path / "random.pt")
@@ -177,9 +177,9 @@ def test_other_architectures_segment_from_a_file_and_are_not_exported(picture, t
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "masks.png").exists()
     done = sap("export", *named, "--out", "graphs", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "efficienttam-ti-512 cannot be exported to ONNX" in done.stderr
-    assert not (tmp_path / "graphs").exists()
+    assert done.returncode == 0, done.stderr
+    assert "largest difference" in done.stdout
+    assert (tmp_path / "graphs" / "manifest.json").exists()
 
 
 def test_points_are_gathered_by_object():

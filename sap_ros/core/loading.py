@@ -44,7 +44,7 @@ def load_model(
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
         backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on
-            a CPU if it is installed, works, and the model can be exported, otherwise ``torch``.
+            a CPU if it is installed and works, otherwise ``torch``.
         log: called with a message before long operations, and if something cannot be used.
 
     Raises:
@@ -65,9 +65,7 @@ def load_model(
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
     info = checkpoints.model_info(name)
-    if backend == "onnxruntime":
-        checkpoints.require_exportable(name)
-    fixed = _chosen(backend, chosen, info.exportable)
+    fixed = _chosen(backend, chosen)
     sam = checkpoints.build_architecture(name, image_size)
     path = checkpoint or checkpoints.checkpoint_path(name, progress)
     weights = checkpoints.read_weights(path)
@@ -86,7 +84,7 @@ def load_model(
         return made(backend="torch")
 
 
-def _chosen(backend: Backend, device: torch.device, exportable: bool) -> FixedBackend:
+def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
     """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -97,6 +95,5 @@ def _chosen(backend: Backend, device: torch.device, exportable: bool) -> FixedBa
             "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
-        unfit = missing or not exportable or device.type != "cpu"
-        return "torch" if unfit else "onnxruntime"
+        return "torch" if missing or device.type != "cpu" else "onnxruntime"
     return backend

@@ -270,7 +270,9 @@ class ObjectViewSearch:
         index = views.add(view)
         found = _follow_in(self.encoded, tracked, run, (index,))
         mask = found.masks[index]
-        wider = self._framing.refitted(views, index, mask, _NO_DIRECTIONS) if cut_off(mask) else None
+        wider = (
+            self._framing.refitted(views, index, mask, _NO_DIRECTIONS) if cut_off(mask) else None
+        )
         if wider is not None:
             found = _follow_in(self.encoded, tracked, run, (views.add(wider),))
         if found.empty and _known_by_appearance(self.encoded, tracked):

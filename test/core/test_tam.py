@@ -133,7 +133,7 @@ def test_a_checkpoint_of_the_authors_format_is_loaded(models, panorama, name, tm
     path = tmp_path / "weights.pt"
     torch.save({"model": plain.sam.state_dict()}, path)
     lines = []
-    loaded = load_model(name, path, image_size=SIDES[name], log=lines.append)
+    loaded = load_model(name, path, image_size=SIDES[name], backend="torch", log=lines.append)
     assert (loaded.backend, lines) == ("torch", [])
     side = SIDES[name]
     view = view_of(panorama, side)
@@ -155,12 +155,6 @@ def test_a_folded_repvit_gives_the_same_maps(randomised):
     with torch.inference_mode():
         for one, other in zip(folded(image), plain(image), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-
-
-@pytest.mark.parametrize("name", SIDES)
-def test_onnxruntime_is_refused_before_anything_is_downloaded(name):
-    with pytest.raises(ValueError, match=f"{name} cannot be exported to ONNX and runs in torch"):
-        load_model(name, backend="onnxruntime")
 
 
 def test_a_checkpoint_of_the_other_size_is_named():
