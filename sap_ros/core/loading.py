@@ -52,18 +52,11 @@ def load_model(
             damaged or has another architecture.
         OSError: a file does not exist, or a download failed.
     """
-    import torch
-
     from sap_ros.core import checkpoints
     from sap_ros.core.model import Model
     from sap_ros.core.nano import PretrainedTrunk
 
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    chosen = usable_device(device)
     info = checkpoints.model_info(name)
     fixed = _chosen(backend, chosen)
     sam = checkpoints.build_architecture(name, image_size)
@@ -82,6 +75,19 @@ def load_model(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log(f"{name} cannot be run in ONNX Runtime here ({reason}) and falls back to torch")
         return made(backend="torch")
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The torch device of that name. Raises ValueError if it is unknown, or cannot be used here."""
+    import torch
+
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    return chosen
 
 
 def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
