@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +30,15 @@ _STD = (0.229, 0.224, 0.225)
 
 def normalize(views: Tensor) -> Tensor:
     """RGB views (B, S, S, 3), 0 to 255, to SAM 2's input (B, 3, S, S) float32, on the same device."""
-    mean = torch.tensor(_MEAN, device=views.device)
-    std = torch.tensor(_STD, device=views.device)
+    mean, std = _statistics(views.device)
     return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """SAM 2's mean and deviation on a device; kept there, for a host waits when it makes a tensor of numbers."""
+    with torch.inference_mode(False):  # they serve training, too
+        return torch.tensor(_MEAN, device=device), torch.tensor(_STD, device=device)
 
 
 class ImageEncoder(nn.Module):
