@@ -52,10 +52,9 @@ def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
     cells = weights.sum(1, keepdims=True)
     if cells.min() < _LEAST_CELLS:
         return None
-    values = features.maps[-1][:, 0].float()
-    shares = torch.from_numpy(weights / cells).to(values.device, non_blocking=True)
-    inside, outside = shares @ values
-    return np.asarray((inside - outside).cpu().numpy())
+    # In numpy: torch's threads take a hundred times as long to wake up for so small a product next to ONNX Runtime's.
+    inside, outside = (weights / cells) @ features.maps[-1][:, 0].float().cpu().numpy()
+    return np.asarray(inside - outside)
 
 
 def most_similar_place(features: Features, object_appearance: np.ndarray) -> np.ndarray:

@@ -240,15 +240,20 @@ def _nearest_candidate(
     """
     worth = []
     for mask, predicted_iou in zip(candidates > 0, predicted_ious, strict=True):
-        limit = reach * len(prior)
-        offset = np.clip(_centre(mask) - _centre(prior), -limit, limit)
-        translation = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
-        moved = cv2.warpAffine(
-            prior.astype(np.uint8), translation, prior.shape, flags=cv2.INTER_NEAREST
-        )
-        shared, either = (mask & (moved > 0)).sum(), (mask | (moved > 0)).sum()
+        moved = _moved_onto(mask, prior, reach * len(prior)) if reach else prior
+        shared, either = (mask & moved).sum(), (mask | moved).sum()
         worth.append(predicted_iou + shared / max(either, 1))
     return int(np.argmax(worth))
+
+
+def _moved_onto(mask: np.ndarray, prior: np.ndarray, limit: float) -> np.ndarray:
+    """A prior, moved so that its centre comes to the mask's, by at most ``limit`` pixels in u and in v."""
+    offset = np.clip(_centre(mask) - _centre(prior), -limit, limit)
+    translation = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
+    moved = cv2.warpAffine(
+        prior.astype(np.uint8), translation, prior.shape, flags=cv2.INTER_NEAREST
+    )
+    return moved > 0
 
 
 def _centre(mask: np.ndarray) -> np.ndarray:
