@@ -90,11 +90,20 @@ def usable_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def installed_backends() -> tuple[FixedBackend, ...]:
+    """The backends whose packages are installed."""
+    return ("torch",) if _missing_for_onnx() else ("torch", "onnxruntime")
+
+
+def _missing_for_onnx() -> list[str]:
+    return [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
+
+
 def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
     """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
-    missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
+    missing = _missing_for_onnx()
     if backend == "onnxruntime" and missing:
         raise ValueError(
             f"backend is onnxruntime, but {' and '.join(missing)} are not installed: pip install "
