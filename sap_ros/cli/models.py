@@ -71,7 +71,7 @@ def _measure(names: list[str], device: str) -> None:
     from rich.console import Console
 
     from sap_ros.bench.machine import machine
-    from sap_ros.bench.models import measured_model, speed
+    from sap_ros.bench.models import measured_model, speeds
     from sap_ros.core.checkpoints import model_info
     from sap_ros.core.loading import installed_backends, usable_device
 
@@ -83,23 +83,25 @@ def _measure(names: list[str], device: str) -> None:
     )
     console = Console(stderr=True)
     for name in names:
-        for backend in installed_backends():
-            with console.status(f"{name}, {backend} ..."):
-                model, own = measured_model(name, device, backend)
-                found = speed(model)
+        backends = installed_backends()
+        with console.status(f"{name} ..."):
+            models, own = zip(*(measured_model(name, device, b) for b in backends), strict=True)
+            found = speeds(models)
+        for model, seconds in zip(models, found, strict=True):
             typer.echo(
                 columns.format(
                     name,
                     model.image_size,
                     f"{_bytes(model_info(name)) / 1e6:.0f}",
-                    "own" if own else "random",
-                    backend,
+                    "own" if own[0] else "random",
+                    model.backend,
                     device,
-                    f"{1e3 * found.clicked:.1f}",
-                    f"{1 / found.followed:.2f}",
+                    f"{1e3 * seconds.clicked:.1f}",
+                    f"{1 / seconds.followed:.2f}",
                 )
             )
     typer.echo(
         "ms a view: encoded, and decoded by a click. images/s: one object followed in one view, which is "
-        "encoded, decoded from the memory of the prompted view and six more, and remembered. Medians."
+        "encoded, decoded from the memory of the prompted view and six more, and remembered. Backends in "
+        "turn, means of the fastest quarter of repetitions."
     )

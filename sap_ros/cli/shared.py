@@ -22,7 +22,7 @@ BACKEND = Annotated[
     str,
     typer.Option(
         help="What runs the model: torch; onnxruntime, for which it is exported once; or auto: onnxruntime "
-        "on a CPU if it is installed, otherwise torch."
+        "on a CPU if it is installed and not slower for the model, otherwise torch."
     ),
 ]
 STRATEGY = Annotated[

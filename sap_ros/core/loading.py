@@ -44,7 +44,7 @@ def load_model(
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
         backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on
-            a CPU if it is installed and works, otherwise ``torch``.
+            a CPU if it is installed, works, and is not slower for this model, otherwise ``torch``.
         log: called with a message before long operations, and if something cannot be used.
 
     Raises:
@@ -58,7 +58,7 @@ def load_model(
 
     chosen = usable_device(device)
     info = checkpoints.model_info(name)
-    fixed = _chosen(backend, chosen)
+    fixed = _chosen(backend, chosen, info.faster_in_torch)
     sam = checkpoints.build_architecture(name, image_size)
     path = checkpoint or checkpoints.checkpoint_path(name, progress)
     weights = checkpoints.read_weights(path)
@@ -99,7 +99,7 @@ def _missing_for_onnx() -> list[str]:
     return [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
 
 
-def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
+def _chosen(backend: Backend, device: torch.device, faster_in_torch: bool) -> FixedBackend:
     """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
@@ -110,5 +110,6 @@ def _chosen(backend: Backend, device: torch.device) -> FixedBackend:
             "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
-        return "torch" if missing or device.type != "cpu" else "onnxruntime"
+        unfit = missing or faster_in_torch or device.type != "cpu"
+        return "torch" if unfit else "onnxruntime"
     return backend
