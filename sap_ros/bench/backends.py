@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sap_ros.bench.result import Goal, Result, stopwatch, timed
+from sap_ros.bench.result import UNDISTURBED, Goal, Result, stopwatch, timed
 from sap_ros.bench.scenes import DEMO, model_of
 from sap_ros.core.model import Model
 from sap_ros.core.prompts import Prompt, from_pixels
@@ -22,9 +22,6 @@ from sap_ros.synthesis.moving import MovingScene
 _BLUE_BOX = (2314.5, 1268.5)
 
 _NETWORK = ("encode", "decode", "remember")
-
-# Only this share of the repetitions, the fastest, is averaged: other processes disturb the slower ones.
-_UNDISTURBED = 0.25
 
 
 @dataclass
@@ -42,7 +39,7 @@ class _Measured:
     @property
     def seconds(self) -> tuple[float, float]:
         """In total and of the network: means over the fastest repetitions."""
-        quickest = np.argsort(self.whole)[: max(1, round(_UNDISTURBED * len(self.whole)))]
+        quickest = np.argsort(self.whole)[: max(1, round(UNDISTURBED * len(self.whole)))]
         return float(np.mean(np.array(self.whole)[quickest])), float(
             np.mean(np.array(self.network)[quickest])
         )

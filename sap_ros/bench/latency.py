@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import psutil
 
+from sap_ros.bench.echo import running_echo
 from sap_ros.bench.result import Goal, Result
 from sap_ros.bench.scenes import clicks_on, model_of
 from sap_ros.core.prompts import from_pixels
@@ -33,7 +34,8 @@ def latency(model: str, device: str) -> Result:
 
     Both sides answer the same clicks and images, one at a time. The core's time is that of the
     session in this process; the node's is from publishing to receiving masks and objects, and
-    includes the client's own time for sending and receiving.
+    includes the client's own time for sending and receiving. For images, what of it is DDS and
+    rclpy alone is measured with a node that answers with empty masks at once.
 
     Args:
         model: name of the model.
@@ -44,6 +46,7 @@ def latency(model: str, device: str) -> Result:
     goals = []
     core = _core_times(model, device)
     for transport in _TRANSPORTS:
+        bare = _transport_times(transport)
         with running_node(model, device, "auto", "auto", transport) as client:
             for width in _WIDTHS:
                 clicked, followed = _answers(client.reset, partial(_ask_node, client), width)
@@ -54,18 +57,24 @@ def latency(model: str, device: str) -> Result:
                     name = f"{transport} {width}x{width // 2}: {what}"
                     middle, high, own = (*_percentiles(taken), _percentiles(bound)[0])
                     ratio = middle / own
+                    sent = bare[width] if what == "image to mask" else 0.0
+                    rest = (middle - sent) / own
                     figures[name] = {"p50": middle, "p99": high, "core": own, "ratio": ratio}
-                    rows.append([name, _ms(middle), _ms(high), _ms(own), f"{ratio:.2f}"])
+                    figures[name] |= {"transport": sent, "ratio_without_transport": rest}
+                    cells = (middle, high, own, sent) if sent else (middle, high, own)
+                    rows.append([name, *map(_ms, cells), *([""] * (4 - len(cells)))])
+                    rows[-1] += [f"{ratio:.2f}", f"{rest:.2f}" if sent else ""]
                     if (transport, width) == ("raw", _WIDTHS[0]):
-                        goals.append(Goal(f"{name}, relative to the core", ratio, 1.1))
+                        note = f"{rest:.2f} without what DDS takes alone" if sent else ""
+                        goals.append(Goal(f"{name}, relative to the core", ratio, 1.1, note=note))
                 share = _idle_share(client, width)
                 name = f"{transport} {width}x{width // 2}: nothing tracked, {_IDLE_RATE} images a second"
                 figures[name] = {"cpu": share}
-                rows.append([name, "", "", "", f"{100 * share:.0f} % of a core"])
+                rows.append([name, "", "", "", "", f"{100 * share:.0f} % of a core", ""])
     return Result(
         "latency",
         f"the node over DDS, {model} on {device}, auto",
-        ["", "p50", "p99", "core", "/ core"],
+        ["", "p50", "p99", "core", "DDS alone", "/ core", "/ core without DDS"],
         rows,
         goals,
         figures,
@@ -78,6 +87,18 @@ def _core_times(model: str, device: str) -> dict[int, tuple[list[float], list[fl
     return {
         width: _answers(session.reset, partial(_ask_session, session), width) for width in _WIDTHS
     }
+
+
+def _transport_times(transport: Transport) -> dict[int, float]:
+    """Median seconds from an image to empty masks through a node that does nothing, by width."""
+    image, _ = MovingScene(0).render(0.0, _RENDERED)
+    with running_echo(transport) as client:
+        return {
+            width: _percentiles(
+                [client.follow(_enlarged(image, width)) for _ in range(_WARM + _IMAGES)][_WARM:]
+            )[0]
+            for width in _WIDTHS
+        }
 
 
 #: Processes an image and, optionally, a click on it; returns the seconds from the click or the image on.

@@ -93,7 +93,7 @@ def _measure(kind: str, size: int) -> dict[str, object]:
     import numpy as np
     import torch
 
-    from sap_ros.bench.scenes import DEMO, random_tiny
+    from sap_ros.bench.scenes import DEMO, random_model
     from sap_ros.core.graphs import normalize
     from sap_ros.core.prompts import Prompt
     from sap_ros.core.session import PanoramaSession
@@ -101,7 +101,8 @@ def _measure(kind: str, size: int) -> dict[str, object]:
     from sap_ros.evaluation.datasets import read_labels
     from sap_ros.files import read_panorama
 
-    model, image = random_tiny(None if kind == "native" else size), read_panorama(DEMO)
+    side, image = None if kind == "native" else size, read_panorama(DEMO)
+    model = random_model("sam2.1-tiny", side)
     box = read_labels(DEMO.with_name("instances.png")) == 3
     with torch.inference_mode():  # the libraries' one-time initialisation is not counted
         model.sam.image_encoder(torch.zeros(1, 3, 256, 256))

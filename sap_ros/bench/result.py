@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+
+#: Only this share of the repetitions, the fastest, is averaged where other processes disturb the slower ones.
+UNDISTURBED = 0.25
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,11 @@ def _now(device: torch.device | None) -> float:
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def undisturbed(seconds: Sequence[float]) -> float:
+    """The mean of the fastest quarter of repetitions: other processes disturb the slower ones."""
+    return float(np.mean(np.sort(seconds)[: max(1, round(UNDISTURBED * len(seconds)))]))
 
 
 def timing_of(taken: list[float]) -> Timing:

@@ -15,6 +15,7 @@ from sap_ros.core import sphere
 from sap_ros.core.checkpoints import build_architecture
 from sap_ros.core.loading import Backend, FixedBackend, load_model
 from sap_ros.core.model import Model
+from sap_ros.core.nano import PretrainedTrunk
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.composite import draw_shape, paste
@@ -57,19 +58,25 @@ def labelled(seed: int, size: tuple[int, int], shapes: int) -> Labelled:
     return Labelled(picture, labels)
 
 
-def random_tiny(
-    image_size: int | None = None, device: str = "cpu", backend: FixedBackend = "torch"
+def random_model(
+    name: str,
+    image_size: int | None = None,
+    device: str = "cpu",
+    backend: FixedBackend = "torch",
 ) -> Model:
-    """SAM 2.1 tiny's architecture with random weights: to measure cost, not quality."""
+    """A named model's architecture with random weights: to measure cost, not quality."""
     torch.manual_seed(0)
-    sam = build_architecture("sam2.1-tiny", image_size)
-    return Model(sam, "sam2.1-tiny", device, backend=backend)
+    sam = build_architecture(name, image_size)
+    if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
+        sam.image_encoder.trunk.fold()
+    return Model(sam, name, device, backend=backend)
 
 
 def model_of(name: str, device: str, backend: Backend = "auto") -> Model:
-    """A model by name; ``random-tiny`` is :func:`random_tiny`, with torch unless a backend is given."""
+    """A model by name; ``random-tiny`` is SAM 2.1 tiny with random weights, in torch unless a backend is given."""
     if name == "random-tiny":
-        return random_tiny(device=device, backend="torch" if backend == "auto" else backend)
+        fixed: FixedBackend = "torch" if backend == "auto" else backend
+        return random_model("sam2.1-tiny", device=device, backend=fixed)
     return load_model(name, device=device, backend=backend)
 
 

@@ -6,20 +6,20 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image as Picture
 
+from sap_ros.bench.models import CLICK, memory_of
 from sap_ros.bench.result import Goal, Result, Timing, stopwatch, timed, timing_of
 from sap_ros.bench.scenes import DEMO, clicks_on, labelled
 from sap_ros.core.instances import Instances
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following
-from sap_ros.core.prompts import Prompt, ViewPrompt, from_pixels
+from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.search import Strategy
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracker import follow, track
@@ -125,16 +125,11 @@ def _one_view(model: Model) -> list[list[str]]:
     """Time of a view: encoding, decoding with a prompt, decoding with memories of different lengths."""
     view = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     features = model.encode(view)
-    prompts = {0: ViewPrompt(np.array([[9.0, 9.0]], np.float32), np.array([1], np.int32))}
     encoded = timed(lambda: model.encode(view), 2, device=model.device)
-    alone = timed(lambda: track(model, lambda _: features, [0], prompts), 2, device=model.device)
+    alone = timed(lambda: track(model, lambda _: features, [0], CLICK), 2, device=model.device)
     rows = [["a view: encode", str(encoded)], ["a view: decode by a prompt", str(alone)]]
     for recent in (0, 1, 3, 6):
-        memory = ObjectMemory()
-        track(model, lambda _: features, [0], prompts, memory=memory)
-        seen = memory.read(0)["cond_frame_outputs"][0]
-        for i in range(recent):
-            memory.write(1 + i, partial(dict, seen), prompted=False)
+        memory = memory_of(model, features, recent)
 
         def recall(memory: ObjectMemory = memory) -> None:
             follow(model, lambda _: features, [0], memory, {}, {}, lambda frame, mask: False)

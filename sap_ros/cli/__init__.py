@@ -9,8 +9,9 @@ import typer
 from sap_ros.cli.bench import bench
 from sap_ros.cli.evaluate import app as evaluate
 from sap_ros.cli.export import export
+from sap_ros.cli.models import models
 from sap_ros.cli.replay import bag, replay
-from sap_ros.cli.segment import demo, models, segment
+from sap_ros.cli.segment import demo, segment
 from sap_ros.cli.synth import synth
 from sap_ros.cli.train import train
 from sap_ros.cli.web import web

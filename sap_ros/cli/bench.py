@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sap_ros.cli.shared import DEVICE
+from sap_ros.missing import how_to_install
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +31,12 @@ _NAMES = (
     "backend",
     "latency",
 )
+
+# What a benchmark needs beside the package's own requirements.
+_NEEDED = {
+    "backend": ("onnxruntime", "onnx"),
+    "latency": ("psutil", "rclpy", "sap_ros.msg"),
+}
 
 
 def bench(
@@ -54,22 +63,34 @@ def bench(
     from rich import get_console
     from rich.table import Table
 
+    from sap_ros.bench.machine import machine
+    from sap_ros.core.loading import usable_device
+
     if what not in ("all", *_NAMES):
         raise ValueError(f"there is no benchmark {what!r}; there are all, {', '.join(_NAMES)}")
+    here = machine(usable_device(device))
     out.mkdir(parents=True, exist_ok=True)
     console = get_console()
     if what == "all":
+        for key, value in here.items():
+            console.print(f"{key}: {value}", highlight=False)
         # Each in its own process, so that memory is not counted for the wrong benchmark.
         options = ["--limit", str(limit), "--out", str(out), "--device", device]
         if model is not None:
             options += ["--model", model]
         if dataset is not None:
             options += ["--dataset", str(dataset)]
+        skipped = {name: reason for name in _NAMES if (reason := _unavailable(name))}
         for name in _NAMES:
             (out / f"{name}.json").unlink(missing_ok=True)
+            if name in skipped:
+                console.print(f"{name}: skipped: {skipped[name]}", highlight=False)
+                continue
             command = [sys.executable, "-m", "sap_ros.cli", "bench", name, *options]
             subprocess.run(command, check=False)
-        raise typer.Exit(_conclude(console, out, _NAMES, "all: "))
+        raise typer.Exit(_conclude(console, out, _NAMES, "all: ", skipped))
+    if reason := _unavailable(what):
+        raise ValueError(f"`{what}` cannot be run here: {reason}")
     with console.status(f"{what} ..."):
         result = _run(what, model, dataset, limit, device)
     table = Table(title=f"{what}: {result.title}", title_justify="left", box=None, pad_edge=False)
@@ -80,20 +101,24 @@ def bench(
     console.print(table)
     for goal in result.goals:
         console.print(f"  {goal}", highlight=False)
-    _write(out / f"{what}.json", result)
+    _write(out / f"{what}.json", result, here)
     _plot(out)
     code = _conclude(console, out, (what,), "")
     console.print()
     raise typer.Exit(code)
 
 
-def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) -> int:
+def _conclude(
+    console: Console, out: Path, names: tuple[str, ...], prefix: str, skipped: Collection[str] = ()
+) -> int:
     """Prints which goals were missed or not measured; returns the exit code, 1 if one was missed.
 
-    A benchmark without a result counts as missed.
+    A benchmark without a result counts as missed, unless it was skipped.
     """
-    missed, unmeasured = [], []
+    missed, unmeasured = [], [f"{name}: skipped" for name in names if name in skipped]
     for name in names:
+        if name in skipped:
+            continue
         path = out / f"{name}.json"
         if not path.exists():
             missed.append(f"{name}: it did not finish")
@@ -109,6 +134,18 @@ def _conclude(console: Console, out: Path, names: tuple[str, ...], prefix: str) 
     return 1 if missed else 0
 
 
+def _unavailable(name: str) -> str | None:
+    """Why a benchmark cannot be run here: what it needs is not installed. None if it can."""
+    for module in _NEEDED.get(name, ()):
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            return how_to_install(error)
+        except ImportError as error:
+            return f"{module} cannot be imported: {error}"
+    return None
+
+
 def _run(name: str, model: str | None, dataset: Path | None, limit: int, device: str) -> Result:
     from sap_ros.bench import backends, memory, rendering, sessions, views
     from sap_ros.bench.scenes import model_of
@@ -121,14 +158,8 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
     if name == "overhead":
         return sessions.overhead(model_of(model or "random-tiny", device))
     if name == "latency":
-        import psutil  # noqa: F401  if it is missing, the message names it and not ROS
+        from sap_ros.bench import latency  # needs ROS 2
 
-        try:
-            from sap_ros.bench import latency
-        except ImportError as error:
-            raise ValueError(
-                f"`latency` needs ROS 2 and this package built with colcon ({error}); `make build` does both"
-            ) from error
         return latency.latency(model or DEFAULT_MODEL, device)
     if name == "backend":
         return backends.backends(model or DEFAULT_MODEL, device)
@@ -140,10 +171,10 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
     return sessions.scaling(loaded) if name == "scaling" else sessions.live(loaded)
 
 
-def _write(path: Path, result: Result) -> None:
+def _write(path: Path, result: Result, here: Mapping[str, str]) -> None:
     goals = [{**vars(goal), "met": goal.met} for goal in result.goals]
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({**vars(result), "goals": goals}, indent=1) + "\n")
+    part.write_text(json.dumps({**vars(result), "goals": goals, "machine": here}, indent=1) + "\n")
     part.replace(path)
 
 

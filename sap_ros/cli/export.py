@@ -32,10 +32,9 @@ def export(
     from rich.console import Console
     from rich.table import Table
 
-    from sap_ros.core.checkpoints import build_architecture, require_exportable
+    from sap_ros.core.checkpoints import build_architecture
     from sap_ros.core.export import export as write
 
-    require_exportable(model)
     if random_weights:
         sam = build_architecture(model, view_size).eval()
     else:

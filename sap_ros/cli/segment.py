@@ -1,4 +1,4 @@
-"""`sap segment`, `sap models`, `sap demo`."""
+"""`sap segment`, `sap demo`."""
 
 from __future__ import annotations
 
@@ -87,36 +87,6 @@ def segment(
     write_objects(out / "objects.json", instances)
     print_objects(instances)
     typer.echo(f"Written to {out}/: masks.png, overlay.jpg, views.jpg, objects.json")
-
-
-def models() -> None:
-    """List the models: where their weights are, their size and licence, and published speeds."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from sap_ros.core.checkpoints import MODELS, input_side, packaged_weights
-    from sap_ros.core.download import cache_folder
-
-    table = Table(
-        "model", "px", "MB", "licence", "images/s", "source", "weights", box=None, pad_edge=False
-    )
-    for column in table.columns:
-        column.no_wrap = True
-    for name, info in MODELS.items():
-        size = info.size or packaged_weights(info).stat().st_size
-        place = "shipped"
-        if info.url:
-            place = "in cache" if (cache_folder() / info.file).exists() else "online"
-        side, megabytes = str(input_side(info)), f"{size / 1e6:.0f}"
-        speed = f"{info.speed:.1f}" if info.speed else "-"
-        table.add_row(name, side, megabytes, info.licence, speed, info.source or "-", place)
-    Console().print(table)
-    typer.echo(
-        "px: side of a view. images/s: followed on an A100, as published by the source; what this package "
-        "does on this machine: sap bench. What data sap-nano's weights have seen is on their cards "
-        f"({packaged_weights(MODELS['sap-nano']).with_suffix('.md')}). Weights are downloaded on first use, "
-        f"to {cache_folder()}."
-    )
 
 
 def demo(

@@ -22,7 +22,7 @@ BACKEND = Annotated[
     str,
     typer.Option(
         help="What runs the model: torch; onnxruntime, for which it is exported once; or auto: onnxruntime "
-        "on a CPU if it is installed, otherwise torch."
+        "on a CPU if it is installed and not slower for the model, otherwise torch."
     ),
 ]
 STRATEGY = Annotated[
@@ -34,7 +34,9 @@ STRATEGY = Annotated[
 ]
 VIEW_SIZE = Annotated[
     int | None,
-    typer.Option(help="Side of a view, in pixels, a multiple of 32; default: that of the model."),
+    typer.Option(
+        help="Side of a view, in pixels, a multiple of 32 (edgetam: of 256); default: that of the model."
+    ),
 ]
 COARSE = Annotated[
     int, typer.Option(help="First find objects in smaller views with this side, in pixels; 0: off.")

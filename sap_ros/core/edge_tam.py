@@ -64,6 +64,7 @@ class SpatialPerceiver(nn.Module):
         super().__init__()
         self.latents = nn.Parameter(torch.randn(num_latents, dim))
         self.latents_2d = nn.Parameter(torch.randn(num_latents_2d, dim))
+        self._regions = math.isqrt(num_latents_2d)  # along a side
         self.position_encoding = position_encoding
         self.layers = nn.ModuleList(_PerceiverLayer(dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
@@ -75,22 +76,28 @@ class SpatialPerceiver(nn.Module):
             memory: h and w are multiples of the regions' number along a side.
             positions: positional encoding of the map, of the same shape.
         """
-        whole = self.latents.expand(len(memory), -1, -1)
+        return self.tokens(memory, positions), self.positions().expand(memory.shape[0], -1, -1)
+
+    def tokens(self, memory: Tensor, positions: Tensor) -> Tensor:
+        """The tokens alone. No shape but that of the map is fixed by tracing (for export)."""
+        whole = self.latents.expand(memory.shape[0], -1, -1)
         cells, places = (part.flatten(2).transpose(1, 2) for part in (memory, positions))
         for layer in self.layers:
             whole = layer(whole, cells, places)
-        side = math.isqrt(len(self.latents_2d))
-        size = memory.shape[-1] // side
+        side = self._regions
         # (B, C, side, size, side, size) to a row for each region.
-        cut = memory.unflatten(3, (side, size)).unflatten(2, (side, size))
+        cut = memory.unflatten(3, (side, -1)).unflatten(2, (side, -1))
         regions = cut.permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
-        local = self.latents_2d.expand(len(memory), -1, -1).reshape(len(regions), 1, -1)
+        local = self.latents_2d.expand(memory.shape[0], -1, -1).flatten(0, 1)[:, None]
         for layer in self.layers:
             local = layer(local, regions)
-        grid = local.reshape(len(memory), side, side, -1).permute(0, 3, 1, 2)
-        where = self.position_encoding(grid).flatten(2).transpose(1, 2)
-        tokens = torch.cat([whole, grid.flatten(2).transpose(1, 2)], 1)
-        return self.norm(tokens), torch.cat([torch.zeros_like(whole), where], 1)
+        return self.norm(torch.cat([whole, local.unflatten(0, (-1, side**2))[:, :, 0]], 1))
+
+    def positions(self) -> Tensor:
+        """Positional encoding of the tokens, (1, T, C): none of those of the whole map."""
+        grid = self.latents_2d.new_zeros(1, 1, self._regions, self._regions)
+        where = self.position_encoding(grid).flatten(2).transpose(1, 2).to(grid.dtype)
+        return torch.cat([torch.zeros_like(self.latents)[None], where], 1)
 
 
 class _PerceiverLayer(nn.Module):
@@ -189,6 +196,11 @@ class TokenRoPEAttention(RoPEAttention):
         dropout = self.dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.out_proj(self._recombine_heads(out))
+
+    def key_angles(self) -> Tensor:
+        """(T, C / 2) complex, by which the T tokens of a view's memory are rotated: those of the whole map by none."""
+        local = self.compute_cis(end_x=self._regions, end_y=self._regions)
+        return torch.cat([torch.ones_like(local[:1]).expand(self._global_tokens, -1), local])
 
     def _rotated(self, x: Tensor, side: int) -> Tensor:
         """``x`` (B, any, side * side, C), rotated by the places of a square grid."""

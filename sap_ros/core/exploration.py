@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import RIGHT_ANGLE, View, warp_mask
-from sap_ros.core.framing import WIDEN, Framing, cut_off, deepest_pixel, spread
+from sap_ros.core.camera import View, warp_mask
+from sap_ros.core.framing import Framing, cut_off, deepest_pixel, spread
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
 from sap_ros.core.tracker import Step
@@ -164,7 +164,8 @@ class ObjectViews:
         last = self._visited[-1]
         if len(self._visited) == self.MOST:
             return self._continue_over_scan(found) if cut_off(found[last]) else None
-        wanted = self._wanted(found)
+        known = self._prompts.prompt.on_object
+        wanted = self._framing.refitted(self._views, last, found[last], known)
         if wanted is None:
             empty = not (found[last].logits > 0).any()
             return None if empty else self._continue_over_scan(found)
@@ -191,19 +192,6 @@ class ObjectViews:
             return None if view is None else self._views.add(view)
         azimuth, elevation = sphere.direction_to_angles(extent[0])
         return self._views.add(View(float(azimuth), float(elevation)))
-
-    def _wanted(self, found: Found) -> View | None:
-        """A view fitted to the mask of the last view; None: the mask is empty, or no view holds it."""
-        last = self._visited[-1]
-        known = self._prompts.prompt.on_object
-        on_mask = spread(self._views, last, found[last], known)
-        if not len(on_mask):
-            return None
-        view = self._framing.fitted(self._views, np.concatenate([on_mask, known]))
-        if view is not None and cut_off(found[last]):
-            wider = min(RIGHT_ANGLE, WIDEN * self._views.views[last].fov)
-            view = View(view.yaw, view.pitch, max(view.fov, wider))
-        return view
 
     def _continue_over_scan(self, found: Found) -> Step | None:
         visited = [i for i in self._visited if i < len(self._views)]

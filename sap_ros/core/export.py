@@ -21,9 +21,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sap_ros import __version__
+from sap_ros.core import edge_tam, efficient_tam, nano
 from sap_ros.core import graphs as graph_module
-from sap_ros.core import nano as nano_module
 from sap_ros.core.download import cache_folder, sha256_of
+from sap_ros.core.edge_tam import EdgeTAM
 from sap_ros.core.graphs import ImageEncoder, MaskDecoder, MemoryAttention, MemoryEncoder
 
 #: The opset of the files: the newest that the exporter in use writes.
@@ -78,8 +79,15 @@ def graphs(sam: SAM2Base, half: bool = False) -> dict[str, Graph]:
         sam.mem_dim,
     )
     real = torch.float32
-    fine, middle = (wide // 8, size // 4, size // 4), (wide // 4, size // 8, size // 8)
     coarse, memory = (wide, side, side), (narrow, side, side)
+    finer: dict[str, tuple[int, ...]] = {}
+    if sam.use_high_res_features_in_sam:
+        finer = {
+            "fine": (wide // 8, size // 4, size // 4),
+            "middle": (wide // 4, size // 8, size // 8),
+        }
+    if isinstance(sam, EdgeTAM):
+        memory = narrow, sam.spatial_perceiver.positions().shape[1], 1
     low = 1, size // 4, size // 4
     networks: dict[str, Callable[[SAM2Base], nn.Module]] = {
         "image_encoder": ImageEncoder,
@@ -90,8 +98,7 @@ def graphs(sam: SAM2Base, half: bool = False) -> dict[str, Graph]:
     inputs: dict[str, dict[str, Spec]] = {
         "image_encoder": {"view": (torch.uint8, ("views", size, size, 3))},
         "mask_decoder": {
-            "fine": (kind, ("seen", *fine)),
-            "middle": (kind, ("seen", *middle)),
+            **{name: (kind, ("seen", *shape)) for name, shape in finer.items()},
             "features": (kind, ("seen", *coarse)),
             "points": (real, ("objects", "points", 2)),
             "labels": (torch.int32, ("objects", "points")),
@@ -103,19 +110,22 @@ def graphs(sam: SAM2Base, half: bool = False) -> dict[str, Graph]:
             "memories": (kind, ("objects", "memories", *memory)),
             "memory_ages": (torch.int64, ("memories",)),
             "pointers": (kind, ("objects", "pointers", wide)),
-            "pointer_ages": (real, ("pointers",)),
+            **({"pointer_ages": (real, ("pointers",))} if sam.add_tpos_enc_to_obj_ptrs else {}),
         },
         "memory_encoder": {
             "features": (kind, ("seen", *coarse)),
             "mask": (real, ("objects", 1, "side", "side")),
-            "object_scores": (real, ("objects", 1)),
             "from_points": (torch.bool, ("objects",)),
+            **(
+                {}
+                if sam.no_obj_embed_spatial is None
+                else {"object_scores": (real, ("objects", 1))}
+            ),
         },
     }
     outputs: dict[str, dict[str, Spec]] = {
         "image_encoder": {
-            "fine": (kind, ("views", *fine)),
-            "middle": (kind, ("views", *middle)),
+            **{name: (kind, ("views", *shape)) for name, shape in finer.items()},
             "coarse": (kind, ("views", *coarse)),
         },
         "mask_decoder": {
@@ -207,7 +217,7 @@ def graph_files(sam: SAM2Base, name: str, log: Callable[[str], None]) -> dict[st
 def _key(sam: SAM2Base) -> str:
     """Changes with the weights, with this code, and with the packages that it exports with."""
     digest = hashlib.sha256()
-    for module in (graph_module, nano_module):
+    for module in (graph_module, nano, efficient_tam, edge_tam):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     digest.update(f"{sam.image_size} {_versions()}".encode())

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import RIGHT_ANGLE, View, view_to_direction
+from sap_ros.core.camera import View, view_to_direction
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.motion import check_ranges, grown
 
@@ -23,8 +23,8 @@ _MOTION_PADDING = 1.1
 #: A mask is cut off by the view's border if it covers more border pixels than this share of a side.
 _CUT_SHARE = 0.02
 
-#: A view that cuts an object off is widened by this factor.
-WIDEN = 1.5
+# A view that cuts an object off is widened by this factor.
+_WIDEN = 1.5
 
 # Sampled cells along a side of a mask, and the smallest number of directions in a sample.
 _CELLS = 32
@@ -81,7 +81,7 @@ class Framing:
         if view is None or view.fov > self.widest:
             return None
         finest = finest_fov(views.size, views.panorama_size[0], self.zoom)
-        return View(view.yaw, view.pitch, max(view.fov, min(finest, RIGHT_ANGLE)))
+        return View(view.yaw, view.pitch, max(view.fov, min(finest, self.widest)))
 
     def following(
         self, views: PerspectiveViews, directions: np.ndarray, motion: float
@@ -93,14 +93,27 @@ class Framing:
             return None
         return View(view.yaw, view.pitch, max(view.fov, around.fov))
 
-    def widened(self, views: PerspectiveViews, index: int, mask: ViewMask) -> View | None:
-        """A wider view for a mask that its view cuts off; None: it is not cut off, or it is too wide."""
-        if not cut_off(mask):
+    def refitted(
+        self, views: PerspectiveViews, index: int, mask: ViewMask, on_object: np.ndarray
+    ) -> View | None:
+        """The view fitted to a mask; wider than the view that the mask was found in if that cuts it off.
+
+        Args:
+            views: the views.
+            index: the view that the mask was found in.
+            mask: the mask.
+            on_object: directions (Q, 3) that are known to be on the object; the view holds them, too.
+
+        Returns:
+            The view; None if the mask is empty, or if the view would be too wide.
+        """
+        on_mask = spread(views, index, mask, on_object)
+        if not len(on_mask):
             return None
-        view = self.fitted(views, spread(views, index, mask, np.zeros((0, 3))))
-        if view is None:
-            return None
-        wider = min(self.widest, WIDEN * views.views[index].fov)
+        view = self.fitted(views, np.concatenate([on_mask, on_object]))
+        if view is None or not cut_off(mask):
+            return view
+        wider = min(self.widest, _WIDEN * views.views[index].fov)
         return View(view.yaw, view.pitch, max(view.fov, wider))
 
 

@@ -1,5 +1,6 @@
 """A SAM 2 model as four networks with tensors alone as inputs and outputs: what is exported to ONNX.
 
+They cover SAM 2.1, sap-nano, EfficientTAM (no finer maps, no ages of pointers) and EdgeTAM (a memory is 512 tokens).
 The memory bank stays outside: its entries are inputs of the memory attention. Numbers of objects, points,
 memories and pointers are free; the side of a view is fixed. Rotary positions are written in real
 arithmetic, for ONNX has no complex numbers.
@@ -8,6 +9,8 @@ arithmetic, for ONNX has no complex numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
+from sap_ros.core.edge_tam import EdgeTAM, TokenRoPEAttention
 from sap_ros.core.nano import ClickMapSAM2
 
 # SAM 2's ImageNet mean and deviation.
@@ -26,34 +30,42 @@ _STD = (0.229, 0.224, 0.225)
 
 def normalize(views: Tensor) -> Tensor:
     """RGB views (B, S, S, 3), 0 to 255, to SAM 2's input (B, 3, S, S) float32, on the same device."""
-    mean = torch.tensor(_MEAN, device=views.device)
-    std = torch.tensor(_STD, device=views.device)
+    mean, std = _statistics(views.device)
     return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """SAM 2's mean and deviation on a device; kept there, for a host waits when it makes a tensor of numbers."""
+    with torch.inference_mode(False):  # they serve training, too
+        return torch.tensor(_MEAN, device=device), torch.tensor(_STD, device=device)
 
 
 class ImageEncoder(nn.Module):
     """Trunk, neck, and the mask decoder's two convolutions of the finer maps.
 
     Input: ``view`` (B, S, S, 3) uint8 RGB. Outputs, from fine to coarse: ``fine`` (B, C / 8, S / 4, S / 4),
-    ``middle`` (B, C / 4, S / 8, S / 8), ``coarse`` (B, C, S / 16, S / 16).
+    ``middle`` (B, C / 4, S / 8, S / 8), ``coarse`` (B, C, S / 16, S / 16); without the finer maps, ``coarse`` alone.
     """
 
     def __init__(self, sam: SAM2Base) -> None:
         super().__init__()
         self.encoder = sam.image_encoder
-        self.fine, self.middle = sam.sam_mask_decoder.conv_s0, sam.sam_mask_decoder.conv_s1
+        self.finer = nn.ModuleList()
+        if sam.use_high_res_features_in_sam:
+            self.finer.extend([sam.sam_mask_decoder.conv_s0, sam.sam_mask_decoder.conv_s1])
 
-    def forward(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = normalize(view).to(self.fine.weight.dtype)
-        fine, middle, coarse = self.encoder(pixels)["backbone_fpn"]
-        return self.fine(fine), self.middle(middle), coarse
+    def forward(self, view: Tensor) -> tuple[Tensor, ...]:
+        pixels = normalize(view).to(next(self.encoder.parameters()).dtype)
+        *finer, coarse = self.encoder(pixels)["backbone_fpn"]
+        return *(conv(map) for conv, map in zip(self.finer, finer, strict=True)), coarse
 
 
 class MaskDecoder(nn.Module):
     """Prompt encoder and mask decoder, for N objects in one view.
 
     Inputs:
-        fine, middle: of the image encoder, (1 or N, ...).
+        fine, middle: of the image encoder, (1 or N, ...); if it has them.
         features: (1 or N, C, h, w). Of an object that is pointed at, the encoder's ``coarse``; of others,
             what the memory attention makes of it.
         points: (N, P, 2) float32, (u, v) in pixels of the view.
@@ -89,16 +101,8 @@ class MaskDecoder(nn.Module):
             getattr(self.prompts, part).float()
         return self
 
-    def forward(
-        self,
-        fine: Tensor,
-        middle: Tensor,
-        features: Tensor,
-        points: Tensor,
-        labels: Tensor,
-        mask: Tensor,
-        has_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *finer, features, points, labels, mask, has_mask = inputs
         kind = features.dtype
         prompted = (labels.amax(1) >= 0)[:, None, None, None]
         has_mask = has_mask[:, None, None, None]
@@ -112,13 +116,13 @@ class MaskDecoder(nn.Module):
             self.prompts._embed_masks(mask.to(kind)),
             self.prompts.no_mask_embed.weight[..., None, None],
         )
-        masks, ious, tokens, scores = self._masks(features + dense, tokens, middle, fine)
+        masks, ious, tokens, scores = self._masks(features + dense, tokens, finer)
         here = (scores > 0).to(kind)[..., None]
         pointers = here * self.pointer(tokens) + (1 - here) * self.no_pointer
         return masks.float(), ious.float(), pointers, scores.float()
 
     def _masks(
-        self, features: Tensor, prompts: Tensor, middle: Tensor, fine: Tensor
+        self, features: Tensor, prompts: Tensor, finer: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """SAM 2's ``MaskDecoder.predict_masks``, broadcast over objects in place of repeated."""
         decoder, count = self.decoder, prompts.shape[0]
@@ -131,8 +135,12 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own[None].expand(count, -1, -1), prompts], 1)
         tokens, cells = decoder.transformer(features, self.positions, tokens)
         cells = cells.transpose(1, 2).unflatten(2, features.shape[-2:])
-        first, norm, bend, second, last = decoder.output_upscaling
-        cells = last(second(bend(norm(first(cells) + middle))) + fine)
+        if finer:
+            fine, middle = finer
+            first, norm, bend, second, last = decoder.output_upscaling
+            cells = last(second(bend(norm(first(cells) + middle))) + fine)
+        else:
+            cells = decoder.output_upscaling(cells)
         answers = tokens[:, 2 : 2 + decoder.num_mask_tokens]
         weights = torch.stack(
             [head(answers[:, i]) for i, head in enumerate(decoder.output_hypernetworks_mlps)], 1
@@ -147,10 +155,11 @@ class MemoryAttention(nn.Module):
 
     Inputs:
         features: (1 or N, C, h, w), the encoder's ``coarse``.
-        memories: (N, M, C_m, h, w) of views in which the object was seen, M >= 1.
+        memories: (N, M, C_m, h, w) of views in which the object was seen, M >= 1; of EdgeTAM (N, M, C_m, tokens, 1).
         memory_ages: (M,) int64: 0 for a prompted view; for others how many views ago it was, 1 to 6.
         pointers: (N, K, C) of views in which the object was seen, K >= 0.
-        pointer_ages: (K,) float32, how many views ago that was, divided by 15.
+        pointer_ages: (K,) float32, how many views ago that was, divided by 15; not of EfficientTAM and EdgeTAM,
+            which do not tell pointers of different ages apart.
 
     Output: ``conditioned`` (N, C, h, w).
     """
@@ -165,12 +174,15 @@ class MemoryAttention(nn.Module):
         self.side = sam.sam_image_embedding_size
         self.layers = nn.ModuleList(_Layer(layer, self.side) for layer in attention.layers)
         self.norm = attention.norm
-        self.age = sam.obj_ptr_tpos_proj
+        self.age = sam.obj_ptr_tpos_proj if sam.add_tpos_enc_to_obj_ptrs else None
         places = sam.image_encoder.neck.position_encoding
         grid = torch.zeros(1, 1, self.side, self.side, device=sam.no_mem_embed.device)
         self.register_buffer("positions", 0.1 * places(grid).flatten(2).transpose(1, 2))
-        within = sam.memory_encoder.position_encoding(grid).flatten(2).transpose(1, 2)
-        self.register_buffer("memory_positions", within[None])
+        if isinstance(sam, EdgeTAM):
+            within = sam.spatial_perceiver.positions()
+        else:
+            within = sam.memory_encoder.position_encoding(grid).flatten(2).transpose(1, 2)
+        self.register_buffer("memory_positions", within.detach()[None])
         # By age: that of prompted views is the last.
         ages = sam.maskmem_tpos_enc.detach()[:, 0].roll(1, 0)
         self.register_buffer("memory_times", ages[None])
@@ -181,20 +193,22 @@ class MemoryAttention(nn.Module):
         memories: Tensor,
         memory_ages: Tensor,
         pointers: Tensor,
-        pointer_ages: Tensor,
+        pointer_ages: Tensor | None = None,
     ) -> Tensor:
         kind = features.dtype
         x = features.flatten(2).transpose(1, 2) + self.positions
-        spatial = memories.flatten(3).transpose(2, 3)  # (N, M, h * w, C_m)
+        spatial = memories.flatten(3).transpose(2, 3)  # (N, M, h * w or tokens, C_m)
         located = spatial + (self.memory_positions + self.memory_times[:, memory_ages])
         # A pointer is as many tokens as it is wider than a memory.
         width = spatial.shape[-1]
         parts = pointers.shape[-1] // width
         pointed = pointers.unflatten(2, (parts, width)).flatten(1, 2)
-        ages = self.age(get_1d_sine_pe(pointer_ages, dim=self.age.in_features).to(kind))
-        ages = ages[:, None].expand(-1, parts, -1).flatten(0, 1)
+        dated = pointed
+        if self.age is not None and pointer_ages is not None:
+            ages = self.age(get_1d_sine_pe(pointer_ages, dim=self.age.in_features).to(kind))
+            dated = pointed + ages[:, None].expand(-1, parts, -1).flatten(0, 1)
         for layer in self.layers:
-            x = layer(x, located, spatial, pointed + ages, pointed)
+            x = layer(x, located, spatial, dated, pointed)
         return self.norm(x).transpose(1, 2).unflatten(2, (self.side, self.side))
 
 
@@ -213,7 +227,7 @@ class _Layer(nn.Module):
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, further_keys: Tensor, further_values: Tensor
     ) -> Tensor:
-        """``keys`` and ``values`` (N, M, h * w, C_m) have places, the further ones (N, L, C_m) have none."""
+        """``keys`` and ``values`` (N, M, T, C_m) have places, the further ones (N, L, C_m) have none."""
         layer = self.layer
         y = layer.norm1(x)
         x = x + self.own(y, y[:, None], y[:, None])
@@ -235,6 +249,8 @@ class _RotaryAttention(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    key_cos: Tensor
+    key_sin: Tensor
 
     def __init__(self, attention: RoPEAttention, side: int) -> None:
         super().__init__()
@@ -247,9 +263,14 @@ class _RotaryAttention(nn.Module):
         )
         self.value, self.out = attention.v_proj, attention.out_proj
         self.scale = 1 / math.sqrt(channels)
-        angles = attention.compute_cis(end_x=side, end_y=side).to(attention.q_proj.weight.device)
-        self.register_buffer("cos", angles.real.contiguous())
-        self.register_buffer("sin", angles.imag.contiguous())
+        device = attention.q_proj.weight.device
+        angles = attention.compute_cis(end_x=side, end_y=side).to(device)
+        key_angles = angles
+        if isinstance(attention, TokenRoPEAttention):
+            key_angles = attention.key_angles().to(device)
+        for name, values in (("", angles), ("key_", key_angles)):
+            self.register_buffer(f"{name}cos", values.real.contiguous())
+            self.register_buffer(f"{name}sin", values.imag.contiguous())
 
     def forward(
         self,
@@ -259,8 +280,9 @@ class _RotaryAttention(nn.Module):
         further_keys: Tensor | None = None,
         further_values: Tensor | None = None,
     ) -> Tensor:
-        """``x`` (N, h * w, C) attends to keys (N, M, h * w, C_k), and to keys without a place (N, L, C_k)."""
-        query, key = self._rotated(self.query(x)), self._rotated(self.key(keys)).flatten(1, 2)
+        """``x`` (N, h * w, C) attends to keys (N, M, T, C_k), and to keys without a place (N, L, C_k)."""
+        query = _rotated(self.query(x), self.cos, self.sin)
+        key = _rotated(self.key(keys), self.key_cos, self.key_sin).flatten(1, 2)
         value = self.value(values).flatten(1, 2)
         if further_keys is not None and further_values is not None:
             key = torch.cat([key, self.key(further_keys)], 1)
@@ -272,12 +294,11 @@ class _RotaryAttention(nn.Module):
         ]
         return self.out(torch.cat(found, 1))
 
-    def _rotated(self, x: Tensor) -> Tensor:
-        """``x`` (..., h * w, C) by the angles of its places."""
-        real, imaginary = x.chunk(2, -1)
-        return torch.cat(
-            [real * self.cos - imaginary * self.sin, real * self.sin + imaginary * self.cos], -1
-        )
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """``x`` (..., T, C) by the angles of its places, (T, C / 2)."""
+    real, imaginary = x.chunk(2, -1)
+    return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
 
 
 def _permuted(linear: nn.Linear, order: Tensor) -> nn.Linear:
@@ -292,22 +313,33 @@ class MemoryEncoder(nn.Module):
     Inputs:
         features: (1 or N, C, h, w), the encoder's ``coarse``.
         mask: (N, 1, any, any) float32 logits of the answer.
-        object_scores: (N, 1).
         from_points: (N,) bool: the answer is one to points.
+        object_scores: (N, 1); not of EfficientTAM and EdgeTAM, which do not mark the memory of an absent object.
 
-    Output: ``memory`` (N, C_m, h, w).
+    Output: ``memory`` (N, C_m, h, w); of EdgeTAM (N, C_m, tokens, 1).
     """
 
-    absent: Tensor
+    absent: Tensor | None
+    positions: Tensor
 
     def __init__(self, sam: SAM2Base) -> None:
         super().__init__()
         self.encoder, self.size = sam.memory_encoder, sam.image_size
         self.scale, self.bias = sam.sigmoid_scale_for_mem_enc, sam.sigmoid_bias_for_mem_enc
-        self.register_buffer("absent", sam.no_obj_embed_spatial.detach()[..., None, None])
+        absent = sam.no_obj_embed_spatial
+        self.register_buffer("absent", None if absent is None else absent.detach()[..., None, None])
+        self.perceiver = sam.spatial_perceiver if isinstance(sam, EdgeTAM) else None
+        if self.perceiver is not None:
+            side = sam.sam_image_embedding_size
+            grid = torch.zeros(1, 1, side, side, device=sam.no_mem_embed.device)
+            self.register_buffer("positions", sam.memory_encoder.position_encoding(grid).detach())
 
     def forward(
-        self, features: Tensor, mask: Tensor, object_scores: Tensor, from_points: Tensor
+        self,
+        features: Tensor,
+        mask: Tensor,
+        from_points: Tensor,
+        object_scores: Tensor | None = None,
     ) -> Tensor:
         kind, encoder = features.dtype, self.encoder
         mask = F.interpolate(mask, size=(self.size, self.size), mode="bilinear")
@@ -315,4 +347,8 @@ class MemoryEncoder(nn.Module):
         mask = torch.where(sure, (mask > 0).to(mask.dtype), torch.sigmoid(mask))
         drawn = encoder.mask_downsampler((mask * self.scale + self.bias).to(kind))
         memory = encoder.out_proj(encoder.fuser(encoder.pix_feat_proj(features) + drawn))
-        return memory + (object_scores <= 0).to(kind)[..., None, None] * self.absent
+        if self.absent is not None and object_scores is not None:
+            memory = memory + (object_scores <= 0).to(kind)[..., None, None] * self.absent
+        if self.perceiver is not None:
+            memory = self.perceiver.tokens(memory, self.positions).transpose(1, 2)[..., None]
+        return memory

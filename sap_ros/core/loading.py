@@ -40,11 +40,11 @@ def load_model(
         name: a key of :data:`sap_ros.core.checkpoints.MODELS`; selects architecture and weights.
         checkpoint: a file with other weights for that architecture.
         device: a torch device, such as ``cpu`` or ``cuda:0``.
-        image_size: side of a view in pixels, a multiple of 32; None: the model's default.
+        image_size: side of a view in pixels, a multiple of 32 (edgetam: of 256); None: the model's default.
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
         backend: what runs the model, see :class:`sap_ros.core.model.Model`; ``auto``: ``onnxruntime`` on
-            a CPU if it is installed, works, and the model can be exported, otherwise ``torch``.
+            a CPU if it is installed, works, and is not slower for this model, otherwise ``torch``.
         log: called with a message before long operations, and if something cannot be used.
 
     Raises:
@@ -52,22 +52,13 @@ def load_model(
             damaged or has another architecture.
         OSError: a file does not exist, or a download failed.
     """
-    import torch
-
     from sap_ros.core import checkpoints
     from sap_ros.core.model import Model
     from sap_ros.core.nano import PretrainedTrunk
 
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    chosen = usable_device(device)
     info = checkpoints.model_info(name)
-    if backend == "onnxruntime":
-        checkpoints.require_exportable(name)
-    fixed = _chosen(backend, chosen, info.exportable)
+    fixed = _chosen(backend, chosen, info.faster_in_torch)
     sam = checkpoints.build_architecture(name, image_size)
     path = checkpoint or checkpoints.checkpoint_path(name, progress)
     weights = checkpoints.read_weights(path)
@@ -86,17 +77,39 @@ def load_model(
         return made(backend="torch")
 
 
-def _chosen(backend: Backend, device: torch.device, exportable: bool) -> FixedBackend:
+def usable_device(device: str | torch.device) -> torch.device:
+    """The torch device of that name. Raises ValueError if it is unknown, or cannot be used here."""
+    import torch
+
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    return chosen
+
+
+def installed_backends() -> tuple[FixedBackend, ...]:
+    """The backends whose packages are installed."""
+    return ("torch",) if _missing_for_onnx() else ("torch", "onnxruntime")
+
+
+def _missing_for_onnx() -> list[str]:
+    return [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
+
+
+def _chosen(backend: Backend, device: torch.device, faster_in_torch: bool) -> FixedBackend:
     """Resolves ``auto`` for a device. Raises ValueError if the backend is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
-    missing = [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]
+    missing = _missing_for_onnx()
     if backend == "onnxruntime" and missing:
         raise ValueError(
             f"backend is onnxruntime, but {' and '.join(missing)} are not installed: pip install "
             "onnxruntime onnx (for NVIDIA GPUs onnxruntime-gpu instead of onnxruntime)"
         )
     if backend == "auto":
-        unfit = missing or not exportable or device.type != "cpu"
+        unfit = missing or faster_in_torch or device.type != "cpu"
         return "torch" if unfit else "onnxruntime"
     return backend

@@ -152,10 +152,13 @@ _NO_POSITIONS = _NoPositions()
 class TorchNetwork:
     """A SAM 2 network on a torch device; one view at a time.
 
+    On a GPU the host never waits in here, once a first view has gone through: it only queues work.
+
     Args:
         sam: the network, on its device.
         compiled: the image encoder is compiled (``torch.compile``). Its input has one shape, so that it
-            is compiled once; prompts and memory, whose lengths vary, go through as they are.
+            is compiled once. Prompts and memory, whose lengths vary, go through as they are: SAM 2
+            attends to padding points as well, so that padding them would change the masks.
     """
 
     def __init__(self, sam: SAM2Base, compiled: bool = False) -> None:
@@ -169,7 +172,7 @@ class TorchNetwork:
         """See :meth:`sap_ros.core.model.Model.encode`."""
         pixels = torch.from_numpy(view) if isinstance(view, np.ndarray) else view
         with self._precision():
-            batch = normalize(pixels[None].to(self._device))
+            batch = normalize(pixels[None].to(self._device, non_blocking=True))
             with _NECK:
                 out = self._forward_without_positions(batch)
                 _, maps, _, sizes = self._sam._prepare_backbone_features(out)

@@ -76,12 +76,15 @@ class OnnxNetwork:
 
     def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]:
         """See :meth:`sap_ros.core.model.Model.remember`."""
+        present = {}
+        if self._sam.no_obj_embed_spatial is not None:
+            present["object_scores"] = decoded.object_scores.numpy()
         (memory,) = self._run(
             "memory_encoder",
             features=_map(features, -1),
             mask=decoded.full.numpy(),
-            object_scores=decoded.object_scores.numpy(),
             from_points=np.full(len(decoded.full), decoded.prompted),
+            **present,
         )
         pointer = decoded.remembered["obj_ptr"]
         return {
@@ -115,6 +118,10 @@ class OnnxNetwork:
         pointed += [(age, seen[index - age]) for age in ages if index - age in seen]
         objects = len(read[0][1]["obj_ptr"])
         pointers = [entry["obj_ptr"] for _, entry in pointed]
+        ages_of_pointers = {}
+        if sam.add_tpos_enc_to_obj_ptrs:
+            since = np.array([age for age, _ in pointed], np.float32)
+            ages_of_pointers["pointer_ages"] = since / max(longest - 1, 1)
         (conditioned,) = self._run(
             "memory_attention",
             features=coarse,
@@ -123,7 +130,7 @@ class OnnxNetwork:
             pointers=np.stack(pointers, 1)
             if pointers
             else np.zeros((objects, 0, sam.hidden_dim), np.float32),
-            pointer_ages=np.array([age for age, _ in pointed], np.float32) / max(longest - 1, 1),
+            **ages_of_pointers,
         )
         return conditioned
 
@@ -143,10 +150,10 @@ class OnnxNetwork:
             coords, labels = np.zeros((objects, 1, 2)), np.full((objects, 1), -1)
         else:
             coords, labels = points["point_coords"].numpy(), points["point_labels"].numpy()
+        finer = ("fine", "middle") if sam.use_high_res_features_in_sam else ()
         outputs = self._run(
             "mask_decoder",
-            fine=_map(features, 0),
-            middle=_map(features, 1),
+            **{name: _map(features, i) for i, name in enumerate(finer)},
             features=coarse,
             points=coords.astype(np.float32),
             labels=labels.astype(np.int32),

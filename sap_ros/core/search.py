@@ -25,7 +25,7 @@ import numpy as np
 from sap_ros.core.appearance import FOUND_AGAIN, FOUND_IN_PLACE, similarity
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
-from sap_ros.core.framing import Framing, deepest_pixel
+from sap_ros.core.framing import Framing, cut_off, deepest_pixel
 from sap_ros.core.fusion import Fusion, ViewMask
 from sap_ros.core.memory import RECENT, ObjectMemory
 from sap_ros.core.model import Model
@@ -43,6 +43,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 #: in the object's order (an ablation).
 PromptedViews = Literal["all", "first"]
 
+
+_NO_DIRECTIONS = np.zeros((0, 3))
 
 # A mask that covers more than this share of a view does not separate an object from its background.
 _WHOLE_VIEW = 0.95
@@ -267,7 +269,10 @@ class ObjectViewSearch:
             return _follow_in_scan(self.encoded, tracked, run)
         index = views.add(view)
         found = _follow_in(self.encoded, tracked, run, (index,))
-        wider = self._framing.widened(views, index, found.masks[index])
+        mask = found.masks[index]
+        wider = (
+            self._framing.refitted(views, index, mask, _NO_DIRECTIONS) if cut_off(mask) else None
+        )
         if wider is not None:
             found = _follow_in(self.encoded, tracked, run, (views.add(wider),))
         if found.empty and _known_by_appearance(self.encoded, tracked):

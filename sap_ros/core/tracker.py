@@ -4,6 +4,11 @@ SAM 2's own modules are called as its video predictor calls them, with three dif
 computed once per view, for all objects and prompts, and given from outside. Visited views are numbered
 consecutively, whatever their order on the sphere, since the memory bank reads the previous six by
 number. And each mask is returned with its predicted IoU and its object score.
+
+On a GPU the host only queues work, but for one copy of each view's mask to the host. :func:`explore` and
+:func:`follow` need it before the next view: whether the object is there, and where, decides which view that
+is and what is remembered. :func:`track` makes these copies after the last view. Appearance
+(:mod:`sap_ros.core.appearance`) takes one more for a newly prompted object, and two a view for a lost one.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.memory import POINTERS, RECENT, Entry, ObjectMemory, once
@@ -192,28 +198,36 @@ def _decode(
     """Decodes a view: the candidate masks, and what encodes the memory of the view."""
     points, mask, previous = None, None, None
     if prompt is not None and len(prompt.points):
-        coords, labels = (
-            torch.from_numpy(a[None]).to(model.device) for a in (prompt.points, prompt.labels)
-        )
+        coords, labels = (_sent(a[None], model.device) for a in (prompt.points, prompt.labels))
         points = {"point_coords": coords.float(), "point_labels": labels.int()}
     if prompt is not None and prompt.mask is not None:
-        mask = torch.from_numpy(prompt.mask[None, None]).to(model.device).float()
+        mask = _sent(prompt.mask[None, None], model.device).float()
     if prompt is not None and prompt.previous is not None:
-        previous = torch.from_numpy(prompt.previous[None, None]).to(model.device).float()
+        previous = _sent(prompt.previous[None, None], model.device).float()
     read = memory.read(recent) if prompt is None else empty_memory()  # a prompt is decoded alone
     view = model.decode(features, index, count, read, points, mask, previous)
     return view, once(lambda: model.remember(features, view))
 
 
+def _sent(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array on a device; the host does not wait for the copy."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 def _mask(view: Decoded, prior: np.ndarray | None = None, reach: float = 0.0) -> ViewMask:
-    """An object's mask in a view; with a prior (h, w), the candidate that agrees with it."""
+    """An object's mask in a view; with a prior (h, w), the candidate that agrees with it.
+
+    All that the host needs is copied to it at once: on a GPU it waits here, once a view.
+    """
+    shown = view.best[0] if prior is None else view.masks[0]
+    parts = shown, view.predicted_ious[0], view.object_scores[0]
+    packed = torch.cat([part.float().flatten() for part in parts]).cpu().numpy()
+    masks, ious, score = np.split(packed, [shown.numel(), -1])
+    masks = masks.reshape(shown.shape)
     if prior is None:
-        logits = view.best[0, 0].float().cpu().numpy()
-        predicted_iou = view.predicted_ious.max().item()
-        return ViewMask(logits, predicted_iou, view.object_scores.item())
-    candidates, ious = (t[0].float().cpu().numpy() for t in (view.masks, view.predicted_ious))
-    chosen = _nearest_candidate(candidates, ious, prior, reach)
-    return ViewMask(candidates[chosen], float(ious[chosen]), view.object_scores.item())
+        return ViewMask(masks[0], float(ious.max()), float(score[0]))
+    chosen = _nearest_candidate(masks, ious, prior, reach)
+    return ViewMask(masks[chosen], float(ious[chosen]), float(score[0]))
 
 
 def _nearest_candidate(
@@ -226,15 +240,20 @@ def _nearest_candidate(
     """
     worth = []
     for mask, predicted_iou in zip(candidates > 0, predicted_ious, strict=True):
-        limit = reach * len(prior)
-        offset = np.clip(_centre(mask) - _centre(prior), -limit, limit)
-        translation = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
-        moved = cv2.warpAffine(
-            prior.astype(np.uint8), translation, prior.shape, flags=cv2.INTER_NEAREST
-        )
-        shared, either = (mask & (moved > 0)).sum(), (mask | (moved > 0)).sum()
+        moved = _moved_onto(mask, prior, reach * len(prior)) if reach else prior
+        shared, either = (mask & moved).sum(), (mask | moved).sum()
         worth.append(predicted_iou + shared / max(either, 1))
     return int(np.argmax(worth))
+
+
+def _moved_onto(mask: np.ndarray, prior: np.ndarray, limit: float) -> np.ndarray:
+    """A prior, moved so that its centre comes to the mask's, by at most ``limit`` pixels in u and in v."""
+    offset = np.clip(_centre(mask) - _centre(prior), -limit, limit)
+    translation = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
+    moved = cv2.warpAffine(
+        prior.astype(np.uint8), translation, prior.shape, flags=cv2.INTER_NEAREST
+    )
+    return moved > 0
 
 
 def _centre(mask: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ def running_node(
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     process = subprocess.Popen(command)
     try:
-        with _client(transport, process.pid) as client:
+        with client_of(process.pid, transport) as client:
+            client.bring_up()
             yield client
         if process.poll() is not None:
             raise OSError(f"the node ended with exit code {process.returncode}")
@@ -97,11 +98,11 @@ def running_node(
 
 
 @contextmanager
-def _client(transport: Transport, node_pid: int) -> Iterator[Client]:
+def client_of(node_pid: int, transport: Transport) -> Iterator[Client]:
+    """A client of the node with this process id, which need not be up yet."""
     rclpy.init()
     client = Client(transport, node_pid)
     try:
-        client.bring_up()
         yield client
     finally:
         uninstall_signal_handlers()  # ends their thread before its data is freed, as in the node's main
@@ -155,8 +156,13 @@ class Client(Node):
             rclpy.spin_until_future_complete(self, answer, timeout_sec=_START_UP)
             if not answer.done() or not answer.result().success:
                 raise OSError("the node could not be started; its log above says why")
-        publishers = (self._image, self._click)
-        self._wait(lambda: all(p.get_subscription_count() for p in publishers), "subscribe")
+        self.wait_for_subscriber()
+        self._wait(self._click.get_subscription_count, "subscribe")
+
+    def wait_for_subscriber(self) -> None:
+        """Waits until the images have a subscriber and the masks a publisher."""
+        self._wait(self._image.get_subscription_count, "subscribe")
+        self._wait(lambda: self.count_publishers("masks"), "publish")
 
     def reset(self) -> None:
         """Removes all objects from the node, and discards what was received so far."""

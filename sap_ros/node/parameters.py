@@ -47,7 +47,8 @@ PARAMETERS = (
         "backend",
         "auto",
         "what runs the model: torch, or onnxruntime, for which it is exported once (on a GPU with TensorRT "
-        "or CUDA, if onnxruntime supports them); auto: onnxruntime on a CPU if it is installed, else torch",
+        "or CUDA, if onnxruntime supports them); auto: onnxruntime on a CPU if it is installed "
+        "and not slower for the model, else torch",
         BACKENDS,
     ),
     Parameter(
@@ -61,7 +62,7 @@ PARAMETERS = (
     Parameter(
         "view_size",
         0,
-        "side of a view, in pixels, a multiple of 32; 0: the model's default",
+        "side of a view, in pixels, a multiple of 32 (edgetam: of 256); 0: the model's default",
         limits=(0, 2048),
     ),
     Parameter(

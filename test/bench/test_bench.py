@@ -2,9 +2,12 @@
 
 import json
 import time
+from importlib import import_module
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from sap_ros.bench.backends import backends
@@ -85,5 +88,40 @@ def test_the_command_writes_its_figures_and_says_what_is_missing(tmp_path):
     assert (done.exit_code == 0) == goal["met"]
     assert done.output.strip().splitlines()[-1].startswith("all goals" if goal["met"] else "missed")
     assert (tmp_path / "bench.png").stat().st_size > 1000
+    assert written["machine"]["torch"] == torch.__version__
+    assert "cores" in written["machine"]["cpu"]
     with pytest.raises(ValueError, match="no benchmark 'speed'"):
         CliRunner().invoke(app, ["bench", "speed"], catch_exceptions=False)
+
+
+def test_what_cannot_be_run_is_skipped_by_name_and_not_missed(tmp_path, monkeypatch):
+    command = import_module("sap_ros.cli.bench")
+    monkeypatch.setattr(command, "_NAMES", ("latency",))
+    monkeypatch.setattr(command, "_NEEDED", {"latency": ("rclpy_that_is_not_here",)})
+    done = CliRunner().invoke(app, ["bench", "all", "--out", str(tmp_path)])
+    lines = " ".join(done.output.split())
+    assert "torch: " in lines
+    assert "latency: skipped: the Python package rclpy_that_is_not_here is missing" in lines
+    assert lines.endswith(
+        "all: all goals are met that were measured. Not measured: latency: skipped"
+    )
+    assert done.exit_code == 0
+    with pytest.raises(ValueError, match="`latency` cannot be run here: the Python package rclpy_"):
+        CliRunner().invoke(app, ["bench", "latency"], catch_exceptions=False)
+    missed = [{"what": "time", "met": False}]
+    (tmp_path / "render.json").write_text(json.dumps({"goals": missed}))
+    names = ("render", "latency")
+    assert command._conclude(Console(), tmp_path, names, "", {"latency": "no ROS"}) == 1
+    assert command._conclude(Console(), tmp_path, names[1:], "") == 1  # it ended without a result
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured_for_one(tmp_path):
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used here") as caught:
+        CliRunner().invoke(
+            app,
+            ["bench", "all", "--device", "cuda", "--out", str(tmp_path / "out")],
+            catch_exceptions=False,
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -142,6 +142,30 @@ def test_zoom_ends_at_the_panoramas_resolution():
     assert min(frames.views[i].fov for i in found) >= finest_fov(SIDE, 1024, 1.0) - 1e-6
 
 
+@pytest.mark.parametrize("widest", [45, 90, 120])
+def test_a_view_that_cuts_an_object_off_is_widened_up_to_the_widest(widest):
+    frames, framing = _frames(), Framing(widest_degrees=widest)
+    assert framing.widest == pytest.approx(np.radians(widest))
+    first = frames.add(View(0.0, 0.0, 0.9 * framing.widest))
+    at_the_border = sphere.angles_to_direction(-0.43 * framing.widest, 0.0)
+    found = {first: _disk(frames, first, at_the_border, 0.1)}
+    for known in (np.zeros((0, 3)), at_the_border[None]):
+        wanted = framing.refitted(frames, first, found[first], known)
+        assert wanted.fov == pytest.approx(framing.widest)
+    prompts = ViewPrompts(frames, _click(at_the_border))
+    walk = ObjectViews(frames, prompts, framing, carry=True, first=first)
+    assert walk.next({}).view == first
+    assert frames.views[walk.next(found).view].fov == pytest.approx(framing.widest)
+
+
+def test_a_view_of_a_coarse_panorama_is_not_wider_than_the_widest():
+    """The zoom's limit asks for a wide view there."""
+    views = PerspectiveViews(np.zeros((256, 512, 3), np.uint8), 1024, Scan())
+    assert finest_fov(1024, 512, 4.0) > np.radians(60)
+    near = sphere.angles_to_direction(np.array([0.0, 0.1]), np.array([0.0, 0.1]))
+    assert Framing(widest_degrees=60).fitted(views, near).fov == pytest.approx(np.radians(60))
+
+
 @given(st.floats(-np.pi, np.pi), st.floats(-1.5, 1.5), st.floats(20, 90), directions)
 @settings(max_examples=25)
 def test_a_mask_is_carried_to_another_view_by_rotation_alone(yaw, pitch, fov, direction):

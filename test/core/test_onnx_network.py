@@ -15,10 +15,12 @@ from sap_ros.core.model import Model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.session import PanoramaSession
 
-SIZE = 128
+SIZE = 256  # EdgeTAM takes no smaller views
 
 
-@pytest.fixture(scope="module", params=["sap-nano", "sam2.1-tiny"])
+@pytest.fixture(
+    scope="module", params=["sap-nano", "sam2.1-tiny", "efficienttam-ti-512", "edgetam"]
+)
 def both(request):
     """A model with random weights, in torch and in ONNX Runtime."""
     torch.manual_seed(2)

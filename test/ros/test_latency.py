@@ -28,6 +28,9 @@ def test_the_node_and_the_core_answer_the_same_clicks_and_images(monkeypatch):
     for figures in timed:
         assert figures["core"] > 0
         assert 0 < figures["p50"] <= figures["p99"]
+    sent = [figures["transport"] for figures in timed]
+    assert sent[0::2] == [0, 0]  # clicks
+    assert all(0 < seconds < 5 for seconds in sent[1::2])
     idle = [figures["cpu"] for figures in result.figures.values() if "cpu" in figures]
     assert len(idle) == 2
     assert all(share >= 0 for share in idle)
