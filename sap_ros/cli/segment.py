@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
+from sap_ros.cli.segment_folder import SegmentSettings, segment_items, segment_job
 from sap_ros.cli.shared import (
     BACKEND,
     CHECKPOINT,
@@ -26,15 +28,28 @@ if TYPE_CHECKING:
 
 
 def segment(
-    panorama: Annotated[Path, typer.Argument(help="Equirectangular image, JPEG, PNG or WebP.")],
+    panorama: Annotated[
+        Path,
+        typer.Argument(
+            help="Equirectangular image, JPEG, PNG or WebP; or a folder, with --prompts."
+        ),
+    ],
     point: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="U,V[:ID][:-]",
             help="A pixel on object ID (default 1); with :-, a pixel that is not on it. "
             "Can be given several times.",
         ),
-    ],
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Points, boxes or masks for the pictures of a folder, csv or jsonl (docs/scaling.md).",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sap_out"),
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
@@ -44,8 +59,28 @@ def segment(
     fusion: FUSION = "auto",
     view_size: VIEW_SIZE = None,
     coarse: COARSE = 0,
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
-    """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json."""
+    """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json. Or those of a
+    folder: masks/NAME.png and objects/NAME.json; the same command given again does what is missing."""
+    if (point is None) == (prompts is None):
+        raise ValueError("give --point for a panorama, or --prompts for a folder of panoramas")
+    if prompts is not None:
+        settings = SegmentSettings(
+            model, checkpoint, device, backend, strategy, fusion, view_size, coarse
+        )
+        summary = run_items(
+            "Segmenting",
+            segment_job(panorama, prompts, out, settings),
+            segment_items(prompts),
+            make_pool(jobs, ray, device),
+            None,
+        )
+        typer.echo(f"{summary.done + summary.kept} panoramas are in {out}/: masks/, objects/")
+        conclude(summary)
+        return
+    assert point is not None
     from rich.progress import Progress
 
     from sap_ros.core.overlay import contact_sheet, draw_overlay
@@ -54,7 +89,7 @@ def segment(
     from sap_ros.report import print_objects, write_objects
 
     image = read_panorama(panorama)
-    prompts = parse_points(point, (image.shape[1], image.shape[0]))
+    parsed = parse_points(point, (image.shape[1], image.shape[0]))
     session = PanoramaSession(
         load_model_with_bar(model, checkpoint, device, view_size, backend),
         cast("Strategy", strategy),  # checked by the session
@@ -62,7 +97,7 @@ def segment(
         coarse=coarse,
     )
     session.set_image(image)
-    for prompt in prompts:
+    for prompt in parsed:
         session.add_prompt(prompt)
     with Progress(transient=True) as bars:
         bar = bars.add_task("Segmenting")
@@ -73,14 +108,14 @@ def segment(
         )
     out.mkdir(parents=True, exist_ok=True)
     write_image(out / "masks.png", instances.labels)
-    write_image(out / "overlay.jpg", draw_overlay(image, instances, prompts))
+    write_image(out / "overlay.jpg", draw_overlay(image, instances, parsed))
     views = [
         (
             view,
             _enlarged(mask.logits, view.shape[0]) * prompt.object_id,
             f"{prompt.object_id}: view {i}",
         )
-        for prompt in prompts
+        for prompt in parsed
         for i, (view, mask) in session.view_masks(prompt.object_id).items()
     ]
     write_image(out / "views.jpg", contact_sheet(views))

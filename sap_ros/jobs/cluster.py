@@ -9,6 +9,7 @@ from typing import Any
 from sap_ros.jobs.run import Item, Outcome, Worker, attempt
 
 _WAIT = 1.0  # s, longest time between looks for lost workers
+_STARTS = 4  # workers that are lost one after another while they start, after which the run ends
 _PATIENCE = 120.0  # s, how long no worker may be ready before the run ends
 
 
@@ -32,17 +33,23 @@ class RayPool:
         self._make_worker: Callable[[], Worker] | None = None
         self._workers: list[_Actor] = []
         self._since = time.monotonic()  # when a worker was ready last
+        self._joined = False  # whether it has connected to the cluster itself
+        self._not_started = 0  # workers that were lost while they started, since one did start
 
     def __enter__(self) -> RayPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
         self._workers = []
-        self._ray.shutdown()
+        if self._joined:
+            self._ray.shutdown()
 
     def start(self, make_worker: Callable[[], Worker]) -> None:
         ray = self._ray
         if not ray.is_initialized():
+            self._joined = True
             try:
                 ray.init(
                     address=self._address,
@@ -93,12 +100,18 @@ class RayPool:
                 if worker.item is not None:
                     reason = f"its worker was lost ({type(error).__name__})"
                     outcomes.append(Outcome(worker.item, error=reason, lost=True))
+                else:
+                    self._not_started += 1
+                    if self._not_started >= _STARTS:
+                        cause = str(error).strip().splitlines()[-1]
+                        raise ValueError(f"no worker starts on the Ray cluster: {cause}") from error
                 self._workers[self._workers.index(worker)] = self._new()
                 continue
             worker.pending = None
             if worker.item is None:  # it has started
                 if said:
                     raise ValueError(said)
+                self._not_started = 0
                 continue
             worker.item = None
             outcomes.append(said)

@@ -18,14 +18,29 @@ from sap_ros.jobs.run import Item, Job, run
 
 # Other processes import the workers by this name; `test` is the name of a standard package.
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (sys.path[0], os.environ.get("PYTHONPATH")))
+)
 from square_workers import make_nothing, make_writer
 
 
 def ray_pool(count=2):
-    pytest.importorskip("ray")
+    """Workers on a cluster that all tests share: it takes seconds to start."""
+    ray = pytest.importorskip("ray")
     from sap_ros.jobs.cluster import RayPool
 
+    if not ray.is_initialized():
+        ray.init(
+            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+        )
     return RayPool("local", count)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cluster_is_left():
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 POOLS = {
@@ -118,7 +133,7 @@ def test_how_a_process_died_is_said(tmp_path):
 
 @others
 def test_the_workers_work_at_the_same_time(make_pool, tmp_path):
-    run(job(tmp_path, wait=0.3), items(4), make_pool())
+    run(job(tmp_path, wait=0.3), items(16), make_pool())
     assert len(list(tmp_path.glob("worker_*"))) == 2
 
 
@@ -202,6 +217,7 @@ def two_nodes():
 def test_a_node_that_is_lost_loses_nothing(tmp_path):
     from sap_ros.jobs.cluster import RayPool
 
+    sys.modules["ray"].shutdown() if "ray" in sys.modules else None
     with two_nodes() as (cluster, other):
 
         def lose():

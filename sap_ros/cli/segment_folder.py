@@ -1,0 +1,123 @@
+"""`sap segment FOLDER --prompts FILE`: many pictures, over several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from sap_ros.core.prompts import Prompt
+    from sap_ros.core.search import Strategy
+    from sap_ros.core.session import FusionChoice, PanoramaSession
+    from sap_ros.jobs.run import Item, Job
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """What a worker needs to make its session: the options of `sap segment`."""
+
+    model: str
+    checkpoint: Path | None
+    device: str
+    backend: str
+    strategy: str
+    fusion: str
+    view_size: int | None
+    coarse: int
+
+    def session(self) -> PanoramaSession:
+        """A session with a model of its own."""
+        from sap_ros.core.loading import Backend, load_model
+        from sap_ros.core.session import PanoramaSession
+
+        model = load_model(
+            self.model,
+            self.checkpoint,
+            self.device,
+            self.view_size,
+            backend=cast("Backend", self.backend),
+        )
+        return PanoramaSession(
+            model,
+            cast("Strategy", self.strategy),
+            fusion=cast("FusionChoice", self.fusion),
+            coarse=self.coarse,
+        )
+
+
+def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Job:
+    """Segments the pictures of a folder; writes ``masks/NAME.png`` and, last, ``objects/NAME.json``."""
+    from sap_ros.jobs.run import Job
+
+    folder, prompts, out = folder.resolve(), prompts.resolve(), out.resolve()
+
+    def is_done(item: Item) -> bool:
+        return _objects(out, item.name).exists()
+
+    return Job(partial(_make_worker, folder, prompts.parent, out, settings), is_done)
+
+
+def segment_items(prompts: Path) -> Iterator[Item]:
+    """One item a picture.
+
+    Raises:
+        ValueError: the file of prompts is invalid.
+    """
+    from sap_ros.cli.prompt_files import read_prompts
+    from sap_ros.jobs.run import Item
+
+    for of_picture in read_prompts(prompts):
+        yield Item(of_picture.picture, of_picture)
+
+
+def _objects(out: Path, picture: str) -> Path:
+    return (out / "objects" / picture).with_suffix(".json")
+
+
+def _make_worker(
+    folder: Path, masks: Path, out: Path, settings: SegmentSettings
+) -> Callable[[Any], None]:
+    return partial(_segment, settings.session(), folder, masks, out)
+
+
+def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, work: Any) -> None:
+    from sap_ros.files import read_panorama, write_image
+    from sap_ros.report import write_objects
+
+    image = read_panorama(folder / work.picture)
+    size = image.shape[1], image.shape[0]
+    prompts = [_prompt(i, given, size, masks) for i, given in sorted(work.objects.items())]
+    session.reset()
+    session.set_image(image)
+    for prompt in prompts:
+        session.add_prompt(prompt)
+    instances = session.segment()
+    picture = (out / "masks" / work.picture).with_suffix(".png")
+    objects = _objects(out, work.picture)
+    for path in (picture, objects):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(picture, instances.labels)
+    write_objects(objects, instances)
+
+
+def _prompt(object_id: int, given: Any, size: tuple[int, int], masks: Path) -> Prompt:
+    import cv2
+    import numpy as np
+
+    from sap_ros.core.prompts import Prompt, from_pixels
+
+    mask = None
+    if given["mask"]:
+        pixels = cv2.imread(str(masks / given["mask"]), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise ValueError(f"{masks / given['mask']} cannot be read as an image")
+        mask = pixels.reshape(*pixels.shape[:2], -1).any(-1)
+    if not given["points"] and not given["box"]:
+        return Prompt(object_id, mask=mask)
+    points = np.array(given["points"], np.float64).reshape(-1, 3)
+    box = np.array(given["box"], np.float64) if given["box"] else None
+    prompt = from_pixels(object_id, points[:, :2], size, points[:, 2].astype(np.int32), box)
+    return prompt if mask is None else prompt.extended(Prompt(object_id, mask=mask))

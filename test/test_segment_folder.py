@@ -1,0 +1,128 @@
+"""`sap segment FOLDER --prompts FILE`: files of prompts, workers, failures, and going on."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sap_ros.cli.prompt_files import read_prompts
+
+
+def sap(*arguments):
+    command = [sys.executable, "-m", "sap_ros.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures, one of them in a folder of its own; each with a disk ahead."""
+    folder = tmp_path / "pictures"
+    (folder / "night").mkdir(parents=True)
+    image = np.full((256, 512, 3), 200, np.uint8)
+    cv2.circle(image, (256, 128), 30, (220, 60, 30), -1)
+    for name in ("a.png", "b.jpg", "night/c.png"):
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def masks(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+def test_a_csv_and_a_jsonl_say_the_same(tmp_path):
+    (tmp_path / "p.csv").write_text(
+        "picture,id,u,v,label,left,top,right,bottom,mask\n"
+        "a.png,1,256,128,,,,,,\n"
+        "a.png,1,10,10,0,,,,,\n"
+        "a.png,7,,,,20,30,40,50,\n"
+        "b.jpg,,,,,,,,,b_mask.png\n"
+    )
+    (tmp_path / "p.jsonl").write_text(
+        json.dumps(
+            {
+                "picture": "a.png",
+                "objects": [
+                    {"id": 1, "points": [[256, 128], [10, 10, 0]]},
+                    {"id": 7, "box": [20, 30, 40, 50]},
+                ],
+            }
+        )
+        + "\n\n"
+        + json.dumps({"picture": "b.jpg", "objects": [{"mask": "b_mask.png"}]})
+        + "\n"
+    )
+    from_csv, from_jsonl = (list(read_prompts(tmp_path / f"p.{end}")) for end in ("csv", "jsonl"))
+    assert from_csv == from_jsonl
+    first, second = from_csv
+    assert first.objects[1]["points"] == [(256.0, 128.0, 1), (10.0, 10.0, 0)]
+    assert first.objects[7]["box"] == [20.0, 30.0, 40.0, 50.0]
+    assert (second.picture, second.objects[1]["mask"]) == ("b.jpg", "b_mask.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("p.csv", "file,u,v\na,1,2\n", "has the columns"),
+        ("p.csv", "picture,u,v\na.png,1,2\na.png,x,2\n", "line 3"),
+        ("p.csv", "picture,u,v\na.png,,\n", "neither a point nor a box nor a mask"),
+        ("p.jsonl", '{"picture": "a.png"}\n', "line 1"),
+        ("p.jsonl", '{"picture": "a.png", "objects": [{"box": [1]}]}\n', "must have 4"),
+        ("p.txt", "", "must be a .csv or a .jsonl"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(tmp_path, name, text, named):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=named):
+        list(read_prompts(tmp_path / name))
+
+
+def test_a_file_of_prompts_is_read_as_it_is_needed(tmp_path):
+    line = json.dumps({"picture": "a.png", "objects": [{"points": [[1, 1]]}]}) + "\n"
+    (tmp_path / "p.jsonl").write_text(line * 3 + "not json\n")
+    prompts = read_prompts(tmp_path / "p.jsonl")
+    assert [next(prompts).picture for _ in range(3)] == ["a.png"] * 3
+    with pytest.raises(ValueError, match="line 4"):
+        next(prompts)
+
+
+def test_pictures_are_segmented_by_two_workers_as_by_one(pictures, tmp_path):
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text(
+        "picture,id,u,v\na.png,1,256,128\ngone.png,1,9,9\nb.jpg,2,256,128\nnight/c.png,3,256,128\n"
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = sap("segment", pictures, "--prompts", prompts, "--out", one)
+    assert done.returncode == 1
+    assert "failed: gone.png: " in done.stderr
+    assert "1 failed, 3 are done" in done.stderr
+    assert list(masks(one)) == ["masks/a.png", "masks/b.png", "masks/night/c.png"]
+    labels = cv2.imread(str(one / "masks" / "night" / "c.png"), cv2.IMREAD_UNCHANGED)
+    assert labels[128, 256] == 3
+    assert json.loads((one / "objects" / "b.json").read_text())[0]["id"] == 2
+    assert sap("segment", pictures, "--prompts", prompts, "--out", two, "--jobs", 2).returncode == 1
+    assert masks(two) == masks(one)
+    # The same command does what is missing, and nothing else.
+    (two / "objects" / "b.json").unlink()
+    before = (two / "masks" / "a.png").stat().st_mtime_ns
+    Image.open(pictures / "a.png").save(pictures / "gone.png")
+    again = sap("segment", pictures, "--prompts", prompts, "--out", two)
+    assert again.returncode == 0, again.stderr
+    assert "4 panoramas" in again.stdout
+    assert (two / "masks" / "a.png").stat().st_mtime_ns == before
+    assert (two / "objects" / "b.json").exists()
+
+
+def test_what_is_missing_is_said(pictures, tmp_path):
+    done = sap("segment", pictures / "a.png")
+    assert (done.returncode, "give --point" in done.stderr) == (2, True)
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("picture,u,v\na.png,256,128\n")
+    wrong = sap(
+        "segment", pictures, "--prompts", prompts, "--model", "sam9", "--out", tmp_path / "o"
+    )
+    assert (wrong.returncode, "sam9" in wrong.stderr) == (2, True)
+    assert wrong.stderr.count("\n") == 1
