@@ -55,6 +55,7 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         # `sap bench`: plots, CPU time of the node, and peers that `render` measures against.
         "bench": ["matplotlib>=3.8", "psutil>=5", "py360convert>=1", "pyequilib>=0.5"],
+        "cluster": ["ray>=2.40"],  # `--ray`
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

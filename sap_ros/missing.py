@@ -22,6 +22,7 @@ _EXTRAS = {
     **dict.fromkeys(("accelerate", "pycocotools", "tensorboard"), "training"),
     **dict.fromkeys(("psutil", "py360convert", "equilib"), "bench"),
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
+    "ray": "cluster",
 }
 
 

@@ -1,19 +1,23 @@
-"""`sap eval`: evaluation on panoramas, ablations, merging of results, and videos."""
+"""`sap eval`: evaluation on panoramas, ablations, and videos."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.photographs import photographs
-from sap_ros.cli.shared import DEVICE, SHARD, load_model_with_bar, shard_of
+from sap_ros.cli.shared import DEVICE, load_model_with_bar
 
 if TYPE_CHECKING:
-    from sap_ros.evaluation.benchmark import Method
+    from sap_ros.evaluation.benchmark import Method, Record
     from sap_ros.evaluation.datasets import Sample
+    from sap_ros.jobs.run import Pool, Summary
 
 _DEFAULT = "images"
 
@@ -78,24 +82,25 @@ def images(
         str, typer.Option(help="Prompt for each object: clicks, box or mask.")
     ] = "clicks",
     limit: _LIMIT = None,
-    shard: SHARD = "0/1",
     out: _OUT = Path("eval_out"),
     device: DEVICE = "cpu",
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
     """Mean IoU by model, strategy, clicks and size: a table, results.json and report.html."""
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 
-    samples = read_dataset(dataset, layout)[:limit]
+    samples = read_dataset(dataset.resolve(), layout)[:limit]
     methods = [
         Method(name, cast("Any", chosen), cast("Any", prompt))
         for name in _labelled(model)
         for chosen in strategy or ["direct", "patches", "scan", "auto"]
     ]
-    _run(
-        _labelled(model), methods, clicks or [1], list(shard_of(samples, shard)), shard, out, device
-    )
-    _conclude([out], dataset, samples, out)
+    pool = make_pool(jobs, ray, device)
+    summary = _run(_labelled(model), methods, clicks or [1], samples, out, device, pool)
+    _finish(dataset, samples, out)
+    conclude(summary)
 
 
 @app.command()
@@ -104,9 +109,10 @@ def ablations(
     layout: _LAYOUT = "auto",
     model: _MODELS = None,
     limit: _LIMIT = None,
-    shard: SHARD = "0/1",
     out: _OUT = Path("ablations_out"),
     device: DEVICE = "cpu",
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
     """Ablations: the full method with each model, and its scan with one part left out at a time."""
     from dataclasses import replace
@@ -115,7 +121,7 @@ def ablations(
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 
-    samples = read_dataset(dataset, layout)[:limit]
+    samples = read_dataset(dataset.resolve(), layout)[:limit]
     methods = []
     for name, source in _labelled(model).items():
         scan, own = Method(name), model_info(source.partition("=")[0]).fusion
@@ -130,27 +136,11 @@ def ablations(
             replace(scan, fusion="max" if own == "weighted" else "weighted"),
             replace(scan, click_frames="first"),
         ]
-    _run(_labelled(model), methods, [1], list(shard_of(samples, shard)), shard, out, device)
-    _conclude([out], dataset, samples, out)
-
-
-@app.command()
-def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders of earlier evaluations, or shards.")
-    ],
-    dataset: Annotated[
-        Path | None, typer.Option(help="The data set, for the pictures in the report.")
-    ] = None,
-    layout: _LAYOUT = "auto",
-    out: _OUT = Path("eval_out"),
-) -> None:
-    """Merge evaluations into one table; each object is counted once."""
-    from sap_ros.evaluation.datasets import read_dataset
-
-    out.mkdir(parents=True, exist_ok=True)
-    samples = read_dataset(dataset, layout) if dataset else []
-    _conclude(list(dict.fromkeys([*folders, out])), dataset, samples, out)
+    summary = _run(
+        _labelled(model), methods, [1], samples, out, device, make_pool(jobs, ray, device)
+    )
+    _finish(dataset, samples, out)
+    conclude(summary)
 
 
 @app.command()
@@ -163,13 +153,10 @@ def video(
         str, typer.Option(help="Prompt in the first frame: clicks (one click), box or mask.")
     ] = "mask",
     limit: _LIMIT = None,
-    shard: SHARD = "0/1",
     out: _OUT = Path("eval_out"),
     device: DEVICE = "cpu",
 ) -> None:
     """Track the objects of a video's first frame: J and F, on the panorama and on the sphere."""
-    from functools import partial
-
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -179,7 +166,7 @@ def video(
     from sap_ros.evaluation.report import name_of
     from sap_ros.evaluation.video import evaluate_videos, read_tracks, track_columns
 
-    videos = list(shard_of(read_sequences(dataset, layout)[:limit], shard))
+    videos = read_sequences(dataset, layout)[:limit]
     out.mkdir(parents=True, exist_ok=True)
     frames = sum(len(v.frames) for v in videos)
     table = Table("method", box=None, pad_edge=False)
@@ -193,10 +180,10 @@ def video(
                     loaded,
                     method,
                     videos,
-                    _part(out, "tracks", shard),
+                    out / "tracks.jsonl",
                     partial(bars.advance, bar),
                 )
-    tracks = read_tracks(sorted(out.glob("tracks*.jsonl")))
+    tracks = read_tracks([out / "tracks.jsonl"])
     for method in dict.fromkeys(track.method for track in tracks):
         row = track_columns(method, [track for track in tracks if track.method == method])
         if not table.rows:
@@ -213,7 +200,8 @@ def _labelled(models: list[str] | None) -> dict[str, str]:
         base, _, file = model.partition("=")
         path = Path(file)
         short = path.parent.name if path.stem in ("weights", "best") else path.stem
-        named[f"{base}={short}" if file else base] = model
+        # Workers on other machines have another working folder.
+        named[f"{base}={short}" if file else base] = f"{base}={path.resolve()}" if file else base
     return named
 
 
@@ -222,49 +210,62 @@ def _load(model: str, device: str) -> Any:
     return load_model_with_bar(base, Path(file) if file else None, device)
 
 
-def _part(out: Path, stem: str, shard: str) -> Path:
-    return out / (
-        f"{stem}.jsonl" if shard == "0/1" else f"{stem}-{shard.replace('/', '-of-')}.jsonl"
-    )
-
-
 def _run(
     models: dict[str, str],
     methods: list[Method],
     clicks: list[int],
     samples: list[Sample],
-    shard: str,
     out: Path,
     device: str,
-) -> None:
-    from functools import partial
-
+    pool: Pool,
+) -> Summary:
+    """Scores each panorama by each method; the records are written here, whoever made them."""
     import jinja2  # noqa: F401  for the report: a missing package is reported now, not after hours
     import matplotlib  # noqa: F401
-    from rich.progress import Progress
 
-    from sap_ros.evaluation.benchmark import evaluate
+    from sap_ros.evaluation.benchmark import append_record, counted, read_records
     from sap_ros.evaluation.report import name_of
+    from sap_ros.jobs.run import Item, Job
 
     out.mkdir(parents=True, exist_ok=True)
+    results = out / "scores.jsonl"
+    there = {(r.method, r.panorama): {s.clicks for s in r.scores} for r in read_records([results])}
+    items = (
+        Item(f"{sample.name} by {name_of(method)}", (method, counted(method, clicks), sample))
+        for method in methods
+        for sample in samples
+    )
+
+    def is_done(item: Item) -> bool:
+        method, counts, sample = item.work
+        return there.get((method, sample.name), set()) >= {*counts}
+
+    def finished(item: Item, record: Record) -> None:
+        if record.scores:
+            append_record(results, record)
+
+    worker = partial(_make_scorer, models, device, out.resolve() / "masks")
+    total = len(methods) * len(samples)
+    return run_items("Evaluating", Job(worker, is_done, finished), items, pool, total)
+
+
+def _make_scorer(models: dict[str, str], device: str, masks: Path) -> Callable[[Any], Record]:
+    """A worker that keeps the model of its last panorama."""
+    from sap_ros.evaluation.benchmark import segmented
+
     loaded: dict[str, Any] = {}
-    with Progress(transient=True) as bars:
-        for method in methods:
-            if method.model not in loaded:
-                loaded = {method.model: _load(models[method.model], device)}
-            bar = bars.add_task(name_of(method), total=len(samples))
-            evaluate(
-                loaded[method.model],
-                method,
-                clicks,
-                samples,
-                _part(out, "scores", shard),
-                out / "masks",
-                partial(bars.advance, bar),
-            )
+
+    def score(work: Any) -> Record:
+        method, counts, sample = work
+        if method.model not in loaded:
+            loaded.clear()
+            loaded[method.model] = _load(models[method.model], device)
+        return segmented(loaded[method.model], method, counts, sample, masks)
+
+    return score
 
 
-def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], out: Path) -> None:
+def _finish(dataset: Path, samples: list[Sample], out: Path) -> None:
     """Prints the table of all records; writes results.json and report.html."""
     from rich.console import Console
     from rich.table import Table
@@ -273,10 +274,9 @@ def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], 
     from sap_ros.evaluation.report import columns, write_report, write_results
     from sap_ros.evaluation.summary import summarize
 
-    files = [file for folder in folders for file in sorted(folder.glob("scores*.jsonl"))]
-    records = read_records(files)
+    records = read_records([out / "scores.jsonl"])
     if not records:
-        raise ValueError(f"there are no scores in {', '.join(str(folder) for folder in folders)}")
+        raise ValueError(f"there are no scores in {out}")
     rows = summarize(records)
     names = [name for name in columns(rows[0]) if name not in ("95 %", "sphere", "MB")]
     table = Table(box=None, pad_edge=False, padding=(0, 1))  # fits into 80 columns
@@ -286,10 +286,9 @@ def _conclude(folders: list[Path], dataset: Path | None, samples: list[Sample], 
         cells = columns(row)
         table.add_row(*(cells[name] for name in names))
     Console().print(table)
-    name = dataset.name if dataset else out.name
-    write_results(out / "results.json", name, rows)
-    masks = [folder / "masks" for folder in folders]
-    write_report(out / "report.html", name, rows, records, {s.name: s for s in samples}, masks)
+    write_results(out / "results.json", dataset.name, rows)
+    by_name = {sample.name: sample for sample in samples}
+    write_report(out / "report.html", dataset.name, rows, records, by_name, out / "masks")
     typer.echo(
         f"{rows[0].objects} objects of {rows[0].panoramas} panoramas; "
         f"written to {out}/: results.json, report.html"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.shared import (
     BACKEND,
     CHECKPOINT,
@@ -18,8 +22,12 @@ from sap_ros.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from sap_ros.core.loading import Backend
     from sap_ros.core.prompts import Prompt
     from sap_ros.core.search import Strategy
+    from sap_ros.core.session import PanoramaSession
+    from sap_ros.evaluation.replay import Replay
+    from sap_ros.jobs.run import Pool
 
 _STORAGE = Annotated[str, typer.Option(help="Storage of the bag that is written: mcap or sqlite3.")]
 
@@ -38,8 +46,13 @@ def _library() -> None:
 
 
 def replay(
-    bag: Annotated[Path, typer.Argument(help="rosbag2 folder, or its .mcap or .db3 file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("replay_out"),
+    bags: Annotated[
+        list[Path],
+        typer.Argument(metavar="BAG...", help="rosbag2 folders, or their .mcap or .db3 files."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write to; of several bags, each has a folder in it.")
+    ] = Path("replay_out"),
     image: Annotated[
         str, typer.Option(help="Topic of the panoramas; not needed if there is only one.")
     ] = "",
@@ -69,51 +82,37 @@ def replay(
     device: DEVICE = "cpu",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
-    """Run the node's processing on a rosbag, without ROS. Writes masks and objects as a bag, a video, a
-    table and a summary."""
+    """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
+    table and a summary. Of several bags, the same command given again does those that are missing."""
     _library()
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    from sap_ros.core.prompts import MAX_OBJECT_ID
     from sap_ros.core.session import PanoramaSession
-    from sap_ros.engine.axes import ImageAxes
-    from sap_ros.engine.events import Settings
-    from sap_ros.evaluation.bags import Bag
-    from sap_ros.evaluation.replay import find_topics
-    from sap_ros.evaluation.replay import replay as run
 
-    settings = Settings(largest_id=MAX_OBJECT_ID, axes=ImageAxes(forward_column, convention))
+    settings = ReplaySettings(
+        image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
+        _check_storage(storage),
+    )  # fmt: skip
+    if len(bags) > 1 or ray or jobs != 1:
+        worker = partial(_make_replayer, settings, model, checkpoint, device, backend, strategy)
+        _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
+        return
+    (bag,) = bags
     if (out / "bag").exists():
         raise ValueError(f"{out}/bag exists; give another folder to write to")
-    with Bag(bag) as recorded, Progress(transient=True) as bars:
-        topics = find_topics(recorded, image, prompt or [], truth)
-        prompts: list[Prompt] = []
-        if point:
-            prompts = parse_points(point, _first_size(recorded, topics.images))
-        elif not topics.prompts:
-            raise ValueError(
-                f"{bag} has no prompts, and no --point is given: there is nothing to look for"
-            )
-        session = PanoramaSession(
-            load_model_with_bar(model, checkpoint, device, backend=backend),
-            cast("Strategy", strategy),
-        )
+
+    def session() -> PanoramaSession:
+        loaded = load_model_with_bar(model, checkpoint, device, backend=backend)
+        return PanoramaSession(loaded, cast("Strategy", strategy))
+
+    with Progress(transient=True) as bars:
         bar = bars.add_task("Replaying", total=limit)
-        result = run(
-            recorded,
-            topics,
-            session,
-            out,
-            prompts,
-            settings,
-            limit=limit,
-            video_rate=rate,
-            storage=_check_storage(storage),
-            progress=lambda: bars.advance(bar),
-        )
+        result = settings.replay(bag, session, out, lambda: bars.advance(bar))
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in result.summary().items():
         if name != "notes":
@@ -122,6 +121,119 @@ def replay(
     for note in result.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"Written to {out}/: bag, overlay.mp4, images.csv, summary.json")
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """The options of `sap replay` that do not concern the model."""
+
+    image: str
+    prompt: tuple[str, ...]
+    point: tuple[str, ...]
+    truth: str
+    limit: int | None
+    rate: float
+    forward_column: float
+    convention: str
+    storage: Any
+
+    def replay(
+        self,
+        bag: Path,
+        session: Callable[[], PanoramaSession],
+        out: Path,
+        progress: Callable[[], None] = lambda: None,
+    ) -> Replay:
+        """Replays a bag; the session is made when the bag was found to be usable.
+
+        Raises:
+            ValueError: the bag cannot be replayed.
+        """
+        from sap_ros.core.prompts import MAX_OBJECT_ID
+        from sap_ros.engine.axes import ImageAxes
+        from sap_ros.engine.events import Settings
+        from sap_ros.evaluation.bags import Bag
+        from sap_ros.evaluation.replay import find_topics, replay
+
+        axes = ImageAxes(self.forward_column, self.convention)
+        with Bag(bag) as recorded:
+            topics = find_topics(recorded, self.image, self.prompt, self.truth)
+            prompts: list[Prompt] = []
+            if self.point:
+                prompts = parse_points(list(self.point), _first_size(recorded, topics.images))
+            elif not topics.prompts:
+                raise ValueError(
+                    f"{bag} has no prompts, and no --point is given: there is nothing to look for"
+                )
+            return replay(
+                recorded,
+                topics,
+                session(),
+                out,
+                prompts,
+                Settings(largest_id=MAX_OBJECT_ID, axes=axes),
+                limit=self.limit,
+                video_rate=self.rate,
+                storage=self.storage,
+                progress=progress,
+            )
+
+
+def _replay_all(bags: list[Path], out: Path, worker: Callable[[], Any], pool: Pool) -> None:
+    """Replays several bags into ``out/NAME``, and lists them in ``out/summary.csv``."""
+    import csv
+    import json
+
+    from sap_ros.jobs.run import Item, Job
+
+    names = [bag.resolve().stem for bag in bags]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"several bags are called {', '.join(sorted(twice))}; rename them")
+    out.mkdir(parents=True, exist_ok=True)
+    items = [Item(name, (bag.resolve(), out / name)) for name, bag in zip(names, bags, strict=True)]
+    job = Job(worker, lambda item: (out / item.name).exists())
+    summary = run_items("Replaying", job, items, pool, len(items))
+    rows = [
+        {"bag": name, **json.loads((out / name / "summary.json").read_text())}
+        for name in names
+        if (out / name).exists()
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    part = out / "summary.csv.part"
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "notes": "; ".join(row["notes"])})
+    part.replace(out / "summary.csv")
+    typer.echo(f"{len(rows)} bags are in {out}/: a folder each, summary.csv")
+    conclude(summary)
+
+
+def _make_replayer(
+    settings: ReplaySettings,
+    model: str,
+    checkpoint: Path | None,
+    device: str,
+    backend: str,
+    strategy: str,
+) -> Callable[[Any], None]:
+    """A worker that replays bags with a model that it loads once."""
+    import shutil
+
+    from sap_ros.core.loading import load_model
+    from sap_ros.core.session import PanoramaSession
+
+    loaded = load_model(model, checkpoint, device, backend=cast("Backend", backend))
+
+    def replay_one(work: tuple[Path, Path]) -> None:
+        bag, out = work
+        part = out.with_name(f".{out.name}.part")
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        settings.replay(bag, lambda: PanoramaSession(loaded, cast("Strategy", strategy)), part)
+        part.replace(out)
+
+    return replay_one
 
 
 def _first_size(recorded: Any, topic: str) -> tuple[int, int]:

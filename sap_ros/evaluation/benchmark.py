@@ -131,7 +131,7 @@ def evaluate(
     Returns:
         The records of this method, including those of earlier runs.
     """
-    counts = sorted(set(clicks)) if method.prompt == "clicks" else [0]
+    counts = counted(method, clicks)
     found = [
         record
         for record in read_records([results])
@@ -140,15 +140,25 @@ def evaluate(
     there = {record.panorama for record in found}
     for sample in samples:
         if sample.name not in there:
-            record = _segmented(model, method, counts, sample, masks)
+            record = segmented(model, method, counts, sample, masks)
             if not record.scores:
                 continue
             found.append(record)
-            with results.open("a") as file:
-                # The leading newline ends a line that was truncated when an earlier run was killed.
-                file.write("\n" + json.dumps(asdict(record)) + "\n")
+            append_record(results, record)
         progress()
     return [_only(record, counts) for record in found]
+
+
+def counted(method: Method, clicks: Sequence[int]) -> list[int]:
+    """The numbers of clicks after which a method is scored; only 0 for a box or mask prompt."""
+    return sorted(set(clicks)) if method.prompt == "clicks" else [0]
+
+
+def append_record(results: Path, record: Record) -> None:
+    """Appends a record to a file, see :func:`read_records`."""
+    with results.open("a") as file:
+        # The leading newline ends a line that was truncated when an earlier run was killed.
+        file.write("\n" + json.dumps(asdict(record)) + "\n")
 
 
 def _only(record: Record, counts: Sequence[int]) -> Record:
@@ -156,9 +166,10 @@ def _only(record: Record, counts: Sequence[int]) -> Record:
     return Record(**{**vars(record), "scores": kept})
 
 
-def _segmented(
+def segmented(
     model: Model, method: Method, counts: Sequence[int], sample: Sample, masks: Path | None
 ) -> Record:
+    """Segments every object of one panorama, see :func:`evaluate`; ``counts`` from :func:`counted`."""
     labels, image = sample.labels(), sample.image()
     chosen = [t for t in sample.instances if t.solid_angle >= LEAST_SOLID_ANGLE]
     scores: list[Score] = []

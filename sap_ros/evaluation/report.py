@@ -82,7 +82,7 @@ def write_report(
     rows: Sequence[Row],
     records: Sequence[Record],
     samples: Mapping[str, Sample],
-    masks: Sequence[Path],
+    masks: Path,
 ) -> None:
     """Writes ``report.html``.
 
@@ -92,7 +92,7 @@ def write_report(
         rows: the table.
         records: the records that the table was made from.
         samples: the panoramas by name, for the pictures; missing ones are left out.
-        masks: folders of the predicted masks.
+        masks: folder of the predicted masks.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -152,7 +152,7 @@ def _png(figure: Any) -> str:
 
 
 def _cases(
-    row: Row, records: Sequence[Record], samples: Mapping[str, Sample], masks: Sequence[Path]
+    row: Row, records: Sequence[Record], samples: Mapping[str, Sample], masks: Path
 ) -> dict[str, Any]:
     """The best, the median and the worst objects of a row, as pictures."""
     ranked = sorted(
@@ -171,9 +171,8 @@ def _cases(
     pictures, shown = [], set()
     for kind, group in groups.items():
         for value, panorama, instance in group:
-            files = (mask_path(f, row.method, panorama, instance, row.clicks) for f in masks)
-            file = next((file for file in files if file.exists()), None)
-            if panorama not in samples or file is None or (panorama, instance) in shown:
+            file = mask_path(masks, row.method, panorama, instance, row.clicks)
+            if panorama not in samples or not file.exists() or (panorama, instance) in shown:
                 continue
             shown.add((panorama, instance))
             sample = samples[panorama]

@@ -22,7 +22,7 @@ def test_the_report_has_everything_in_it(random_model, samples, tmp_path):
         records += evaluate(random_model, method, [1], samples, tmp_path / "s.jsonl", masks)
     rows = summarize(records)
     path = tmp_path / "report.html"
-    write_report(path, "disks", rows, records, {s.name: s for s in samples}, [masks])
+    write_report(path, "disks", rows, records, {s.name: s for s in samples}, masks)
     text = path.read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert text.count("data:image/jpeg") == 2 * 4  # four objects, each method
