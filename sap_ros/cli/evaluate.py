@@ -152,11 +152,16 @@ def video(
     prompt: Annotated[
         str, typer.Option(help="Prompt in the first frame: clicks (one click), box or mask.")
     ] = "mask",
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="Track each object as if it were the only one prompted."),
+    ] = False,
+    rate: Annotated[float, typer.Option(help="Frames per second of the videos.")] = 4.0,
     limit: _LIMIT = None,
     out: _OUT = Path("eval_out"),
     device: DEVICE = "cpu",
 ) -> None:
-    """Track the objects of a video's first frame: J and F, on the panorama and on the sphere."""
+    """Track the objects of a video's first frame: J and F, wrong takes, times to find them again."""
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -164,17 +169,23 @@ def video(
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_sequences
     from sap_ros.evaluation.report import name_of
-    from sap_ros.evaluation.video import evaluate_videos, read_tracks, track_columns
+    from sap_ros.evaluation.video import (
+        evaluate_videos,
+        read_tracks,
+        return_columns,
+        track_columns,
+    )
 
+    if rate <= 0:
+        raise ValueError(f"the rate is {rate:g} frames per second; it must be above 0")
     videos = read_sequences(dataset, layout)[:limit]
     out.mkdir(parents=True, exist_ok=True)
     frames = sum(len(v.frames) for v in videos)
-    table = Table("method", box=None, pad_edge=False)
     with Progress(transient=True) as bars:
         for name, source in _labelled(model).items():
             loaded = _load(source, device)
             for chosen in strategy or ["auto"]:
-                method = Method(name, cast("Any", chosen), cast("Any", prompt))
+                method = Method(name, cast("Any", chosen), cast("Any", prompt), alone=alone)
                 bar = bars.add_task(name_of(method), total=frames)
                 evaluate_videos(
                     loaded,
@@ -182,15 +193,24 @@ def video(
                     videos,
                     out / "tracks.jsonl",
                     partial(bars.advance, bar),
+                    rate,
                 )
     tracks = read_tracks([out / "tracks.jsonl"])
-    for method in dict.fromkeys(track.method for track in tracks):
-        row = track_columns(method, [track for track in tracks if track.method == method])
-        if not table.rows:
-            for column in row:
-                table.add_column(column, justify="right")
-        table.add_row(name_of(method), *row.values())
-    Console().print(table)
+    if not tracks:
+        raise ValueError(
+            f"no video in {dataset} has an object in its first frame and a second frame"
+        )
+    by_method = {m: [t for t in tracks if t.method == m] for m in {t.method: None for t in tracks}}
+    for rows in (
+        {name_of(m): track_columns(m, own) for m, own in by_method.items()},
+        {name_of(m): return_columns(own) for m, own in by_method.items()},
+    ):
+        table = Table("method", box=None, pad_edge=False)
+        for column in next(iter(rows.values())):
+            table.add_column(column, justify="right")
+        for name, row in rows.items():
+            table.add_row(name, *row.values())
+        Console().print(table)
 
 
 def _labelled(models: list[str] | None) -> dict[str, str]:

@@ -118,6 +118,15 @@ def moving(
     width: _WIDTH = 1024,
     frames: Annotated[int, typer.Option(help="Frames per video.")] = 24,
     rate: Annotated[float, typer.Option(help="Frames per second.")] = 4.0,
+    occluders: Annotated[
+        int,
+        typer.Option(
+            help="Number of pillars that hide objects for a while, 3 to 15 s after the start."
+        ),
+    ] = 0,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Objects come in pairs that look the same.")
+    ] = False,
 ) -> None:
     """Ray-trace videos of a robot driving among moving objects (for sap eval video, sap bag)."""
     from functools import partial
@@ -131,7 +140,8 @@ def moving(
     seeds = shard_of(range(seed, seed + count), shard)
     with Progress(transient=True) as bars:
         bar = bars.add_task("Tracing", total=len(seeds) * frames)
-        write_videos(out, seeds, (width, width // 2), frames, rate, partial(bars.advance, bar))
+        done = partial(bars.advance, bar)
+        write_videos(out, seeds, (width, width // 2), frames, rate, done, occluders, twins)
     typer.echo(f"{len(seeds)} videos are in {out}/")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import appearance, most_similar_place
+from sap_ros.core.appearance import appearance, similar_places
 from sap_ros.core.fusion import NO_OBJECT, Fused, Fusion, ViewMask, connected
 from sap_ros.core.model import Model
 from sap_ros.core.network import Features
@@ -44,10 +44,16 @@ class EncodedViews(Generic[V]):
         """See :func:`sap_ros.core.appearance.appearance`."""
         return appearance(self.features(view), mask.logits)
 
+    def later_appearance(self, view: int, mask: ViewMask) -> Callable[[], np.ndarray | None]:
+        """The same, computed when it is called; of the view, it keeps the coarsest features alone."""
+        features = self.features(view)
+        coarsest = Features(features.maps[-1:], features.sizes[-1:])
+        return torch.inference_mode()(lambda: appearance(coarsest, mask.logits))
+
     @torch.inference_mode()
-    def most_similar_pixel(self, view: int, object_appearance: np.ndarray) -> np.ndarray:
-        """The pixel (u, v) of a view that looks most like an object of that appearance."""
-        return most_similar_place(self.features(view), object_appearance) * self.views.size
+    def similar_pixels(self, view: int, appearances: np.ndarray, count: int) -> np.ndarray:
+        """The pixels (count, 2) of a view that look most like an object of those appearances (K, channels)."""
+        return similar_places(self.features(view), appearances, count) * self.views.size
 
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
@@ -30,6 +31,14 @@ _CONNECTED_STEPS = 3.0
 # Number of outward directions around a region that is as small as a spot.
 _AROUND = 8
 
+# Two panoramas are compared at one column per degree and so many rows, between -45 and 45 degrees; steps of
+# brightness are clipped to this, so that the edges of a few moving objects do not outweigh the background.
+_TURN_SHAPE = (360, 24)
+_TURN_CLIP = 3.0
+
+# The correlation at the best rotation below which no rotation is known.
+_TURN_SURE = 0.3
+
 
 def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
     """Raises ValueError unless each named attribute lies between two values."""
@@ -52,7 +61,8 @@ class Following:
             than twice this value, the limit is half of that mask's predicted IoU.
         max_growth: a mask is rejected if its solid angle exceeds the object's, averaged over the last
             panoramas, by more than this factor, unless its predicted IoU is above ``sure_score``; a lost
-            object is found again only by a mask that is neither larger nor smaller by more than this factor.
+            object is found again only by a mask that is not larger than the whole object, and not smaller than
+            its last masks, by more than this factor.
         sure_score: see ``max_growth``.
         everywhere: all views are visited on every panorama, as on the first (for comparison, in
             benchmarks).
@@ -140,3 +150,30 @@ def rotation_between(source: np.ndarray, target: np.ndarray) -> Rotation:
     length = float(np.linalg.norm(axis))
     angle = float(sphere.angle_between(source, target))
     return Rotation.from_rotvec(axis * (angle / length if length > 1e-12 else 0.0))
+
+
+def turn_between(before: np.ndarray, after: np.ndarray) -> float:
+    """How far everything has turned about the vertical axis from one panorama to the next, because the camera turned.
+
+    Args:
+        before, after: (H, 2H, 3) uint8.
+
+    Returns:
+        The change of all azimuths in rad, to a degree; 0 if the panoramas do not show it.
+    """
+    one, other = (_steps(image) for image in (before, after))
+    spectra = np.conj(np.fft.rfft(one, axis=1)) * np.fft.rfft(other, axis=1)
+    correlation = np.fft.irfft(spectra.sum((0, 2)), _TURN_SHAPE[0])
+    columns = int(correlation.argmax())
+    if correlation[columns] <= _TURN_SURE * float(np.linalg.norm(one) * np.linalg.norm(other)):
+        return 0.0
+    # Columns count to the right, azimuth to the left.
+    return math.remainder(-2 * math.pi * columns / _TURN_SHAPE[0], 2 * math.pi)
+
+
+def _steps(image: np.ndarray) -> np.ndarray:
+    """The differences of neighbouring columns of a small panorama."""
+    quarter = len(image) // 4
+    small = cv2.resize(image[quarter:-quarter], _TURN_SHAPE, interpolation=cv2.INTER_AREA)
+    small = small.astype(np.float32)
+    return np.clip(np.roll(small, -1, axis=1) - small, -_TURN_CLIP, _TURN_CLIP)

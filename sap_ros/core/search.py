@@ -15,22 +15,24 @@ All of them search for a lost object in the views chosen by :func:`views_to_sear
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from sap_ros.core.appearance import FOUND_AGAIN, FOUND_IN_PLACE, similarity
+from sap_ros.core import sphere
+from sap_ros.core.appearance import FOUND_IN_VIEW
+from sap_ros.core.camera import View
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
-from sap_ros.core.framing import Framing, cut_off, deepest_pixel
+from sap_ros.core.framing import Framing, cut_off
 from sap_ros.core.fusion import Fusion, ViewMask
-from sap_ros.core.memory import RECENT, ObjectMemory
+from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following, grown, rotation_between
-from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
+from sap_ros.core.prompts import ViewPrompts
+from sap_ros.core.redetection import find_again, on_another, place_of
 from sap_ros.core.scan import Scan
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
@@ -78,12 +80,14 @@ class Run:
         recent: number of its most recent views that memory attention reads, besides the prompted ones.
         visited: called with each view after it was decoded.
         coarse_visited: called after each view of a coarse search.
+        others: the other objects, for which a lost object is not to be mistaken.
     """
 
     following: Following
     recent: int = RECENT
     visited: Callable[[int], None] = lambda _: None
     coarse_visited: Callable[[], None] = lambda: None
+    others: Sequence[TrackedObject] = ()
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,8 @@ class ObjectViewSearch:
 
     def follow(self, tracked: TrackedObject, run: Run) -> Found:
         views, known = self.encoded.views, tracked.track
+        if known is not None and tracked.lost_for and _known_by_appearance(self.encoded, tracked):
+            return self._find_again(tracked, run)
         if known is None or tracked.lost_for:
             return _follow_in_scan(self.encoded, tracked, run)
         rotation = rotation_between(known.directions.mean(0), known.expected)
@@ -275,10 +281,28 @@ class ObjectViewSearch:
         )
         if wider is not None:
             found = _follow_in(self.encoded, tracked, run, (views.add(wider),))
-        if found.empty and _known_by_appearance(self.encoded, tracked):
-            order = views_to_search(views, tracked, run.following)
-            return _find_again(self.encoded, tracked, run, order)
+        if not _known_by_appearance(self.encoded, tracked):
+            return found
+        if found.empty or self._doubtful(tracked, found):
+            return self._find_again(tracked, run)
         return found
+
+    def _doubtful(self, tracked: TrackedObject, found: Found) -> bool:
+        """Whether masks have grown suddenly, and do not look like the object."""
+        for view, mask in found.masks.items():
+            if tracked.grew(mask, self.encoded.views.solid_angle(view)):
+                likeness = tracked.appearances.likeness(self.encoded.appearance(view, mask))
+                return not likeness > FOUND_IN_VIEW  # also where it is unknown
+        return False
+
+    def _find_again(self, tracked: TrackedObject, run: Run) -> Found:
+        """Searches for a lost object by its appearance, in one view around its last position and some others."""
+        views, known = self.encoded.views, tracked.track
+        assert known is not None
+        azimuth, elevation = sphere.direction_to_angles(known.directions.mean(0))
+        near = views.add(View(float(azimuth), float(elevation)))
+        far = _further_views(views, tracked, run.following)
+        return _find_again(self.encoded, tracked, run, (near,), far, self._framing)
 
 
 class CoarseToFine:
@@ -329,15 +353,24 @@ def views_to_search(views: Views, tracked: TrackedObject, following: Following) 
     object, ``following.search`` further views are added on each panorama, so that the whole sphere is
     searched in turn.
     """
-    known = tracked.track.directions if tracked.track else tracked.prompt.anchor[None]
-    loop = views.order(known.mean(0))
+    known = _last_directions(tracked)
     if following.everywhere:
-        return loop
+        return views.order(known.mean(0))
     near = cover(views, grown(known, following.reach))
-    if tracked.lost_for:
-        first = (tracked.lost_for - 1) * following.search
-        near += [loop[(first + i) % len(loop)] for i in range(following.search)]
-    return tuple(dict.fromkeys(near))
+    return tuple(dict.fromkeys([*near, *_further_views(views, tracked, following)]))
+
+
+def _last_directions(tracked: TrackedObject) -> np.ndarray:
+    return tracked.track.directions if tracked.track else tracked.prompt.anchor[None]
+
+
+def _further_views(views: Views, tracked: TrackedObject, following: Following) -> tuple[int, ...]:
+    """The views of the scan that are searched in turn for a lost object, beside those near it."""
+    if not tracked.lost_for:
+        return ()
+    loop = views.order(_last_directions(tracked).mean(0))
+    first = (tracked.lost_for - 1) * following.search
+    return tuple(loop[(first + i) % len(loop)] for i in range(following.search))
 
 
 def _view_prompts(encoded: EncodedViews[Views], tracked: TrackedObject) -> ViewPrompts:
@@ -389,68 +422,32 @@ def _explore(
 def _follow_in_scan(encoded: EncodedViews[Views], tracked: TrackedObject, run: Run) -> Found:
     order = views_to_search(encoded.views, tracked, run.following)
     if tracked.lost_for and _known_by_appearance(encoded, tracked):
-        return _find_again(encoded, tracked, run, order)
+        far = _further_views(encoded.views, tracked, run.following)
+        near = [view for view in order if view not in far]
+        return _find_again(encoded, tracked, run, near, far, None)
     return _follow_in(encoded, tracked, run, order)
 
 
 def _known_by_appearance(encoded: EncodedViews[Views], tracked: TrackedObject) -> bool:
     """Whether to search for a lost object by its appearance; a memory that is not weak works better."""
-    return encoded.model.weak_memory and tracked.appearance is not None
+    return encoded.model.weak_memory and tracked.appearances.known
 
 
 def _find_again(
-    encoded: EncodedViews[Views], tracked: TrackedObject, run: Run, order: tuple[int, ...]
+    encoded: EncodedViews[Views],
+    tracked: TrackedObject,
+    run: Run,
+    near: Sequence[int],
+    far: Sequence[int],
+    framing: Framing | None,
 ) -> Found:
-    """Searches for a lost object by its appearance.
-
-    Each view is given a click at the position that the object would have if it had moved on as before. If
-    the object was lost on an earlier panorama already, a second click is tried at the position that looks
-    most like it. Of the masks that may be the object, the one most similar to it is kept.
-    """
-    assert tracked.appearance is not None
-    views = encoded.views
-    expected = tracked.expected_clicks()
-    prompts = ViewPrompts(views, expected).all(order) if expected is not None else {}
-    absent: dict[int, ViewMask] = {}
-    best: tuple[int, ViewMask] | None = None
-    likeness = 0.0
-
-    def accept(least: float, view: int, mask: ViewMask) -> bool:
-        nonlocal likeness
-        solid_angle = views.solid_angle(view)
-        if not tracked.credible(mask, solid_angle, run.following):
-            return False
-        if not tracked.of_usual_size(mask, solid_angle, run.following):
-            return False
-        likeness_here = similarity(tracked.appearance, encoded.appearance(view, mask))
-        if not likeness_here > max(likeness, least):  # also rejects NaN: unknown similarity
-            return False
-        likeness = likeness_here
-        return True
-
-    for view in order:
-        given = [(prompts[view], FOUND_IN_PLACE)] if view in prompts else []
-        if tracked.lost_for:  # on the first panorama without it, it can only be near
-            pixel = encoded.most_similar_pixel(view, tracked.appearance)
-            click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
-            given.append((click, FOUND_AGAIN))
-        for prompt, least in given:
-            found = follow(
-                encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {},
-                partial(accept, least), recent=run.recent,
-            )  # fmt: skip
-            if (found[view].logits > 0).any():
-                best = view, found[view]
-            absent[view] = found[view].absent()
-        run.visited(view)
+    best = find_again(
+        encoded, tracked, run.following, run.recent, run.others, near, far, framing, run.visited
+    )
     if best is None:
-        return Found(absent, None)
-    view, mask = best
-    middle = deepest_pixel(mask.logits > 0)
-    assert middle is not None
-    pixel = np.array(middle) * (views.size / len(mask.logits))
+        return Found({}, None)
     # This view alone: in a weighted mean, views with less of the object would outvote it.
-    return Found({view: mask}, views.direction(view, pixel)[None])
+    return Found({best.view: best.mask}, best.direction[None])
 
 
 def _follow_in(
@@ -470,6 +467,8 @@ def _follow_in(
 
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
+            return False
+        if tracked.lost_for and on_another(place_of(views, view, mask), run.others):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
         # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from sap_ros.core.appearance import Appearances
 from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import NO_OBJECT, Fusion, ViewMask
 from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
-from sap_ros.core.motion import Following
+from sap_ros.core.motion import Following, turn_between
 from sap_ros.core.panorama import NOWHERE, Region, check_panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.tracked_object import TrackedObject
@@ -97,6 +98,7 @@ class PanoramaSession:
             else search_by(strategy, model, framing, coarse=coarse, fusion=self.fusion)
         )
         self._search: Search | None = None
+        self._image: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
         self._objects: dict[int, TrackedObject] = {}
         # By id: the object before its prompts that were not looked for yet; None: it did not exist.
@@ -146,14 +148,21 @@ class PanoramaSession:
         check_panorama(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
             self._note_found()  # the tracks are updated even if the instances were not requested
+        last = self._image
         self._take(image)
         before = [tracked for tracked in self._before.values() if tracked is not None]
-        for tracked in [*self._objects.values(), *before]:
+        there = [*self._objects.values(), *before]
+        lost = [tracked for tracked in there if tracked.lost_for]
+        if lost and last is not None:
+            angle = turn_between(last, image)
+            for tracked in lost:
+                tracked.turn(angle)
+        for tracked in there:
             tracked.advance()
 
     def _take(self, image: np.ndarray) -> None:
         check_panorama(image)
-        self._search = self._open_search(image)
+        self._search, self._image = self._open_search(image), image
         self._size = image.shape[1], image.shape[0]
 
     def add_prompt(self, prompt: Prompt) -> None:
@@ -253,7 +262,8 @@ class PanoramaSession:
         def coarse_visited() -> None:
             progress(len(done), max(len(done), len(encoded.views)), object_id)
 
-        run = Run(self.following, self.recent, visited, coarse_visited)
+        others = [each for i, each in self._objects.items() if i != object_id]
+        run = Run(self.following, self.recent, visited, coarse_visited, others)
         find = search.find if tracked.prompted_here else search.follow
         memory = tracked.memory.copy()
         try:
@@ -264,11 +274,16 @@ class PanoramaSession:
         tracked.masks = found.masks
         fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
         if tracked.prompted_here:
-            tracked.appearance = encoded.prompted_appearance(found.masks, tracked.prompt.on_object)
+            looked = encoded.prompted_appearance(found.masks, tracked.prompt.on_object)
+            tracked.appearances = Appearances(looked)
         else:
             plausible = tracked.plausible(fused.region, fused.logits > 0, size, self.following)
             if not plausible:
                 fused.logits[:] = NO_OBJECT
+            elif len(found.masks) == 1:
+                ((view, mask),) = found.masks.items()
+                if tracked.typical(mask, encoded.views.solid_angle(view), self.following):
+                    tracked.appearances.add(encoded.later_appearance(view, mask))
         tracked.fused, tracked.noted = fused, False
         self._before.pop(object_id, None)
 

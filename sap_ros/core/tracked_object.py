@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
+from sap_ros.core.appearance import Appearances
 from sap_ros.core.camera import View
 from sap_ros.core.fusion import NO_OBJECT, Fused, ViewMask
 from sap_ros.core.instances import measure
@@ -29,6 +31,20 @@ _LAST_MASK_WIDTH = 1024
 # Weight of the newest panorama in the moving average of the logarithm of an object's solid angle. With it,
 # an object that grows by half from image to image stays within a max_growth of 3.
 _ADAPTATION = 0.4
+
+# A mask that is larger than the object was by more than this factor is in doubt.
+_SUDDEN_GROWTH = 1.7
+
+# After so many panoramas on which it was found, an object's distractors are forgotten.
+_SETTLED = 3
+
+# The largest solid angle of an object is forgotten by this factor on each panorama.
+_WHOLE_FADES = 0.95
+
+# An appearance is remembered on one of so many panoramas, where the size differs from the usual one by less
+# than this share: DAM4SAM's intervals.
+_APPEARANCE_EVERY = 5
+_USUAL = 0.2
 
 # Approximate number of directions that sample a mask.
 _SAMPLES = 300
@@ -59,6 +75,7 @@ class Track:
         solid_angle: solid angle of the mask, in sr.
         usual_solid_angle: the same, averaged over the last panoramas, because a leaking mask can grow by
             only a little on each.
+        whole_solid_angle: the largest of the last panoramas, because an object is hidden bit by bit.
         mask: (h, w) uint8, the mask on a reduced panorama.
         clicks: its clicks that agree with the mask.
         prompted_iou: predicted IoU of its mask on the panorama on which it was prompted.
@@ -68,6 +85,7 @@ class Track:
     motion: np.ndarray
     solid_angle: float
     usual_solid_angle: float
+    whole_solid_angle: float
     mask: np.ndarray
     clicks: Clicks
     prompted_iou: float
@@ -83,6 +101,19 @@ class Track:
         return max(disk_radius(self.solid_angle), angular_radius(self.directions))
 
 
+@dataclass(frozen=True)
+class Distractor:
+    """What looks like a lost object, and is something else.
+
+    Attributes:
+        direction: (3,) unit vector to it, where it was seen last.
+        unseen: number of panoramas since then.
+    """
+
+    direction: np.ndarray
+    unseen: int = 0
+
+
 @dataclass
 class TrackedObject:
     """An object to segment.
@@ -96,9 +127,11 @@ class TrackedObject:
         own_view: the view that was fitted to it where it was prompted.
         track: where it was on the earlier panoramas; after :meth:`note`, where it is on this one.
         lost_for: number of panoramas on which it was not found since it was found last.
+        found_for: number of panoramas on which it was found without a break.
         noted: whether :meth:`note` was called with the mask on this panorama.
         feedback: mask logits (S / 4, S / 4) by view that the last points of the prompt correct.
-        appearance: appearance of its prompted mask, see :mod:`sap_ros.core.appearance`.
+        appearances: what it looked like, see :mod:`sap_ros.core.appearance`.
+        distractors: what looked like it, while it was lost, where it could not be.
     """
 
     prompt: Prompt
@@ -109,9 +142,11 @@ class TrackedObject:
     own_view: View | None = None
     track: Track | None = None
     lost_for: int = 0
+    found_for: int = 0
     noted: bool = False
     feedback: dict[int, np.ndarray] = field(default_factory=dict)
-    appearance: np.ndarray | None = None
+    appearances: Appearances = field(default_factory=Appearances)
+    distractors: list[Distractor] = field(default_factory=list)
 
     @property
     def usual_solid_angle(self) -> float:
@@ -168,6 +203,26 @@ class TrackedObject:
         self.masks = {}
         self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
 
+    def turn(self, angle: float) -> None:
+        """Turns where it was, and its distractors, about the vertical axis by an angle in rad."""
+        rotation = Rotation.from_euler("z", angle)
+        self.distractors = [
+            replace(each, direction=rotation.apply(each.direction)) for each in self.distractors
+        ]
+        if self.track is None:
+            return
+        clicks = self.track.clicks
+        self.track = replace(
+            self.track,
+            directions=rotation.apply(self.track.directions),
+            motion=rotation.apply(self.track.motion),
+            clicks=replace(
+                clicks,
+                directions=rotation.apply(clicks.directions),
+                centre=rotation.apply(clicks.centre),
+            ),
+        )
+
     def expected_clicks(self) -> Prompt | None:
         """Its clicks, moved to its expected position on this panorama; None if it was never found."""
         if self.track is None:
@@ -191,11 +246,26 @@ class TrackedObject:
         return solid_angle <= limits.max_growth * track.usual_solid_angle
 
     def of_usual_size(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
-        """Whether a mask's size differs from the object's usual size by at most a factor of max_growth."""
+        """Whether a mask is at most max_growth times as large as the whole object, or as small as its last masks."""
         assert self.track is not None
         solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
+        least = self.track.usual_solid_angle / limits.max_growth
+        return least <= solid_angle <= limits.max_growth * self.track.whole_solid_angle
+
+    def grew(self, mask: ViewMask, view_solid_angle: float) -> bool:
+        """Whether a mask is so much larger than the object was that it may show something else, too."""
+        solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
+        return (
+            self.track is not None and solid_angle > _SUDDEN_GROWTH * self.track.usual_solid_angle
+        )
+
+    def typical(self, mask: ViewMask, view_solid_angle: float, limits: Following) -> bool:
+        """Whether to remember its appearance in a mask: it is sure, and of its usual size; now and then."""
+        if self.track is None or self.found_for % _APPEARANCE_EVERY:
+            return False
+        solid_angle = float((mask.logits > 0).mean()) * view_solid_angle
         ratio = solid_angle / self.track.usual_solid_angle
-        return 1 / limits.max_growth <= ratio <= limits.max_growth
+        return mask.predicted_iou > limits.sure_score and abs(ratio - 1) < _USUAL
 
     def plausible(
         self, region: Region, mask: np.ndarray, size: tuple[int, int], limits: Following
@@ -224,9 +294,12 @@ class TrackedObject:
         """Updates ``track`` with its mask; see :meth:`plausible` for the arguments."""
         self.noted = True
         if not mask.any():
-            self.lost_for += 1
+            self.lost_for, self.found_for = self.lost_for + 1, 0
             return
+        self.found_for += 1
         was_lost, self.lost_for = self.lost_for > 0, 0
+        if self.found_for >= _SETTLED:
+            self.distractors = []
         weights = sphere.row_solid_angles(size)[region.top : region.top + region.rows]
         solid_angle = float(weights @ mask.sum(1))
         directions = main_part(sample_mask(region, mask, size), solid_angle)
@@ -234,11 +307,13 @@ class TrackedObject:
         before = self.track
         if before is None or self.prompted_here:
             clicks = Clicks(self.prompt.directions, self.prompt.labels, centre)
-            motion, prompted_iou, usual = np.zeros(3), self.predicted_iou, solid_angle
+            motion, prompted_iou = np.zeros(3), self.predicted_iou
+            usual = whole = solid_angle
         else:
             clicks, prompted_iou = before.clicks, before.prompted_iou
             usual = before.usual_solid_angle
             usual *= (solid_angle / usual) ** _ADAPTATION
+            whole = max(usual, before.whole_solid_angle * _WHOLE_FADES)
             # The motion of several panoramas, or a turn of the robot, does not predict the next motion.
             motion = np.zeros(3) if was_lost else centre - before.directions.mean(0)
             # The clicks stay if it is at rest, because they would drift.
@@ -247,7 +322,9 @@ class TrackedObject:
                 clicks = replace(clicks, directions=moved, centre=centre)
         clicks = _agreeing(clicks, region, mask, size, directions)
         small = _reduced(region, mask, size)
-        self.track = Track(directions, motion, solid_angle, usual, small, clicks, prompted_iou)
+        self.track = Track(
+            directions, motion, solid_angle, usual, whole, small, clicks, prompted_iou
+        )
 
 
 def sample_mask(region: Region, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -42,6 +42,7 @@ class Method:
         order: order of the scan's views.
         fusion: how overlapping views are fused; ``auto`` means ``max`` if only one view is prompted.
         click_frames: which views are prompted with a click.
+        alone: in a video, each object is tracked as if it were the only one that was prompted.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Method:
     order: Order = "column_first"
     fusion: FusionChoice = "auto"
     click_frames: PromptedViews = "all"
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt not in ("clicks", "box", "mask"):

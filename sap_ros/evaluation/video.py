@@ -1,7 +1,8 @@
 """Evaluates panoramic videos: objects are prompted in the first frame and tracked to the end.
 
 J and F are measured in every later frame, on the panorama and on the sphere, as in DAVIS' semi-supervised
-protocol (the first frame is prompted and not scored).
+protocol (the first frame is prompted and not scored). Wrong takes, and the times until a hidden object is found
+again, are those of :mod:`sap_ros.evaluation.returns`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sap_ros.evaluation.benchmark import Method, first_prompt
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sequence as Video
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
+from sap_ros.evaluation.returns import SOON, Sight, sight, waits, wrong_takes
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Track:
         sphere_j, sphere_f: the same on the sphere.
         views: views encoded per panorama, for all objects.
         seconds: time per panorama, for all objects.
+        duration: time that the averaged frames cover, in s.
+        wrong_takes: how many times it was mistaken for something else.
+        waits: seconds until it was found again, each time that it was visible again; None: it was not.
     """
 
     method: Method
@@ -44,6 +49,9 @@ class Track:
     sphere_f: float
     views: float
     seconds: float
+    duration: float
+    wrong_takes: int
+    waits: list[float | None]
 
 
 def evaluate_videos(
@@ -52,6 +60,7 @@ def evaluate_videos(
     videos: Iterable[Video],
     results: Path,
     progress: Callable[[], None] = lambda: None,
+    rate: float = 4.0,
 ) -> list[Track]:
     """Tracks the objects of the first annotated frame of each video.
 
@@ -61,6 +70,7 @@ def evaluate_videos(
         videos: the videos.
         results: file of tracks, one line of JSON per video; videos in it are skipped.
         progress: called after every frame.
+        rate: frames per second of the videos.
     """
     found = [track for track in read_tracks([results]) if track.method == method]
     there = {track.video for track in found}
@@ -69,7 +79,7 @@ def evaluate_videos(
             for _ in video.frames:
                 progress()
             continue
-        tracks = _followed(model, method, video, progress)
+        tracks = _followed(model, method, video, progress, rate)
         found += tracks
         with results.open("a") as file:
             file.write("\n" + json.dumps([asdict(track) for track in tracks]) + "\n")
@@ -77,32 +87,40 @@ def evaluate_videos(
 
 
 def _followed(
-    model: Model, method: Method, video: Video, progress: Callable[[], None]
+    model: Model, method: Method, video: Video, progress: Callable[[], None], rate: float
 ) -> list[Track]:
     first = video.frames[0]
     labels = first.labels()
     values = [int(i) for i in np.unique(labels[labels > 0])]
-    session = method.session(model)
+    together = [[value] for value in values] if method.alone else [values]
+    sessions = [method.session(model) for _ in together]
     figures: dict[int, list[tuple[float, ...]]] = {value: [] for value in values}
+    sights: dict[int, list[Sight]] = {value: [] for value in values}
     views, seconds = [], []
     for k, frame in enumerate(video.frames):
         image, labels = frame.image(), frame.labels()
+        answers: dict[int, np.ndarray] = {}
         with measured(model.device) as cost:
-            if k:
-                session.next_image(image)
-            else:
-                session.set_image(image)
-                for number, value in enumerate(values, 1):
-                    prompt = first_prompt(labels == value, method.prompt)
-                    session.add_prompt(
-                        Prompt(number, prompt.directions, prompt.labels, prompt.box, prompt.mask)
-                    )
-            answer = session.segment().labels
-        views.append(session.encoded)
+            for session, members in zip(sessions, together, strict=True):
+                if k:
+                    session.next_image(image)
+                else:
+                    session.set_image(image)
+                    for number, value in enumerate(members, 1):
+                        prompt = first_prompt(labels == value, method.prompt)
+                        session.add_prompt(
+                            Prompt(
+                                number, prompt.directions, prompt.labels, prompt.box, prompt.mask
+                            )
+                        )
+                answer = session.segment().labels
+                answers |= {value: answer == i for i, value in enumerate(members, 1)}
+        views.append(sum(session.encoded for session in sessions))
         seconds.append(cost.seconds)
-        for number, value in enumerate(values, 1):
+        for value in values:
+            pair = answers[value], labels == value
+            sights[value].append(sight(answers[value], labels, value))
             if k:
-                pair = answer == number, labels == value
                 figures[value].append(
                     (iou(*pair), boundary_f(*pair), sphere_iou(*pair), sphere_boundary_f(*pair))
                 )
@@ -123,6 +141,9 @@ def _followed(
                     sphere_f,
                     round(float(np.mean(views)), 2),
                     round(float(np.mean(seconds)), 3),
+                    len(rows) / rate,
+                    wrong_takes(sights[value][1:]),
+                    waits(sights[value], rate),
                 )
             )
     return tracks
@@ -157,4 +178,19 @@ def track_columns(method: Method, tracks: Sequence[Track]) -> dict[str, str]:
         "sphere F": mean("sphere_f"),
         "views": mean("views", 1),
         "s": mean("seconds", 2),
+    }
+
+
+def return_columns(tracks: Sequence[Track]) -> dict[str, str]:
+    """A method's row of the table of wrong takes and returns: text by column name."""
+    minutes = sum(track.duration for track in tracks) / 60
+    returns = [wait for track in tracks for wait in track.waits]
+    found = [wait for wait in returns if wait is not None]
+    soon = sum(wait <= SOON for wait in found)
+    return {
+        "wrong takes/min": f"{sum(track.wrong_takes for track in tracks) / minutes:.2f}",
+        "returns": str(len(returns)),
+        f"found in {SOON:g} s": f"{soon / len(returns):.2f}" if returns else "-",
+        "ever": f"{len(found) / len(returns):.2f}" if returns else "-",
+        "after s": f"{np.mean(found):.2f}" if found else "-",
     }

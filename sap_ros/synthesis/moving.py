@@ -1,13 +1,14 @@
 """A panoramic video with true masks: a robot drives through a room with moving objects.
 
 Rays are traced analytically, so no renderer is needed and masks are exact. The live demo, the tracking tests
-and the benchmarks use it.
+and the benchmarks use it. Pillars can hide the objects for a while, and objects can have a twin that looks the
+same, for the evaluation of tracking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,31 @@ _COLOURS = {
     "blue": (45, 75, 190),
     "violet": (130, 60, 160),
 }
+
+# Pillars: their colour, their distance from the room's middle in m (the camera's circle has 0.7), and half of
+# their width relative to that of the object that is hidden, as both are seen.
+_PILLAR = (125, 120, 112)
+_PILLAR_DISTANCE = 1.5
+_PILLAR_WIDTH = 1.1
+
+# A pillar hides its object at a time between these, in s, for a time between those; and this many places are
+# tried for it.
+_HIDDEN_AT = (3.0, 15.0)
+_HIDDEN_FOR = (1.0, 4.0)
+_PLACES = 500
+
+# An object of which less than this share of its width is visible counts as hidden.
+_SHOWN = 0.25
+
+# Share of an object's width that no pillar hides at the start, when it is prompted.
+_START_SHOWN = 0.5
+
+# With pillars: half of the way that an object moves to and fro, in m, and its size relative to that without them.
+_WALK = 0.8
+_SLIM = np.array([0.7, 0.7, 1.0])
+
+# How far round the room a twin stands from its object, least and most, in rad.
+_TWIN_AWAY = (np.radians(30), np.radians(60))
 
 
 @dataclass(frozen=True)
@@ -61,11 +87,21 @@ class MovingScene:
 
     Args:
         seed: seed of all random choices.
+        occluders: number of pillars from the floor to the ceiling. Each hides one object for 1 to 4 s, 3 to 15 s
+            after the start, and now and then what else is behind it; at the start at most half of any object.
+            Objects are then slimmer, and move by 0.8 m to either side.
+        twins: the objects are three pairs of the same shape, size and colour: 1 and 4, 2 and 5, 3 and 6. The
+            two of a pair stand 30 to 60 degrees apart, seen from the room's middle, and move on their own.
 
-    Instance ids are 1 to 6, in the order of ``solids``.
+    Instance ids are 1 to 6, in the order of ``solids``; pillars belong to the background.
+
+    Raises:
+        ValueError: the number of pillars is negative, or there is no place for so many.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, occluders: int = 0, twins: bool = False) -> None:
+        if occluders < 0:
+            raise ValueError(f"the number of occluders is {occluders}; it must not be negative")
         rng = np.random.default_rng(seed)
         around = rng.uniform(0, 2 * np.pi) + np.arange(6) * np.pi / 3
         boxes = rng.permutation(6) < 3
@@ -79,6 +115,47 @@ class MovingScene:
         self._walls = (rng.uniform(140, 215, (3, 1)) + rng.uniform(-18, 18, (3, 3))).astype(
             np.float32
         )
+        if twins:
+            self.solids = _paired(rng, self.solids)
+        if occluders:
+            self.solids = tuple(_walking(solid) for solid in self.solids)
+        self.pillars = tuple(self._pillar(rng) for _ in range(occluders))
+
+    def _pillar(self, rng: np.random.Generator) -> Solid:
+        """A pillar that hides one object for a time."""
+        for _ in range(_PLACES):
+            time = rng.uniform(*_HIDDEN_AT)
+            solid = self.solids[rng.integers(len(self.solids))]
+            eye, to = self.pose(time)[0][:2], solid.centre(time)[:2]
+            away = float(np.linalg.norm(to - eye))
+            along = (to - eye) / away
+            inward = eye @ along
+            distance = -inward + np.sqrt(inward**2 - eye @ eye + _PILLAR_DISTANCE**2)
+            half = _PILLAR_WIDTH * np.hypot(*solid.half[:2]) * distance / away
+            # Its centre is at the camera's height, so that all of it lies in front of the camera.
+            home, extent = (
+                np.append(eye + distance * along, _EYE),
+                np.array([half, half, 2 * _ROOM[2]]),
+            )
+            pillar = Solid("pillar", "box", home, extent, _PILLAR, np.zeros(3), 1.0)
+            clear = all(self._shown(pillar, other, 0.0) >= _START_SHOWN for other in self.solids)
+            times = np.arange(time - _HIDDEN_FOR[1], time + _HIDDEN_FOR[1], 0.1)
+            hidden = 0.1 * sum(self._shown(pillar, solid, float(t)) < _SHOWN for t in times)
+            if clear and _HIDDEN_FOR[0] <= hidden <= _HIDDEN_FOR[1]:
+                return pillar
+        raise ValueError("no place was found for a pillar; give fewer occluders, or another seed")
+
+    def _shown(self, pillar: Solid, solid: Solid, time: float) -> float:
+        """Share of a solid's width that a pillar leaves visible at a time in s, at least 0 and at most 1."""
+        eye = self.pose(time)[0][:2]
+        towards = [each.centre(time)[:2] - eye for each in (pillar, solid)]
+        azimuths = [np.arctan2(y, x) for x, y in towards]
+        one, other = (
+            np.arctan(np.hypot(*each.half[:2]) / np.linalg.norm(to))
+            for each, to in zip((pillar, solid), towards, strict=True)
+        )
+        apart = abs(np.mod(azimuths[1] - azimuths[0] + np.pi, 2 * np.pi) - np.pi)
+        return float(np.clip((apart + other - one) / (2 * other), 0, 1))
 
     @staticmethod
     def _solid(
@@ -131,7 +208,7 @@ class MovingScene:
         depth, wall = self._room(rays, eye)
         colour = self._room_colour(eye + rays * depth[:, None], wall)
         ids = np.zeros(len(rays), np.uint8)
-        for i, solid in enumerate(self.solids, 1):
+        for i, solid in [*enumerate(self.solids, 1), *((0, pillar) for pillar in self.pillars)]:
             centre = solid.centre(time).astype(np.float32)
             near = rays @ (centre - eye) > 0
             at, normal = _hit(solid, rays[near], eye - centre)
@@ -174,6 +251,31 @@ class MovingScene:
         return np.asarray(colour, np.float32)
 
 
+def _paired(rng: np.random.Generator, solids: tuple[Solid, ...]) -> tuple[Solid, ...]:
+    """The first half of the solids, spread round the room, and a twin beside each of them."""
+    count = len(solids) // 2
+    start, paired = rng.uniform(0, 2 * np.pi), []
+    beside = rng.uniform(*_TWIN_AWAY, count) * rng.choice([-1, 1])
+    for i, solid in enumerate(solids):
+        one = solids[i % count]
+        azimuth = start + 2 * np.pi * (i % count) / count + (beside[i % count] if i >= count else 0)
+        distance = np.linalg.norm(solid.home[:2])
+        height = max(solid.home[2], one.half[2] - _ROOM[2])
+        home = np.array([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
+        name = one.name if i < count else f"{one.name} twin"
+        paired.append(
+            replace(solid, name=name, kind=one.kind, home=home, half=one.half, colour=one.colour)
+        )
+    return tuple(paired)
+
+
+def _walking(solid: Solid) -> Solid:
+    """A slimmer solid that moves to and fro across the line from the room's middle."""
+    x, y = solid.home[:2]
+    across = np.array([-y, x, 0]) / np.hypot(x, y)
+    return replace(solid, half=solid.half * _SLIM, swing=_WALK * across + [0, 0, solid.swing[2]])
+
+
 def _hit(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance (N,), inf where missed, and normal (N, 3) of a solid at the origin."""
     half = solid.half.astype(np.float32)
@@ -205,6 +307,8 @@ def write_videos(
     frames: int,
     rate: float,
     done: Callable[[], None] = lambda: None,
+    occluders: int = 0,
+    twins: bool = False,
 ) -> None:
     """Writes one labelled video per seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
 
@@ -217,9 +321,10 @@ def write_videos(
         frames: number of frames per video.
         rate: frames per second.
         done: called after each frame.
+        occluders, twins: see :class:`MovingScene`.
     """
     for seed in seeds:
-        scene = MovingScene(seed)
+        scene = MovingScene(seed, occluders, twins)
         pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
         for path in (pictures, masks):
             path.mkdir(parents=True, exist_ok=True)

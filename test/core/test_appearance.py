@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import appearance, most_similar_place, similarity
+from sap_ros.core.appearance import Appearances, appearance, similar_places, similarity
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import Prompt
@@ -58,9 +58,10 @@ def test_what_looks_like_the_object_is_found_wherever_it_is(panorama, corner):
     logits = np.full((64, 64), -5.0, np.float32)
     logits[25:40, 23:38] = 5
     looked = appearance(view(100, 92), logits)
-    u, v = most_similar_place(view(*corner), looked) * 256
+    (u, v), other = similar_places(view(*corner), looked[None], 2) * 256
     assert corner[1] <= u <= corner[1] + 60
     assert corner[0] <= v <= corner[0] + 60
+    assert np.abs(other - [u, v]).max() > 32  # the second place is another one
 
 
 def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):
@@ -76,3 +77,28 @@ def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):
     assert similarity(one, -one) == pytest.approx(-1)
     assert np.isnan(similarity(one, None))
     assert appearance(features, np.full((64, 64), -5.0, np.float32)) is None
+
+
+def test_an_object_is_known_by_several_appearances_which_are_computed_when_they_are_read():
+    rng, computed = np.random.default_rng(0), []
+    shown = rng.normal(size=(6, 8)).astype(np.float32)
+    known = Appearances(shown[0])
+
+    def later(i):
+        def compute():
+            computed.append(i)
+            return shown[i]
+
+        return compute
+
+    for i in range(1, 5):
+        known.add(later(i))
+    assert known.known
+    assert not computed
+    assert known.likeness(shown[0]) == pytest.approx(1)
+    assert known.likeness(shown[4]) == pytest.approx(1)
+    assert known.likeness(shown[1]) < 0.99  # forgotten: the number is bounded
+    assert computed == [2, 3, 4]  # once each, and only what is kept
+    assert np.isnan(known.likeness(None))
+    assert np.isnan(Appearances().likeness(shown[0]))
+    assert not Appearances().known

@@ -8,7 +8,13 @@ from sap_ros.core import sphere
 from sap_ros.core.loading import load_model
 from sap_ros.evaluation.benchmark import Method
 from sap_ros.evaluation.datasets import read_sequences
-from sap_ros.evaluation.video import evaluate_videos, read_tracks, track_columns
+from sap_ros.evaluation.video import (
+    Track,
+    evaluate_videos,
+    read_tracks,
+    return_columns,
+    track_columns,
+)
 
 
 @pytest.fixture
@@ -41,3 +47,29 @@ def test_objects_are_followed_and_a_killed_run_goes_on(videos, tmp_path, prompt)
     again = evaluate_videos(model, method, videos, results, lambda: frames.append(1))
     assert again == tracks == read_tracks([results, results])
     assert len(frames) == 8
+    assert [(t.duration, t.wrong_takes, t.waits) for t in tracks] == [(0.75, 0, []), (0.75, 0, [])]
+    assert return_columns(tracks)["found in 1 s"] == "-"
+
+
+def test_an_object_tracked_alone_gives_the_same_answer_as_one_of_two_that_are_apart(
+    videos, tmp_path
+):
+    model = load_model("sap-nano")
+    both = evaluate_videos(model, Method("nano"), videos, tmp_path / "both.jsonl")
+    alone = evaluate_videos(model, Method("nano", alone=True), videos, tmp_path / "alone.jsonl")
+    assert [t.j for t in alone] == pytest.approx([t.j for t in both], abs=0.02)
+    assert len(alone) == 2
+
+
+def test_wrong_takes_and_returns_are_summed_over_objects():
+    def track(takes, waits):
+        return Track(Method("nano"), "a", 1, 120, 0, 0, 0, 0, 0, 0, 30.0, takes, waits)
+
+    row = return_columns([track(1, [0.5, None]), track(2, [1.5]), track(0, [0.0])])
+    assert row == {
+        "wrong takes/min": "2.00",
+        "returns": "4",
+        "found in 1 s": "0.50",
+        "ever": "0.75",
+        "after s": "0.67",
+    }

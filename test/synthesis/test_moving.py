@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from sap_ros.core import sphere
 from sap_ros.files import read_panorama
@@ -56,3 +57,50 @@ def test_videos_are_written_and_gone_on_with(tmp_path):
     assert first.stat().st_mtime_ns == before
     assert len(list(first.parent.iterdir())) == 3
     assert len(told) == 5
+
+
+def _areas(scene, times):
+    """The solid angle of each object at some times (T, 6)."""
+    size = 128, 64
+    weights = sphere.row_solid_angles(size)
+    shown = [scene.render(t, size)[1] for t in times]
+    return np.array([[weights @ (ids == i).sum(1) for i in range(1, 7)] for ids in shown])
+
+
+def test_pillars_hide_an_object_for_seconds_and_change_nothing_else():
+    hidden, bare = MovingScene(3, occluders=1), MovingScene(3, occluders=1)
+    assert len(hidden.pillars) == 1
+    bare.pillars, times = (), np.arange(2, 17, 0.5)
+    with_pillar, without = _areas(hidden, times), _areas(bare, times)
+    assert (with_pillar <= without + 1e-9).all()
+    share = with_pillar / np.maximum(without, 1e-9)
+    seconds = 0.5 * ((share < 0.25) & (without > 0.005)).sum(0)
+    assert 1 <= seconds.max() <= 8  # of the object that the pillar is for; it may pass twice
+    image, ids = hidden.render(float(times[share.min(1).argmin()]), SIZE)
+    clear, true = bare.render(float(times[share.min(1).argmin()]), SIZE)
+    same = ids == true
+    assert set(np.unique(ids[~same])) == {0}  # a pillar is background
+    assert (image[ids > 0] == clear[ids > 0]).all()
+
+
+def test_twins_look_alike_and_have_ids_of_their_own():
+    scene = MovingScene(1, twins=True)
+    for one, twin in zip(scene.solids[:3], scene.solids[3:], strict=True):
+        assert (one.kind, one.colour) == (twin.kind, twin.colour)
+        np.testing.assert_array_equal(one.half, twin.half)
+        apart = sphere.angle_between(one.home * [1, 1, 0], twin.home * [1, 1, 0])
+        assert np.radians(30) <= apart <= np.radians(60)
+        assert (one.swing != twin.swing).any()
+    image, ids = scene.render(0.0, SIZE)
+    assert set(np.unique(ids)) == set(range(7))
+    for i in (1, 2, 3):  # the same hue: light and distance differ
+        one, twin = (image[ids == k].astype(float).mean(0) for k in (i, i + 3))
+        assert np.abs(one / one.sum() - twin / twin.sum()).max() < 0.02
+
+
+def test_without_pillars_and_twins_the_drives_are_as_before():
+    plain, scene = MovingScene(5), MovingScene(5, occluders=0, twins=False)
+    np.testing.assert_array_equal(plain.render(2.0, SIZE)[0], scene.render(2.0, SIZE)[0])
+    assert not plain.pillars
+    with pytest.raises(ValueError, match="-1"):
+        MovingScene(0, occluders=-1)

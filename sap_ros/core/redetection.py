@@ -1,0 +1,292 @@
+"""Finds a lost object again by its appearance, and does not take a look-alike for it.
+
+In the spirit of DAM4SAM (Videnovic et al., "A Distractor-Aware Memory for Visual Object Tracking with SAM2",
+CVPR 2025), which keeps apart what the object looked like lately and what could be mistaken for it. Here a lost
+object is compared with several of its own appearances; and places that look like it, while it cannot be there,
+are remembered as distractors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.appearance import FOUND_AGAIN, FOUND_FAR, FOUND_IN_PLACE, FOUND_IN_VIEW
+from sap_ros.core.encoding import EncodedViews
+from sap_ros.core.framing import Framing, deepest_pixel, spread
+from sap_ros.core.fusion import ViewMask
+from sap_ros.core.memory import ObjectMemory
+from sap_ros.core.motion import Following, disk_radius
+from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
+from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.tracker import follow
+from sap_ros.core.views import PerspectiveViews, Views
+
+# Places that are tried in the view around the object's last position, and in each other view.
+_PLACES_NEAR = 5
+_PLACES_FAR = 1
+
+# From so many times the distance that a lost object is likely to have gone, a candidate must be as similar as can be.
+_UNLIKELY = 1.5
+
+# What the distance that a lost object is likely to have gone costs, in likeness.
+_DISTANCE_COST = 0.1
+
+# Candidates that are looked at in a view of their own, on each panorama.
+_VERIFIED = 2
+
+# Places remembered as distractors, the number of panoramas for which one is remembered unseen, the least likeness
+# of one, also in a view that is not fitted to it, and the largest angle between it and where the object was last.
+_DISTRACTORS = 8
+_UNSEEN = 12
+_ALIKE = 0.5
+_AROUND = math.radians(60)
+
+# For so many panoramas after the first without the object, what looks like it where it cannot be is remembered.
+_SOON_AFTER = 2
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity
+class Candidate:
+    """A mask that may be the lost object.
+
+    Attributes:
+        view: the view that it is in.
+        mask: the mask.
+        direction: (3,) unit vector to a place on it.
+        radius: of a disk with its solid angle, in rad.
+        likeness: similarity to the object, see :mod:`sap_ros.core.appearance`.
+        least: the least likeness with which it counts as found.
+    """
+
+    view: int
+    mask: ViewMask
+    direction: np.ndarray
+    radius: float
+    likeness: float
+    least: float
+
+
+class Redetection:
+    """Searches one panorama for a lost object.
+
+    Args:
+        encoded: the views of the panorama.
+        tracked: the object.
+        following: limits of its motion.
+        recent: see :func:`sap_ros.core.tracker.follow`.
+        others: the objects that are tracked beside it.
+    """
+
+    def __init__(
+        self,
+        encoded: EncodedViews[Views],
+        tracked: TrackedObject,
+        following: Following,
+        recent: int,
+        others: Sequence[TrackedObject],
+    ) -> None:
+        self._encoded, self._tracked, self._following = encoded, tracked, following
+        self._recent, self._others = recent, others
+        self._looks = tracked.appearances.values()
+
+    def candidates(self, view: int, near: bool) -> list[Candidate]:
+        """The masks in a view that may be the object by their size and predicted IoU, wherever they are.
+
+        Args:
+            view: the view.
+            near: the view shows the surroundings of the object's last position.
+        """
+        tracked, views = self._tracked, self._encoded.views
+        prompts = []
+        expected = tracked.expected_clicks()
+        if expected is not None:
+            there = ViewPrompts(views, expected).at(view)
+            prompts += [(there, FOUND_IN_PLACE)] if there is not None else []
+        count = _PLACES_NEAR if near else _PLACES_FAR
+        for pixel in self._encoded.similar_pixels(view, self._looks, count):
+            click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
+            prompts.append((click, FOUND_AGAIN))
+        found = (self._decoded(view, prompt, least) for prompt, least in prompts)
+        return [each for each in found if each is not None]
+
+    def _decoded(self, view: int, prompt: ViewPrompt, least: float) -> Candidate | None:
+        """The mask for a prompt in a view; None if it cannot be the object."""
+        encoded, tracked = self._encoded, self._tracked
+        solid_angle = encoded.views.solid_angle(view)
+
+        def accept(_: int, mask: ViewMask) -> bool:
+            return tracked.credible(mask, solid_angle, self._following) and tracked.of_usual_size(
+                mask, solid_angle, self._following
+            )
+
+        mask = follow(
+            encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {}, accept,
+            recent=self._recent,
+        )[view]  # fmt: skip
+        direction = place_of(encoded.views, view, mask)
+        if direction is None:
+            return None
+        radius = disk_radius(float((mask.logits > 0).mean()) * solid_angle)
+        likeness = tracked.appearances.likeness(encoded.appearance(view, mask))
+        return Candidate(view, mask, direction, radius, likeness, least)
+
+    def verified(self, candidate: Candidate, framing: Framing) -> Candidate | None:
+        """The candidate in a view that is fitted to it, as those views were in which the object was tracked."""
+        views = self._encoded.views
+        assert isinstance(views, PerspectiveViews)
+        sampled = spread(views, candidate.view, candidate.mask, candidate.direction[None])
+        view = framing.following(views, sampled, self._following.reach) if len(sampled) else None
+        if view is None:
+            return candidate
+        index = views.add(view)
+        pixel = views.locate(index, candidate.direction[None])
+        click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
+        unlikely = min(max(self._away(candidate) - 1, 0) / (_UNLIKELY - 1), 1)
+        least = FOUND_IN_VIEW + unlikely * (FOUND_FAR - FOUND_IN_VIEW)
+        return self._decoded(index, click, least)
+
+    def possible(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Those of a panorama that can be the object by where they are; the distractors are noted."""
+        tracked, reach = self._tracked, self._following.reach
+        assert tracked.track is not None
+        distinct: list[Candidate] = []
+        for one in sorted(found, key=lambda each: -each.likeness):
+            if all(_apart(one.direction, each.direction) > each.radius for each in distinct):
+                distinct.append(one)
+        free = [each for each in distinct if not on_another(each.direction, self._others)]
+        left = _without_matched(free, tracked.distractors, reach)
+        if tracked.lost_for > _SOON_AFTER:
+            return left
+        gate = reach * (tracked.lost_for + 1) + disk_radius(tracked.track.whole_solid_angle)
+        elsewhere = [each for each in left if gate < self._angle(each) < _AROUND]
+        self._note(elsewhere)
+        return [each for each in left if each not in elsewhere]
+
+    def choose(self, verified: Sequence[Candidate]) -> Candidate | None:
+        """The most similar one that counts as found; what is unlikely to be the object is noted."""
+        sure = [each for each in verified if each.likeness > each.least]  # False for NaN: unknown
+        if sure:
+            return max(sure, key=lambda each: each.likeness - _DISTANCE_COST * self._away(each))
+        unlikely = [each for each in verified if self._away(each) > _UNLIKELY]
+        self._note([each for each in unlikely if self._angle(each) < _AROUND])
+        return None
+
+    def _note(self, elsewhere: Sequence[Candidate]) -> None:
+        """Remembers candidates as distractors if they look like the object."""
+        known = self._tracked.distractors
+        new = [Distractor(each.direction) for each in elsewhere if each.likeness > _ALIKE]
+        known += new[: _DISTRACTORS - len(known)]
+
+    def _away(self, candidate: Candidate) -> float:
+        """How far a candidate is from where the object was last, relative to how far it is likely to have gone.
+
+        Objects go to and fro, so that this grows with the square root of time.
+        """
+        track = self._tracked.track
+        assert track is not None
+        likely = self._following.reach * math.sqrt(self._tracked.lost_for + 1)
+        return self._angle(candidate) / (likely + disk_radius(track.whole_solid_angle))
+
+    def _angle(self, candidate: Candidate) -> float:
+        """The angle between a candidate and where the object was last, in rad."""
+        assert self._tracked.track is not None
+        return _apart(candidate.direction, self._tracked.track.directions.mean(0))
+
+
+def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
+    """The direction (3,) of the place in a mask that is farthest from its outline; None if it is empty."""
+    middle = deepest_pixel(mask.logits > 0)
+    if middle is None:
+        return None
+    return views.direction(view, np.array(middle) * (views.size / len(mask.logits)))
+
+
+def on_another(direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
+    """Whether a direction (3,) is on one of the objects that are tracked, where they are expected."""
+    return direction is not None and any(
+        _apart(direction, each.track.expected) < each.track.radius
+        for each in others
+        if each.track is not None and not each.lost_for
+    )
+
+
+def _without_matched(
+    found: list[Candidate], distractors: list[Distractor], reach: float
+) -> list[Candidate]:
+    """The candidates that are none of the distractors, which are moved to where they are now.
+
+    The nearest pairs of a distractor and a candidate are taken first.
+    """
+    pairs = sorted(
+        (
+            (_apart(each.direction, other.direction), i, k)
+            for i, each in enumerate(found)
+            for k, other in enumerate(distractors)
+        ),
+    )
+    matched: dict[int, int] = {}
+    for apart, i, k in pairs:
+        if i not in matched and k not in matched.values() and apart <= reach + found[i].radius:
+            matched[i] = k
+    for i, k in matched.items():
+        distractors[k] = Distractor(found[i].direction)
+    seen = set(matched.values())
+    distractors[:] = [
+        each if k in seen else replace(each, unseen=each.unseen + 1)
+        for k, each in enumerate(distractors)
+        if k in seen or each.unseen < _UNSEEN
+    ]
+    return [each for i, each in enumerate(found) if i not in matched]
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The angle between two vectors (3,), in rad."""
+    return float(sphere.angle_between(one, other))
+
+
+def find_again(
+    encoded: EncodedViews[Views],
+    tracked: TrackedObject,
+    following: Following,
+    recent: int,
+    others: Sequence[TrackedObject],
+    near: Sequence[int],
+    far: Sequence[int],
+    framing: Framing | None,
+    visited: Callable[[int], None],
+) -> Candidate | None:
+    """Searches for a lost object by its appearance.
+
+    Each view is given clicks: where the object would be if it had moved on as before, and at the places that
+    look most like it. Of the masks that may be the object, the one most similar to it is kept.
+
+    Args:
+        encoded, tracked, following, recent, others: see :class:`Redetection`.
+        near: views around its last position.
+        far: further views; not searched on the first panorama without it, when it can only be near.
+        framing: how views are fitted to candidates, which are compared there; None: where they were found.
+        visited: called with each view after it was searched.
+
+    Returns:
+        The mask that is taken for the object; None if it was not found.
+    """
+    search = Redetection(encoded, tracked, following, recent, others)
+    found = []
+    for views, is_near in ((near, True), (far, False)):
+        for view in views:
+            found += search.candidates(view, is_near)
+            visited(view)
+    possible = sorted(search.possible(found), key=lambda each: -each.likeness)
+    if framing is None:
+        return search.choose(possible)
+    checked = []
+    for each in possible[:_VERIFIED]:
+        fitted = search.verified(each, framing)
+        visited(each.view if fitted is None else fitted.view)
+        checked += [] if fitted is None else [fitted]
+    return search.choose(checked)

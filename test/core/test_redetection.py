@@ -1,0 +1,144 @@
+"""redetection: a lost object is found again, and what looks like it is not taken for it."""
+
+import numpy as np
+import pytest
+
+from sap_ros.core import sphere
+from sap_ros.core.appearance import Appearances
+from sap_ros.core.instances import State
+from sap_ros.core.loading import load_model
+from sap_ros.core.motion import Following, turn_between
+from sap_ros.core.panorama import Region
+from sap_ros.core.prompts import Prompt
+from sap_ros.core.redetection import Candidate, Redetection, on_another
+from sap_ros.core.session import PanoramaSession
+from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.synthesis.moving import MovingScene
+
+SIZE = (512, 256)
+
+
+def _towards(degrees):
+    return sphere.angles_to_direction(np.radians(degrees), 0.0)
+
+
+def _tracked(degrees, lost_for=0):
+    """An object 10 degrees wide that was found at an azimuth in degrees."""
+    tracked = TrackedObject(Prompt(1, _towards(degrees)[None], np.array([1])))
+    u, v = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
+    rays = sphere.pixel_to_direction(np.stack([u, v], -1), SIZE)
+    mask = rays @ _towards(degrees) > np.cos(np.radians(5))
+    tracked.note(Region(0, 0, SIZE[1], SIZE[0]), mask, SIZE)
+    tracked.appearances, tracked.lost_for = Appearances(np.ones(4, np.float32)), lost_for
+    return tracked
+
+
+def _candidate(degrees, likeness=0.9, least=0.86):
+    return Candidate(0, None, _towards(degrees), np.radians(5), likeness, least)
+
+
+def _redetection(tracked, others=()):
+    return Redetection(None, tracked, Following(margin=8), 6, others)
+
+
+def _azimuths(directions):
+    return sorted(round(float(np.degrees(sphere.direction_to_angles(d)[0]))) for d in directions)
+
+
+def test_what_looks_like_the_object_beyond_its_reach_is_remembered_and_followed():
+    tracked = _tracked(0)
+    left = _redetection(tracked).possible([_candidate(4), _candidate(30), _candidate(90)])
+    assert _azimuths(c.direction for c in left) == [4, 90]  # 90 degrees: nothing is said of it
+    assert _azimuths(d.direction for d in tracked.distractors) == [30]
+    tracked.lost_for = 6
+    # Where the object can have gone by now: the distractor has moved there, a candidate is new.
+    left = _redetection(tracked).possible([_candidate(24), _candidate(-20)])
+    assert _azimuths(c.direction for c in left) == [-20]
+    assert _azimuths(d.direction for d in tracked.distractors) == [24]
+
+
+def test_what_does_not_look_like_it_is_no_distractor():
+    tracked = _tracked(0)
+    assert not _redetection(tracked).possible([_candidate(30, likeness=0.3)])
+    assert not tracked.distractors
+
+
+def test_two_candidates_are_not_explained_by_one_distractor():
+    tracked = _tracked(0, lost_for=8)
+    tracked.distractors = [Distractor(_towards(20))]
+    left = _redetection(tracked).possible([_candidate(18), _candidate(10)])
+    assert _azimuths(c.direction for c in left) == [10]
+
+
+def test_a_distractor_that_is_seen_no_more_is_forgotten_and_their_number_is_bounded():
+    tracked = _tracked(0, lost_for=8)
+    tracked.distractors = [Distractor(_towards(20))]
+    for _ in range(12):
+        _redetection(tracked).possible([])
+        assert len(tracked.distractors) == 1
+    _redetection(tracked).possible([])
+    assert not tracked.distractors
+    tracked = _tracked(0)
+    far = [_candidate(degrees) for degrees in range(-58, 59, 6) if abs(degrees) > 14]
+    _redetection(tracked).possible(far)
+    assert len(tracked.distractors) == 8
+
+
+def test_an_object_that_is_tracked_is_not_taken():
+    tracked, other, lost = _tracked(0, lost_for=3), _tracked(10), _tracked(-10, lost_for=1)
+    left = _redetection(tracked, [other, lost]).possible([_candidate(12), _candidate(-10)])
+    assert _azimuths(c.direction for c in left) == [-10]
+    assert not on_another(None, [other])
+
+
+def test_the_more_similar_is_taken_the_nearer_of_two_that_are_alike_and_neither_when_unsure():
+    tracked = _tracked(0, lost_for=3)  # likely within 21 degrees
+    choose = _redetection(tracked).choose
+    near, far, other = _candidate(4, 0.95), _candidate(16, 0.97), _candidate(2, 0.87)
+    assert choose([near, far]) is near
+    assert choose([near, other]) is near
+    assert choose([_candidate(4, 0.8), _candidate(5, float("nan"))]) is None
+    assert not tracked.distractors
+    assert choose([_candidate(40, 0.93, least=0.98)]) is None
+    assert _azimuths(d.direction for d in tracked.distractors) == [40]
+
+
+@pytest.mark.parametrize("degrees", [-90, -7, 0, 3, 45, 170])
+def test_the_turn_of_the_camera_is_seen_though_objects_move(degrees):
+    scene = MovingScene(0)
+    before, after = scene.render(0.0, SIZE)[0], scene.render(0.1, SIZE)[0]
+    # 0.1 s: the robot itself has turned by 1 degree
+    turned = np.roll(after, -round(degrees / 360 * SIZE[0]), axis=1)
+    angle = np.degrees(turn_between(before, turned))
+    assert abs((angle - degrees + 1 + 180) % 360 - 180) < 2
+    assert turn_between(before, np.full_like(before, 128)) == 0
+
+
+def test_what_is_known_of_a_lost_object_turns_with_the_camera():
+    tracked = _tracked(0)
+    tracked.distractors = [Distractor(_towards(30))]
+    tracked.turn(np.radians(15))
+    assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
+    assert _azimuths(tracked.expected_clicks().directions) == [15]
+
+
+def test_an_object_comes_back_while_its_twin_is_in_view():
+    """The object is painted over for 1.2 s; only it is tracked, its twin stands 30 to 60 degrees beside it."""
+    scene, session, number = MovingScene(2, twins=True), PanoramaSession(load_model()), 3
+    found = []
+    for k in range(14):
+        image, truth = scene.render(0.2 * k, SIZE)
+        mask = truth == number
+        if 4 <= k < 10:
+            image[mask] = (160, 160, 160)
+        session.next_image(image)
+        if k == 0:
+            v, u = np.nonzero(mask)
+            middle = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, SIZE).mean(0)
+            session.add_prompt(Prompt(1, middle[None], np.array([1])))
+        answer = session.segment()
+        labels, state = answer.labels == 1, answer.objects[0].state
+        assert not (labels & (truth == number + 3)).any()
+        found.append(state == State.TRACKED and (labels & mask).sum() / (labels | mask).sum() > 0.5)
+    assert all(found[:4])
+    assert all(found[12:])
