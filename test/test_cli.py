@@ -1,6 +1,8 @@
 """cli: the command as a person types it."""
 
+import csv
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -261,6 +263,21 @@ def test_a_video_is_made_recorded_replayed_and_evaluated(tmp_path):
     again = sap("replay", tmp_path / "bag", "--point", "9,9", "--out", tmp_path / "replay")
     assert again.returncode == 2
     assert "exists" in again.stderr
+    shutil.copytree(tmp_path / "bag", tmp_path / "other_bag")
+    bags = tmp_path / "bag", tmp_path / "other_bag", tmp_path / "no_bag"
+    point = ("--point", f"{u},{v}:{biggest}", "--truth", "/truth", "--out", tmp_path / "several")
+    several = sap("replay", *bags, *point, "--jobs", 2)
+    assert several.returncode == 1
+    assert "failed: no_bag: " in several.stderr
+    for name in ("bag", "other_bag"):
+        folder = tmp_path / "several" / name
+        assert (folder / "bag" / "bag.mcap").read_bytes() == (
+            tmp_path / "replay" / "bag" / "bag.mcap"
+        ).read_bytes()
+    rows = list(csv.DictReader((tmp_path / "several" / "summary.csv").read_text().splitlines()))
+    assert [(row["bag"], row["images"]) for row in rows] == [("bag", "3"), ("other_bag", "3")]
+    twice = sap("replay", bags[0], bags[0], *point)
+    assert "several bags are called bag" in twice.stderr
     none = sap("replay", tmp_path / "bag", "--out", tmp_path / "other")
     assert "nothing to look for" in none.stderr
     done = sap("eval", "video", out, "--prompt", "clicks", "--out", tmp_path / "scores")

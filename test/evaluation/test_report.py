@@ -48,7 +48,7 @@ def test_without_the_panoramas_it_says_so(tmp_path):
     score = Score(1, 1, "small", False, False, 0.5, 0.5, 0.5)
     record = Record(Method("a"), "p", 24, 1.0, None, (score,))
     path = tmp_path / "report.html"
-    write_report(path, "elsewhere", summarize([record]), [record], {}, [tmp_path])
+    write_report(path, "elsewhere", summarize([record]), [record], {}, tmp_path)
     assert "there are no pictures" in path.read_text()
 
 
