@@ -13,9 +13,11 @@ import typer
 from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.shared import (
     BACKEND,
+    CAMERA,
     CHECKPOINT,
     DEVICE,
     MODEL,
+    PROJECTION,
     STRATEGY,
     load_model_with_bar,
     parse_points,
@@ -84,6 +86,8 @@ def replay(
     strategy: STRATEGY = "auto",
     jobs: JOBS = 1,
     ray: RAY = "",
+    projection: PROJECTION = "equirectangular",
+    camera: CAMERA = "",
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, the same command given again does those that are missing."""
@@ -92,14 +96,20 @@ def replay(
     from rich.progress import Progress
     from rich.table import Table
 
+    from sap_ros.camera_files import projection_of
     from sap_ros.core.session import PanoramaSession
 
+    opened = projection_of(projection, camera)
     settings = ReplaySettings(
         image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
         _check_storage(storage),
     )  # fmt: skip
     if len(bags) > 1 or ray or jobs != 1:
-        worker = partial(_make_replayer, settings, model, checkpoint, device, backend, strategy)
+        if Path(camera).is_file():  # workers may run elsewhere
+            camera = str(Path(camera).resolve())
+        worker = partial(
+            _make_replayer, settings, model, checkpoint, device, backend, strategy, projection, camera
+        )
         _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
         return
     (bag,) = bags
@@ -108,7 +118,7 @@ def replay(
 
     def session() -> PanoramaSession:
         loaded = load_model_with_bar(model, checkpoint, device, backend=backend)
-        return PanoramaSession(loaded, cast("Strategy", strategy))
+        return PanoramaSession(loaded, cast("Strategy", strategy), projection=opened)
 
     with Progress(transient=True) as bars:
         bar = bars.add_task("Replaying", total=limit)
@@ -217,20 +227,27 @@ def _make_replayer(
     device: str,
     backend: str,
     strategy: str,
+    projection: str,
+    camera: str,
 ) -> Callable[[Any], None]:
     """A worker that replays bags with a model that it loads once."""
     import shutil
 
+    from sap_ros.camera_files import projection_of
     from sap_ros.core.loading import load_model
     from sap_ros.core.session import PanoramaSession
 
     loaded = load_model(model, checkpoint, device, backend=cast("Backend", backend))
+    opened = projection_of(projection, camera)
+
+    def session() -> PanoramaSession:
+        return PanoramaSession(loaded, cast("Strategy", strategy), projection=opened)
 
     def replay_one(work: tuple[Path, Path]) -> None:
         bag, out = work
         part = out.with_name(f".{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-        settings.replay(bag, lambda: PanoramaSession(loaded, cast("Strategy", strategy)), part)
+        settings.replay(bag, session, part)
         part.replace(out)
 
     return replay_one

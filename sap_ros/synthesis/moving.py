@@ -7,7 +7,7 @@ same, for the evaluation of tracking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from sap_ros.core import sphere
+from sap_ros.core.fisheye import DualFisheye
 from sap_ros.files import write_image
 
 _ROOM = np.array([4.5, 4.0, 1.9])  # half its length, width and height, m; the floor is at -1.9
@@ -189,6 +190,22 @@ class MovingScene:
         rays = sphere.pixel_to_direction(np.stack([u, v], -1), size).reshape(-1, 3)
         return self._trace(rays, time)[0].reshape(size[1], size[0])
 
+    def render_fisheye(self, time: float, camera: DualFisheye) -> np.ndarray:
+        """The picture of a camera with two lenses at a time in s, (H, W, 3) uint8 RGB.
+
+        The rig is where :meth:`render` has its camera. What no lens sees is black.
+        """
+        width, height = camera.picture_size
+        u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        pixels = np.stack([u, v], -1)
+        picture = np.zeros((height, width, 3), np.uint8)
+        for lens in camera.lenses:
+            rays = lens.unproject(pixels)
+            seen = np.isfinite(rays[..., 0])
+            _, _, colour = self._trace(rays[seen] @ lens.rotation.T, time, lens.translation)
+            picture[seen] = colour
+        return picture
+
     def scan(self, time: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Simulates a lidar at the camera: points (N, 3) in m in the camera's frame, instance ids (N,)."""
         rows = 32
@@ -198,13 +215,18 @@ class MovingScene:
         depth, ids, _ = self._trace(rays, time)
         return np.asarray(rays * depth[:, None]), ids
 
-    def _trace(self, rays: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Depth (N,), id (N,) and RGB (N, 3) along unit vectors (N, 3) in the camera's frame."""
+    def _trace(
+        self, rays: np.ndarray, time: float, start: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Depth (N,), id (N,) and RGB (N, 3) along unit vectors (N, 3) in the camera's frame.
+
+        ``start`` is where the rays start, in m in that frame.
+        """
         eye, heading = self.pose(time)
         cos, sin = np.cos(heading), np.sin(heading)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         rays = (rays @ turn.T).astype(np.float32)
-        eye = eye.astype(np.float32)
+        eye = (eye + turn @ np.array(start)).astype(np.float32)
         depth, wall = self._room(rays, eye)
         colour = self._room_colour(eye + rays * depth[:, None], wall)
         ids = np.zeros(len(rays), np.uint8)

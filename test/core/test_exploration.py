@@ -10,6 +10,7 @@ from sap_ros.core.camera import View, direction_to_view, warp_mask
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing, deepest_pixel, finest_fov, framed, spread
 from sap_ros.core.fusion import ViewMask
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt, ViewPrompts
 from sap_ros.core.scan import Scan
 from sap_ros.core.views import PerspectiveViews, nearness
@@ -21,7 +22,7 @@ directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2
 
 
 def _frames():
-    return PerspectiveViews(np.zeros((512, 1024, 3), np.uint8), SIDE, Scan())
+    return PerspectiveViews(Panorama(np.zeros((512, 1024, 3), np.uint8)), SIDE, Scan())
 
 
 def _disk(frames, frame, centre, radius):

@@ -1,0 +1,283 @@
+"""Renders views, and the panorama, straight from a picture with two fisheye lenses.
+
+As in :mod:`sap_ros.core.rendering`, a view is one cv2.remap by a look-up table that is kept for further
+pictures. A view on the border between the lenses is put together from both, and where they meet both are
+blended. A table covers only the part of the view that its lens is needed for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.camera import View, focal_length
+from sap_ros.core.fisheye import DualFisheye, Lens
+from sap_ros.core.rendering import halvings
+
+#: Rays of a grid of pixels by components, each (rows, columns) float32, multiplied by a matrix (3, 3); and
+#: their lengths, which the matrix does not change.
+Rays = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+# Narrowest band in which both lenses are blended, in rad, so that its weights are defined.
+_LEAST_BLEND = 1e-6
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one lens contributes to an image.
+
+    Attributes:
+        rows, columns: the part of the image that it is needed for.
+        coarse, fine: cv2.remap's tables for that part, of the whole picture.
+    """
+
+    rows: slice
+    columns: slice
+    coarse: np.ndarray
+    fine: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Both:
+    """The part of an image that both lenses contribute to, with their weights, float32."""
+
+    rows: slice
+    columns: slice
+    weights: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Table:
+    """How an image is rendered from a picture with two lenses.
+
+    Attributes:
+        size: (rows, columns) of the image.
+        parts: of one lens, or of both.
+        both: where these meet.
+        blind: (rows, columns) bool, what no lens sees; None: everything is seen.
+    """
+
+    size: tuple[int, int]
+    parts: tuple[_Part, ...]
+    both: _Both | None = None
+    blind: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, in bytes."""
+        kept = [array for part in self.parts for array in (part.coarse, part.fine)]
+        return sum(array.nbytes for array in (*kept, *(self.both.weights if self.both else ())))
+
+    def render(self, picture: np.ndarray) -> np.ndarray:
+        """The image (rows, columns, 3) from a picture (H, W, 3) uint8; black where no lens sees."""
+        shown = [
+            cv2.remap(picture, p.coarse, p.fine, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for p in self.parts
+        ]
+        if len(shown) == 1 and shown[0].shape[:2] == self.size and self.blind is None:
+            return shown[0]
+        image = np.zeros((*self.size, picture.shape[2]), picture.dtype)
+        for part, pixels in zip(self.parts, shown, strict=True):
+            image[part.rows, part.columns] = pixels
+        if self.both is not None:
+            rows, columns = self.both.rows, self.both.columns
+            cut = [
+                pixels[_inside(rows, part.rows), _inside(columns, part.columns)]
+                for part, pixels in zip(self.parts, shown, strict=True)
+            ]
+            image[rows, columns] = cv2.blendLinear(cut[0], cut[1], *self.both.weights)
+        if self.blind is not None:
+            image[self.blind] = 0
+        return image
+
+
+def _inside(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+class FisheyeRenderer:
+    """Renders views, and the panorama, from one picture.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        camera: the camera of a picture of this size.
+
+    A picture with at least twice the resolution of what is rendered is first reduced by a power of two, by
+    area averaging, against aliasing.
+    """
+
+    def __init__(self, picture: np.ndarray, camera: DualFisheye) -> None:
+        self._camera = camera
+        self._levels = [picture]
+
+    def render(self, view: View, size: int, keep: bool = True) -> np.ndarray:
+        """A view, (size, size, 3).
+
+        Args:
+            view: the view.
+            size: its side, in pixels.
+            keep: keep the look-up table; for the views of a scan.
+        """
+        camera, level = self._reduced(size / view.fov)
+        return view_table(camera, view, size, keep).render(level)
+
+    def panorama(self, width: int) -> np.ndarray:
+        """The panorama, (width / 2, width, 3)."""
+        camera, level = self._reduced(width / (2 * math.pi))
+        return _panorama_table(camera, width).render(level)
+
+    def _reduced(self, resolution: float) -> tuple[DualFisheye, np.ndarray]:
+        """The picture, reduced for a resolution in pixels per rad, and the camera of that picture."""
+        times = halvings(self._camera.resolution, resolution)
+        while len(self._levels) <= times:
+            last = self._levels[-1]
+            half = last.shape[1] // 2, last.shape[0] // 2
+            self._levels.append(cv2.resize(last, half, interpolation=cv2.INTER_AREA))
+        level = self._levels[times]
+        size = level.shape[1], level.shape[0]
+        return (self._camera if not times else self._camera.resized(size)), level
+
+
+def view_table(camera: DualFisheye, view: View, size: int, keep: bool = True) -> Table:
+    """The table of a view of ``size`` pixels; ``keep`` as in :class:`FisheyeRenderer`."""
+    return (_kept_table if keep else _single_table)(camera, view, size)
+
+
+def _view_table(camera: DualFisheye, view: View, size: int) -> Table:
+    offset = (np.arange(size) + 0.5 - size / 2) / focal_length(size, view.fov)
+    across, down = offset.astype(np.float32)[None], offset.astype(np.float32)[:, None]
+
+    def rays(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        right, below, forward = (matrix @ view.rotation).T.astype(np.float32)
+        x, y, z = (right[i] * across + (below[i] * down + forward[i]) for i in range(3))
+        return x, y, z
+
+    lengths = np.sqrt(across * across + (down * down + 1)) if _has_parallax(camera) else None
+    corner = math.atan(math.sqrt(2) * math.tan(view.fov / 2))
+    return _table(camera, rays, lengths, (size, size), _alone(camera, view.axis, corner))
+
+
+# Those of a scan are kept, for up to two sizes; a view that is fitted to an object is rendered once.
+_kept_table = lru_cache(maxsize=64)(_view_table)
+_single_table = lru_cache(maxsize=2)(_view_table)
+
+
+@lru_cache(maxsize=2)
+def _panorama_table(camera: DualFisheye, width: int) -> Table:
+    size = width, width // 2
+
+    def rays(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x, y, z = sphere.grid_dot((0, size[1]), (0, size[0]), size, matrix)
+        return x, y, z
+
+    lengths = np.ones((1, 1), np.float32) if _has_parallax(camera) else None
+    return _table(camera, rays, lengths, (size[1], size[0]), None)
+
+
+def _has_parallax(camera: DualFisheye) -> bool:
+    return math.isfinite(camera.distance) and any(any(lens.translation) for lens in camera.lenses)
+
+
+def _alone(camera: DualFisheye, axis: np.ndarray, corner: float) -> int | None:
+    """The lens that a view shows without the other one, if that is clear from its axis and half diagonal."""
+    reach = corner + camera.parallax
+    off = [float(sphere.angle_between(lens.axis, axis)) for lens in camera.lenses]
+    for i, lens in enumerate(camera.lenses):
+        other = camera.lenses[1 - i]
+        margin = lens.fov / 2 - off[i] - reach
+        others = other.fov / 2 - off[1 - i] + reach
+        if margin > 0 and margin - others > camera.blend:
+            return i
+    return None
+
+
+def _table(
+    camera: DualFisheye,
+    rays: Rays,
+    lengths: np.ndarray | None,
+    size: tuple[int, int],
+    alone: int | None,
+) -> Table:
+    """The table of an image.
+
+    Args:
+        camera: the camera.
+        rays: the rays of its pixels.
+        lengths: of these rays, broadcast to the image; needed only if there is parallax.
+        size: (rows, columns).
+        alone: the lens that shows the whole image; None: it is not known.
+    """
+    lenses = camera.lenses if alone is None else (camera.lenses[alone],)
+    maps, margins = [], []
+    for lens in lenses:
+        x, y, z = rays(lens.rotation.T)
+        if lengths is not None:
+            shift = lens.rotation.T @ np.array(lens.translation) / camera.distance
+            x, y, z = (a - np.float32(s) * lengths for a, s in zip((x, y, z), shift, strict=True))
+        u, v, margin = _lens_pixels(lens, x, y, z)
+        maps.append((u, v))
+        margins.append(margin)
+    if alone is not None:
+        return Table(size, (_part(*maps[0], slice(0, size[0]), slice(0, size[1])),))
+    weights = _weights(margins[0], margins[1], max(camera.blend, _LEAST_BLEND))
+    parts, used = [], []
+    for (u, v), weight in zip(maps, weights, strict=True):
+        if (box := _box(weight > 0)) is not None:
+            parts.append(_part(u, v, *box))
+            used.append(box)
+    both = None
+    if len(parts) == 2:
+        rows, columns = (_common(one, other) for one, other in zip(*used, strict=True))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            cut = [np.ascontiguousarray(weight[rows, columns]) for weight in weights]
+            both = _Both(rows, columns, (cut[0], cut[1]))
+    blind = (margins[0] <= 0) & (margins[1] <= 0)
+    return Table(size, tuple(parts), both, blind if blind.any() else None)
+
+
+def _lens_pixels(
+    lens: Lens, x: np.ndarray, y: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """cv2.remap's coordinates of rays, and their angle to the border of the lens's circle, in rad."""
+    across = np.sqrt(x * x + y * y)
+    theta = np.arctan2(across, z)
+    scale = lens.radius(theta) / np.maximum(across, np.float32(1e-12))
+    u = x * scale * np.float32(lens.focal_length[0]) + np.float32(lens.centre[0] - 0.5)
+    v = y * scale * np.float32(lens.focal_length[1]) + np.float32(lens.centre[1] - 0.5)
+    return u.astype(np.float32), v.astype(np.float32), np.float32(lens.fov / 2) - theta
+
+
+def _weights(margin: np.ndarray, other: np.ndarray, blend: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of two lenses, 0 to 1, by the angles to the borders of their circles.
+
+    The step from one to the other is where both borders are equally far, and as wide as ``blend``, or as
+    the overlap where that is narrower.
+    """
+    width = np.clip(margin + other, _LEAST_BLEND, blend)
+    share = np.clip(0.5 + (margin - other) / (2 * width), 0, 1).astype(np.float32)
+    first = np.where(margin > 0, share, np.float32(0))
+    second = np.where(other > 0, 1 - share, np.float32(0))
+    return first, second
+
+
+def _part(u: np.ndarray, v: np.ndarray, rows: slice, columns: slice) -> _Part:
+    x, y = (np.ascontiguousarray(a[rows, columns]) for a in (u, v))
+    return _Part(rows, columns, *cv2.convertMaps(x, y, cv2.CV_16SC2))
+
+
+def _box(wanted: np.ndarray) -> tuple[slice, slice] | None:
+    """The smallest rectangle with all true pixels; None: there are none."""
+    rows, columns = (np.flatnonzero(wanted.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _common(one: slice, other: slice) -> slice:
+    return slice(max(one.start, other.start), min(one.stop, other.stop))
