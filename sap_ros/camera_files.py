@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
 from sap_ros.core.fisheye import DualFisheye, Lens
-from sap_ros.core.projection import Equirectangular, Projection, TwoFisheyes
 from sap_ros.files import write_text
+
+if TYPE_CHECKING:
+    from sap_ros.core.projection import Projection
 
 ProjectionName = Literal["equirectangular", "dual_fisheye"]
 PROJECTIONS: tuple[ProjectionName, ...] = get_args(ProjectionName)
@@ -55,6 +57,9 @@ def projection_of(name: str, camera_file: str) -> Projection:
     Raises:
         ValueError: an unknown name, or a camera file that is missing, not needed or wrong.
     """
+    # Needs torch, which Blender's environment has not.
+    from sap_ros.core.projection import Equirectangular, TwoFisheyes
+
     if name not in PROJECTIONS:
         raise ValueError(f"projection is {name!r}; it must be one of {', '.join(PROJECTIONS)}")
     if name == "equirectangular":

@@ -159,6 +159,26 @@ class Lens:
         scale = np.sin(theta) / np.maximum(distance, 1e-300)
         return np.concatenate([offset * scale[..., None], np.cos(theta)[..., None]], axis=-1)
 
+    def to_pixels(self, directions: ArrayLike, distance: float) -> sphere.Array:
+        """Directions (..., 3) from the rig's origin to pixels (..., 2); NaN outside of the field of view.
+
+        The pixel is that of the point at ``distance`` in the direction, in m.
+        """
+        unit = np.asarray(directions, np.float64)
+        unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
+        return self.project((unit - np.array(self.translation) / distance) @ self.rotation)
+
+    def to_directions(self, pixels: ArrayLike, distance: float) -> sphere.Array:
+        """Pixels (..., 2) to unit vectors (..., 3) from the rig's origin; NaN outside of the lens's circle.
+
+        The vector points to where the pixel's ray reaches ``distance``, in m.
+        """
+        rays = self.unproject(pixels) @ self.rotation.T
+        offset = np.array(self.translation) / distance
+        along = rays @ offset
+        far = np.sqrt(along**2 - offset @ offset + 1) - along
+        return np.asarray(offset + far[..., None] * rays)
+
     def scaled(self, across: float, down: float) -> Lens:
         """The same lens in a picture that is resized by two factors."""
         return replace(
@@ -298,27 +318,12 @@ class DualFisheye:
         return replace(self, lenses=lenses, picture_size=size)
 
     def to_pixels(self, directions: ArrayLike, lens: int) -> sphere.Array:
-        """Directions (..., 3) from the rig's origin to pixels (..., 2) of a lens; NaN where it is blind.
-
-        The pixel is that of the point at ``distance`` in the direction.
-        """
-        seen = self.lenses[lens]
-        unit = np.asarray(directions, np.float64)
-        unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
-        offset = np.array(seen.translation) / self.distance
-        return seen.project((unit - offset) @ seen.rotation)
+        """:meth:`Lens.to_pixels` of one of the lenses."""
+        return self.lenses[lens].to_pixels(directions, self.distance)
 
     def to_directions(self, pixels: ArrayLike, lens: int) -> sphere.Array:
-        """Pixels (..., 2) of a lens to unit vectors (..., 3) from the rig's origin; NaN outside its circle.
-
-        The vector points to where the pixel's ray reaches ``distance``.
-        """
-        seen = self.lenses[lens]
-        rays = seen.unproject(pixels) @ seen.rotation.T
-        offset = np.array(seen.translation) / self.distance
-        along = rays @ offset
-        far = np.sqrt(along**2 - offset @ offset + 1) - along
-        return np.asarray(offset + far[..., None] * rays)
+        """:meth:`Lens.to_directions` of one of the lenses."""
+        return self.lenses[lens].to_directions(pixels, self.distance)
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from sap_ros.camera_files import write_camera
 from sap_ros.core import sphere
 from sap_ros.core.fisheye import DualFisheye
 from sap_ros.files import write_image
@@ -331,8 +332,11 @@ def write_videos(
     done: Callable[[], None] = lambda: None,
     occluders: int = 0,
     twins: bool = False,
+    camera: DualFisheye | None = None,
 ) -> None:
     """Writes one labelled video per seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
+
+    With a camera, its pictures are written too, to Fisheyes/VIDEO/, and the camera to camera.yaml.
 
     Existing frames are kept.
 
@@ -344,16 +348,24 @@ def write_videos(
         rate: frames per second.
         done: called after each frame.
         occluders, twins: see :class:`MovingScene`.
+        camera: a camera with two fisheye lenses in place of the panoramas' camera.
     """
+    if camera:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_camera(folder / "camera.yaml", camera)
     for seed in seeds:
         scene = MovingScene(seed, occluders, twins)
         pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
-        for path in (pictures, masks):
+        fisheyes = folder / "Fisheyes" / f"{seed:08d}"
+        for path in (pictures, masks, *([fisheyes] if camera else [])):
             path.mkdir(parents=True, exist_ok=True)
         for k in range(frames):
             picture = pictures / f"{k:05d}.jpg"
             if not picture.exists():
                 image, labels = scene.render(k / rate, size)
+                if camera:
+                    shown = scene.render_fisheye(k / rate, camera)
+                    write_image(fisheyes / f"{k:05d}.png", shown)
                 write_image(masks / f"{k:05d}.png", labels.astype(np.uint8))
                 write_image(picture, image)
             done()
