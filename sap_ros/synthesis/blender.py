@@ -137,9 +137,11 @@ def render_fisheye(
         camera.panorama_type, camera.fisheye_fov = "FISHEYE_EQUIDISTANT", side / focal
         shown = _colours(bpy.context.scene, samples)
         scale = focal * theta / np.maximum(np.hypot(rays[..., 0], rays[..., 1]), 1e-12)
-        x, y = (rays[..., i] * scale + (side / 2 - 0.5) for i in (0, 1))
-        maps = [np.where(seen, a, 0).astype(np.float32) for a in (x, y)]
-        picture[seen] = cv2.remap(shown, *maps, cv2.INTER_LINEAR)[seen]
+        x, y = (
+            np.where(seen, rays[..., i] * scale + (side / 2 - 0.5), 0).astype(np.float32)
+            for i in (0, 1)
+        )
+        picture[seen] = cv2.remap(shown, x, y, cv2.INTER_LINEAR)[seen]
     return picture
 
 
