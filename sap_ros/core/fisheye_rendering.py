@@ -27,29 +27,62 @@ Rays = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 # Narrowest band in which both lenses are blended, in rad, so that its weights are defined.
 _LEAST_BLEND = 1e-6
 
+# Rows of an image that have one table for each lens: the border between the lenses is a curve, and the fewer
+# the rows, the less of a view is rendered from both.
+_BAND = 64
+
 
 @dataclass(frozen=True)
 class _Part:
-    """What one lens contributes to an image.
+    """What one lens contributes to a band.
 
     Attributes:
-        rows, columns: the part of the image that it is needed for.
-        coarse, fine: cv2.remap's tables for that part, of the whole picture.
+        columns: the columns that it is needed for.
+        coarse, fine: cv2.remap's tables for them, of the whole picture.
     """
 
-    rows: slice
     columns: slice
     coarse: np.ndarray
     fine: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Both:
-    """The part of an image that both lenses contribute to, with their weights, float32."""
+class _Band:
+    """Some rows of an image.
+
+    Attributes:
+        rows: these rows.
+        parts: of one lens, or of both.
+        both: the columns that both contribute to.
+        weights: of both lenses in these columns, (rows, columns) float32.
+    """
 
     rows: slice
-    columns: slice
-    weights: tuple[np.ndarray, np.ndarray]
+    parts: tuple[_Part, ...]
+    both: slice | None = None
+    weights: tuple[np.ndarray, ...] = ()
+
+    def render(self, picture: np.ndarray, image: np.ndarray) -> None:
+        """Renders its rows of an image."""
+        shown: list[np.ndarray] = []
+        for part in self.parts:
+            target = image[self.rows, part.columns]
+            # Where both contribute, the second one must not overwrite the first one.
+            into = target if not shown or self.both is None else None
+            shown.append(
+                cv2.remap(
+                    picture, part.coarse, part.fine, cv2.INTER_LINEAR, into, cv2.BORDER_REPLICATE
+                )
+            )
+        if self.both is None:
+            return
+        one, other = (
+            pixels[:, self.both.start - part.columns.start : self.both.stop - part.columns.start]
+            for part, pixels in zip(self.parts, shown, strict=True)
+        )
+        mixed = cv2.blendLinear(one, other, *self.weights)
+        image[self.rows, self.parts[1].columns] = shown[1]
+        image[self.rows, self.both] = mixed
 
 
 @dataclass(frozen=True)
@@ -58,47 +91,29 @@ class Table:
 
     Attributes:
         size: (rows, columns) of the image.
-        parts: of one lens, or of both.
-        both: where these meet.
+        bands: all of its rows.
         blind: (rows, columns) bool, what no lens sees; None: everything is seen.
     """
 
     size: tuple[int, int]
-    parts: tuple[_Part, ...]
-    both: _Both | None = None
+    bands: tuple[_Band, ...]
     blind: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes, in bytes."""
-        kept = [array for part in self.parts for array in (part.coarse, part.fine)]
-        return sum(array.nbytes for array in (*kept, *(self.both.weights if self.both else ())))
+        kept = [a for band in self.bands for part in band.parts for a in (part.coarse, part.fine)]
+        kept += [a for band in self.bands for a in band.weights]
+        return sum(a.nbytes for a in kept)
 
     def render(self, picture: np.ndarray) -> np.ndarray:
         """The image (rows, columns, 3) from a picture (H, W, 3) uint8; black where no lens sees."""
-        shown = [
-            cv2.remap(picture, p.coarse, p.fine, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for p in self.parts
-        ]
-        if len(shown) == 1 and shown[0].shape[:2] == self.size and self.blind is None:
-            return shown[0]
         image = np.zeros((*self.size, picture.shape[2]), picture.dtype)
-        for part, pixels in zip(self.parts, shown, strict=True):
-            image[part.rows, part.columns] = pixels
-        if self.both is not None:
-            rows, columns = self.both.rows, self.both.columns
-            cut = [
-                pixels[_inside(rows, part.rows), _inside(columns, part.columns)]
-                for part, pixels in zip(self.parts, shown, strict=True)
-            ]
-            image[rows, columns] = cv2.blendLinear(cut[0], cut[1], *self.both.weights)
+        for band in self.bands:
+            band.render(picture, image)
         if self.blind is not None:
             image[self.blind] = 0
         return image
-
-
-def _inside(inner: slice, outer: slice) -> slice:
-    return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 class FisheyeRenderer:
@@ -224,21 +239,34 @@ def _table(
         maps.append((u, v))
         margins.append(margin)
     if alone is not None:
-        return Table(size, (_part(*maps[0], slice(0, size[0]), slice(0, size[1])),))
+        part = _part(*maps[0], slice(0, size[0]), slice(0, size[1]))
+        return Table(size, (_Band(slice(0, size[0]), (part,)),))
     weights = _weights(margins[0], margins[1], max(camera.blend, _LEAST_BLEND))
-    parts, used = [], []
-    for (u, v), weight in zip(maps, weights, strict=True):
-        if (box := _box(weight > 0)) is not None:
-            parts.append(_part(u, v, *box))
-            used.append(box)
-    both = None
-    if len(parts) == 2:
-        rows, columns = (_common(one, other) for one, other in zip(*used, strict=True))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            cut = [np.ascontiguousarray(weight[rows, columns]) for weight in weights]
-            both = _Both(rows, columns, (cut[0], cut[1]))
+    bands = [
+        _band(maps, weights, slice(first, min(first + _BAND, size[0])))
+        for first in range(0, size[0], _BAND)
+    ]
     blind = (margins[0] <= 0) & (margins[1] <= 0)
-    return Table(size, tuple(parts), both, blind if blind.any() else None)
+    return Table(size, tuple(bands), blind if blind.any() else None)
+
+
+def _band(
+    maps: list[tuple[np.ndarray, np.ndarray]], weights: tuple[np.ndarray, np.ndarray], rows: slice
+) -> _Band:
+    """Some rows of a table; of each lens only the columns in which it has a weight."""
+    parts = []
+    for (u, v), weight in zip(maps, weights, strict=True):
+        used = np.flatnonzero((weight[rows] > 0).any(0))
+        if len(used):
+            parts.append(_part(u, v, rows, slice(int(used[0]), int(used[-1]) + 1)))
+    if len(parts) < 2:
+        return _Band(rows, tuple(parts))
+    one, other = (part.columns for part in parts)
+    both = slice(max(one.start, other.start), min(one.stop, other.stop))
+    if both.start >= both.stop:
+        return _Band(rows, tuple(parts))
+    cut = tuple(np.ascontiguousarray(weight[rows, both]) for weight in weights)
+    return _Band(rows, tuple(parts), both, cut)
 
 
 def _lens_pixels(
@@ -268,16 +296,4 @@ def _weights(margin: np.ndarray, other: np.ndarray, blend: float) -> tuple[np.nd
 
 def _part(u: np.ndarray, v: np.ndarray, rows: slice, columns: slice) -> _Part:
     x, y = (np.ascontiguousarray(a[rows, columns]) for a in (u, v))
-    return _Part(rows, columns, *cv2.convertMaps(x, y, cv2.CV_16SC2))
-
-
-def _box(wanted: np.ndarray) -> tuple[slice, slice] | None:
-    """The smallest rectangle with all true pixels; None: there are none."""
-    rows, columns = (np.flatnonzero(wanted.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _common(one: slice, other: slice) -> slice:
-    return slice(max(one.start, other.start), min(one.stop, other.stop))
+    return _Part(columns, *cv2.convertMaps(x, y, cv2.CV_16SC2))
