@@ -40,9 +40,10 @@ _PATCH = 8  # pixels on each side of a corner that are compared
 _LEAST_CORRELATION = 0.85
 _UNIQUE = 0.04  # by which the best correlation must exceed the best elsewhere
 
-# Expected errors: of a match and of a centre in pixels per radius, of a focal length's logarithm together
-# and between the lenses, of the rotation in rad.
-_MATCH_PIXELS = 1.0
+# Expected errors: of a match in pixels, at best and at first, and of how many residuals otherwise, because
+# errors of matches near each other are alike; of a centre, as a share of the circle's radius; of a focal length's
+# logarithm, together and between the lenses; of the rotation in rad.
+_BEST_MATCH, _WORST_MATCH, _RELATED = 0.1, 1.0, 3.0
 _CENTRE = 0.003
 _FOCAL, _FOCAL_BETWEEN = 0.03, 0.004
 _ROTATION = math.radians(5)
@@ -92,13 +93,16 @@ def calibrate(pictures: Sequence[np.ndarray], start: DualFisheye) -> Calibration
             f"the fields of view of the lenses overlap by {math.degrees(start.overlap):.1f} degrees; a "
             f"calibration needs {math.degrees(LEAST_OVERLAP):g}: is field_of_view right?"
         )
-    camera = start
+    camera, sigma = start, _WORST_MATCH
     for search in _SEARCH:
         ring = _Ring(camera)
         places = _matches(pictures, ring, search, first=search == _SEARCH[0])
         _check(places, ring, first=search == _SEARCH[0])
         pixels = ring.pixels(places)
-        camera = _refined(camera, start, pixels)
+        camera = _refined(start, pixels, sigma)
+        # The better the matches, the less what they hardly determine is held near the start.
+        last = residual(camera, pixels).pixels
+        sigma = min(max(_RELATED * last, _BEST_MATCH), _WORST_MATCH)
     before, after = (residual(c, pixels) for c in (start, camera))
     seam = seam_picture(pictures[0], start, camera)
     return Calibration(camera, before, after, len(pixels[0]), seam)
@@ -257,7 +261,7 @@ def _peak(before: float, at: float, after: float) -> float:
 
 
 def _refined(
-    camera: DualFisheye, start: DualFisheye, pixels: tuple[np.ndarray, np.ndarray]
+    start: DualFisheye, pixels: tuple[np.ndarray, np.ndarray], sigma: float
 ) -> DualFisheye:
     """The camera with which matching pixels agree best, near the start.
 
@@ -274,12 +278,12 @@ def _refined(
             lens.to_directions(at, start.distance) for lens, at in zip(lenses, pixels, strict=True)
         )
         apart = np.nan_to_num((one - other) * start.resolution, nan=_LOST)
-        return np.concatenate([(apart / _MATCH_PIXELS).ravel(), values])
+        return np.concatenate([(apart / sigma).ravel(), values])
 
     found = least_squares(residuals, np.zeros(len(sigmas)), loss="soft_l1", x_scale="jac")
     moved = _moved(wide, found.x * sigmas)
     one, other = (_same_circle(*lenses) for lenses in zip(moved, start.lenses, strict=True))
-    return replace(camera, lenses=(one, other))
+    return replace(start, lenses=(one, other))
 
 
 def _same_circle(lens: Lens, start: Lens) -> Lens:

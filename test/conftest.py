@@ -52,27 +52,3 @@ def panorama() -> np.ndarray:
     waves = np.sin(directions @ rng.normal(0, 4, (3, 12)) + rng.uniform(0, 6, 12))
     colours = waves.reshape(256, 512, 3, 4).mean(-1)
     return np.round((colours + 1) * 127).astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def as_fisheyes():
-    """A function that makes the picture of a camera with two lenses from a panorama (H, 2H, 3)."""
-
-    def make(panorama, camera):
-        import cv2
-
-        from sap_ros.core import sphere
-
-        width, height = camera.picture_size
-        v, u = np.mgrid[:height, :width] + 0.5
-        picture = np.zeros((height, width, 3), np.uint8)
-        for lens in (0, 1):
-            directions = camera.to_directions(np.stack([u, v], -1), lens)
-            seen = np.isfinite(directions[..., 0])
-            pixels = sphere.direction_to_pixel(directions, panorama.shape[1::-1]) - 0.5
-            x, y = np.moveaxis(pixels.astype(np.float32), -1, 0)
-            shown = cv2.remap(panorama, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-            picture[seen] = shown[seen]
-        return picture
-
-    return make

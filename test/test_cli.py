@@ -19,6 +19,7 @@ from sap_ros.cli.shared import parse_points, shard_of
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.files import read_panorama
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 FLOOR = 210  # its first row
 
@@ -84,10 +85,10 @@ def test_segment_writes_all_files(segmented, room):
         assert np.array(sheet).std() > 10
 
 
-def test_segment_takes_a_picture_with_two_fisheyes(room, as_fisheyes, tmp_path):
+def test_segment_takes_a_picture_with_two_fisheyes(room, tmp_path):
     camera = read_camera("insta360").of_picture((640, 320))
     picture, file = tmp_path / "fisheyes.png", tmp_path / "camera.yaml"
-    Image.fromarray(as_fisheyes(room[0], camera)).save(picture)
+    Image.fromarray(fisheyes_of(room[0], camera)).save(picture)
     write_camera(file, replace(camera, panorama_width=512))
     options = ("--projection", "dual_fisheye", "--camera", file, "--out", tmp_path)
     done = sap("segment", picture, "--point", "256,128", "--point", "384,128:3", *options)

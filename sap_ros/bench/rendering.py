@@ -18,6 +18,7 @@ from sap_ros.core.fisheye_rendering import FisheyeRenderer, view_table
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
 from sap_ros.files import read_panorama
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 _SIZE = 1024
 _FISHEYES = "sap_ros, from two fisheyes"
@@ -43,7 +44,7 @@ def rendering(device: str = "cpu", repeats: int = 9) -> Result:
             renderer.render(view)
 
     camera = _same_resolution(image.shape[1])
-    picture = _fisheyes(image, camera)
+    picture = fisheyes_of(image, camera)
 
     def from_fisheyes() -> None:
         renderer = FisheyeRenderer(picture, camera)
@@ -129,20 +130,6 @@ def _same_resolution(width: int) -> DualFisheye:
     known = read_camera("insta360")
     side = round(width / (2 * np.pi * known.resolution / known.picture_size[1]))
     return known.of_picture((2 * side, side))
-
-
-def _fisheyes(panorama: np.ndarray, camera: DualFisheye) -> np.ndarray:
-    """The camera's picture of what a panorama (H, 2H, 3) shows."""
-    size = panorama.shape[1], panorama.shape[0]
-    width, height = camera.picture_size
-    v, u = np.mgrid[:height, :width] + 0.5
-    picture = np.zeros((height, width, 3), np.uint8)
-    for lens in (0, 1):
-        directions = camera.to_directions(np.stack([u, v], -1), lens)
-        seen = np.isfinite(directions[..., 0])
-        pixels = sphere.direction_to_pixel(directions[seen], size).astype(int)
-        picture[seen] = panorama[pixels[:, 1].clip(0, size[1] - 1), pixels[:, 0]]
-    return picture
 
 
 def _plain_table(view: View, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from sap_ros.msg import Object
 from sensor_msgs.msg import Image
 
 from sap_ros.camera_files import read_camera, write_camera
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 STRATEGY = {"strategy": "auto"}
 
@@ -33,13 +34,13 @@ def _up(make_rig, camera_file, **more):
     return make_rig(projection="dual_fisheye", camera_file=camera_file, **STRATEGY, **more)
 
 
-def test_masks_and_bearings_are_on_the_panorama(make_rig, camera, camera_file, as_fisheyes, spots):
+def test_masks_and_bearings_are_on_the_panorama(make_rig, camera, camera_file, spots):
     panorama, labels = spots
     rig = _up(make_rig, camera_file)
     overlays = []
     rig.peer.create_subscription(Image, "overlay", overlays.append, 1)
     rig.up()
-    rig.publish(as_fisheyes(panorama, camera), stamp=1)
+    rig.publish(fisheyes_of(panorama, camera), stamp=1)
     rig.click(256, 128)  # ahead
     rig.click(128, 128)  # to the left: on the border between the lenses
     rig.until(lambda: rig.objects and len(rig.objects[-1].objects) == 2)
@@ -57,9 +58,9 @@ def test_masks_and_bearings_are_on_the_panorama(make_rig, camera, camera_file, a
 
 
 def test_pictures_that_cannot_be_used_are_one_line_and_the_next_one_is_answered(
-    make_rig, camera, camera_file, as_fisheyes, spots
+    make_rig, camera, camera_file, spots
 ):
-    picture = as_fisheyes(spots[0], camera)
+    picture = fisheyes_of(spots[0], camera)
     rig = _up(make_rig, camera_file)
     rig.up()
     said = []
