@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +35,9 @@ _NEWTON_STEPS = 12
 _NEAREST = 0.5
 
 _SMALLEST_PANORAMA, _LARGEST_PANORAMA = 512, 8192  # width of a panorama, in pixels
+
+#: A number, an array or a tensor.
+Numbers = TypeVar("Numbers", float, np.ndarray, Any)
 
 #: Widest band along the border between two lenses in which both are blended, by default: 4 degrees.
 BLEND = math.radians(4)
@@ -116,14 +120,13 @@ class Lens:
         rim = float(self.radius(self.fov / 2))
         return self.focal_length[0] * rim, self.focal_length[1] * rim
 
-    def radius(self, theta: ArrayLike) -> sphere.Array:
-        """Distance from the centre at focal length 1 of rays at angles theta in rad; float32 is kept."""
-        angle = np.asarray(theta)
+    def radius(self, theta: Numbers) -> Numbers:
+        """Distance from the centre at focal length 1 of rays at angles theta in rad; the type is kept."""
         k1, k2, k3, k4 = self.distortion
         if not any(self.distortion):
-            return angle
-        square = angle * angle
-        return angle * (1 + square * (k1 + square * (k2 + square * (k3 + square * k4))))
+            return theta
+        square = theta * theta
+        return theta * (1 + square * (k1 + square * (k2 + square * (k3 + square * k4))))
 
     def _slope(self, theta: ArrayLike) -> sphere.Array:
         square = np.square(np.asarray(theta, np.float64))
@@ -283,11 +286,9 @@ class DualFisheye:
 
     @property
     def parallax(self) -> float:
-        """Angle in rad by which the lenses' positions are apart, seen from ``distance``."""
-        one, other = self.lenses
-        return (
-            float(np.linalg.norm(np.subtract(one.translation, other.translation))) / self.distance
-        )
+        """Largest angle in rad between a direction from the rig's origin and the same point's from a lens."""
+        away = max(float(np.linalg.norm(lens.translation)) for lens in self.lenses)
+        return math.asin(away / self.distance)
 
     def of_picture(self, size: tuple[int, int]) -> DualFisheye:
         """The same camera for a picture of a size.

@@ -1,7 +1,7 @@
 """Renders views, and the panorama, straight from a picture with two fisheye lenses.
 
 As in :mod:`sap_ros.core.rendering`, a view is one cv2.remap by a look-up table that is kept for further
-pictures. A view on the border between the lenses is put together from both, and where they meet both are
+pictures; on a torch device it is a ``grid_sample``. A view on the border between the lenses is put together from both, and where they meet both are
 blended. A table covers only the part of the view that its lens is needed for.
 """
 
@@ -11,9 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, focal_length
@@ -23,6 +27,9 @@ from sap_ros.core.rendering import halvings
 #: Rays of a grid of pixels by components, each (rows, columns) float32, multiplied by a matrix (3, 3); and
 #: their lengths, which the matrix does not change.
 Rays = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+# So that the ray along the optical axis can be divided by its length across it.
+_LEAST_LENGTH = 1e-12
 
 # Narrowest band in which both lenses are blended, in rad, so that its weights are defined.
 _LEAST_BLEND = 1e-6
@@ -174,8 +181,7 @@ def _view_table(camera: DualFisheye, view: View, size: int) -> Table:
         return x, y, z
 
     lengths = np.sqrt(across * across + (down * down + 1)) if _has_parallax(camera) else None
-    corner = math.atan(math.sqrt(2) * math.tan(view.fov / 2))
-    return _table(camera, rays, lengths, (size, size), _alone(camera, view.axis, corner))
+    return _table(camera, rays, lengths, (size, size), _alone(camera, view))
 
 
 # Those of a scan are kept, for up to two sizes; a view that is fitted to an object is rendered once.
@@ -199,10 +205,17 @@ def _has_parallax(camera: DualFisheye) -> bool:
     return math.isfinite(camera.distance) and any(any(lens.translation) for lens in camera.lenses)
 
 
-def _alone(camera: DualFisheye, axis: np.ndarray, corner: float) -> int | None:
+def _shift(camera: DualFisheye, lens: Lens) -> list[float]:
+    """The lens's position in its own frame, as a share of the distance."""
+    shift = lens.rotation.T @ np.array(lens.translation) / camera.distance
+    return [float(value) for value in shift]
+
+
+def _alone(camera: DualFisheye, view: View) -> int | None:
     """The lens that a view shows without the other one, if that is clear from its axis and half diagonal."""
+    corner = math.atan(math.sqrt(2) * math.tan(view.fov / 2))
     reach = corner + camera.parallax
-    off = [float(sphere.angle_between(lens.axis, axis)) for lens in camera.lenses]
+    off = [float(sphere.angle_between(lens.axis, view.axis)) for lens in camera.lenses]
     for i, lens in enumerate(camera.lenses):
         other = camera.lenses[1 - i]
         margin = lens.fov / 2 - off[i] - reach
@@ -233,15 +246,16 @@ def _table(
     for lens in lenses:
         x, y, z = rays(lens.rotation.T)
         if lengths is not None:
-            shift = lens.rotation.T @ np.array(lens.translation) / camera.distance
-            x, y, z = (a - np.float32(s) * lengths for a, s in zip((x, y, z), shift, strict=True))
+            x, y, z = (
+                a - s * lengths for a, s in zip((x, y, z), _shift(camera, lens), strict=True)
+            )
         u, v, margin = _lens_pixels(lens, x, y, z)
         maps.append((u, v))
         margins.append(margin)
     if alone is not None:
         part = _part(*maps[0], slice(0, size[0]), slice(0, size[1]))
         return Table(size, (_Band(slice(0, size[0]), (part,)),))
-    weights = _weights(margins[0], margins[1], max(camera.blend, _LEAST_BLEND))
+    weights = _weights(margins[0], margins[1], camera.blend)
     bands = [
         _band(maps, weights, slice(first, min(first + _BAND, size[0])))
         for first in range(0, size[0], _BAND)
@@ -269,31 +283,99 @@ def _band(
     return _Band(rows, tuple(parts), both, cut)
 
 
-def _lens_pixels(
-    lens: Lens, x: np.ndarray, y: np.ndarray, z: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """cv2.remap's coordinates of rays, and their angle to the border of the lens's circle, in rad."""
-    across = np.sqrt(x * x + y * y)
-    theta = np.arctan2(across, z)
-    scale = lens.radius(theta) / np.maximum(across, np.float32(1e-12))
-    u = x * scale * np.float32(lens.focal_length[0]) + np.float32(lens.centre[0] - 0.5)
-    v = y * scale * np.float32(lens.focal_length[1]) + np.float32(lens.centre[1] - 0.5)
-    return u.astype(np.float32), v.astype(np.float32), np.float32(lens.fov / 2) - theta
+def _lens_pixels(lens: Lens, x: Any, y: Any, z: Any, module: Any = np) -> tuple[Any, Any, Any]:
+    """Pixels (u, v) of rays, and their angle to the border of the lens's circle, in rad.
+
+    The rays are float32 arrays of ``module``, numpy or torch, and so are the results.
+    """
+    across = module.sqrt(x * x + y * y)
+    theta = module.arctan2(across, z)
+    scale = lens.radius(theta) / (across + _LEAST_LENGTH)
+    u = x * scale * lens.focal_length[0] + lens.centre[0]
+    v = y * scale * lens.focal_length[1] + lens.centre[1]
+    return u, v, lens.fov / 2 - theta
 
 
-def _weights(margin: np.ndarray, other: np.ndarray, blend: float) -> tuple[np.ndarray, np.ndarray]:
+def _weights(margin: Any, other: Any, blend: float, module: Any = np) -> tuple[Any, Any]:
     """Weights of two lenses, 0 to 1, by the angles to the borders of their circles.
 
     The step from one to the other is where both borders are equally far, and as wide as ``blend``, or as
     the overlap where that is narrower.
     """
-    width = np.clip(margin + other, _LEAST_BLEND, blend)
-    share = np.clip(0.5 + (margin - other) / (2 * width), 0, 1).astype(np.float32)
-    first = np.where(margin > 0, share, np.float32(0))
-    second = np.where(other > 0, 1 - share, np.float32(0))
-    return first, second
+    width = module.clip(margin + other, _LEAST_BLEND, max(blend, _LEAST_BLEND))
+    share = module.clip(0.5 + (margin - other) / (2 * width), 0, 1)
+    return share * (margin > 0), (1 - share) * (other > 0)
 
 
 def _part(u: np.ndarray, v: np.ndarray, rows: slice, columns: slice) -> _Part:
-    x, y = (np.ascontiguousarray(a[rows, columns]) for a in (u, v))
+    # cv2.remap's coordinates have pixel centres at integers, ours at +0.5.
+    x, y = (np.ascontiguousarray(a[rows, columns] - np.float32(0.5)) for a in (u, v))
     return _Part(columns, *cv2.convertMaps(x, y, cv2.CV_16SC2))
+
+
+class TorchFisheyeRenderer:
+    """Renders views of one picture on a torch device, where the picture stays.
+
+    The views equal those of :class:`FisheyeRenderer` up to rounding.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        camera: the camera of a picture of this size.
+        device: where the picture is kept; the copy to a GPU is asynchronous.
+    """
+
+    def __init__(self, picture: np.ndarray, camera: DualFisheye, device: torch.device) -> None:
+        self._camera, self._device = camera, device
+        pixels = torch.from_numpy(np.ascontiguousarray(picture))
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
+        self._pixels = pixels.to(device, non_blocking=True)
+        self._levels: dict[int, Tensor] = {}
+
+    def render(self, view: View, size: int, keep: bool = True) -> Tensor:
+        """The view, (size, size, 3) float32, 0 to 255, on the device; see :class:`FisheyeRenderer`."""
+        times = halvings(self._camera.resolution, size / view.fov)
+        level = self._level(times)
+        height, width = level.shape[-2:]
+        camera = self._camera if not times else self._camera.resized((width, height))
+        table = _device_table if keep else _device_table.__wrapped__
+        shown = torch.zeros(3, size, size, device=self._device)
+        for grid, weight in table(camera, view, size, self._device):
+            sampled = F.grid_sample(level, grid, padding_mode="border", align_corners=False)
+            shown += sampled[0] * weight
+        return shown.permute(1, 2, 0)
+
+    def _level(self, times: int) -> Tensor:
+        """The picture (1, 3, H, W), halved some times."""
+        if times not in self._levels:
+            image = self._pixels.permute(2, 0, 1)[None].float()
+            height, width = (side >> times for side in image.shape[-2:])
+            if times:
+                image = F.interpolate(image, size=(height, width), mode="area")
+            self._levels[times] = image
+        return self._levels[times]
+
+
+@lru_cache(maxsize=64)
+def _device_table(
+    camera: DualFisheye, view: View, size: int, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """By lens, ``grid_sample``'s coordinates (1, S, S, 2) of a view, and the lens's weight (S, S)."""
+    offset = (torch.arange(size, device=device) + 0.5 - size / 2) / focal_length(size, view.fov)
+    across, down = offset[None], offset[:, None]
+    lengths = torch.sqrt(across * across + down * down + 1)
+    alone = _alone(camera, view)
+    grids, margins = [], []
+    for lens in camera.lenses if alone is None else (camera.lenses[alone],):
+        right, below, forward = (lens.rotation.T @ view.rotation).T.tolist()
+        x, y, z = (
+            right[i] * across + below[i] * down + forward[i] - shift * lengths
+            for i, shift in enumerate(_shift(camera, lens))
+        )
+        u, v, margin = _lens_pixels(lens, x, y, z, torch)
+        width, height = camera.picture_size
+        grids.append(torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], -1)[None])
+        margins.append(margin)
+    if alone is not None:
+        return [(grids[0], torch.ones(1, 1, device=device))]
+    return list(zip(grids, _weights(margins[0], margins[1], camera.blend, torch), strict=True))

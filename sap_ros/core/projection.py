@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sap_ros.core.camera import View
 from sap_ros.core.fisheye import DualFisheye, Lens
-from sap_ros.core.fisheye_rendering import FisheyeRenderer
+from sap_ros.core.fisheye_rendering import FisheyeRenderer, TorchFisheyeRenderer
 from sap_ros.core.panorama import check_panorama
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 
@@ -137,12 +137,14 @@ _of_picture = lru_cache(maxsize=8)(DualFisheye.of_picture)
 class FisheyePicture:
     """A picture with two lenses, (H, W, 3) uint8 RGB, of a camera for pictures of this size.
 
-    Views are rendered straight from the lenses; on a GPU too, from where they are copied to the device.
+    Views are rendered straight from the lenses.
     """
 
     def __init__(self, image: np.ndarray, camera: DualFisheye) -> None:
         self.size = camera.panorama_size
+        self._image, self._camera = image, camera
         self._renderer = FisheyeRenderer(image, camera)
+        self._on_device: TorchFisheyeRenderer | None = None
         self._panorama: np.ndarray | None = None
 
     def render(self, view: View, size: int, keep: bool) -> np.ndarray:
@@ -151,7 +153,11 @@ class FisheyePicture:
     def upload(
         self, view: View, size: int, keep: bool, device: torch.device
     ) -> np.ndarray | Tensor:
-        return self.render(view, size, keep)
+        if device.type == "cpu":
+            return self.render(view, size, keep)
+        if self._on_device is None:
+            self._on_device = TorchFisheyeRenderer(self._image, self._camera, device)
+        return self._on_device.render(view, size, keep)
 
     def panorama(self, width: int | None = None) -> np.ndarray:
         if width is not None and width < self.size[0]:

@@ -5,13 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, view_to_direction
 from sap_ros.core.fisheye import DualFisheye, Lens
-from sap_ros.core.fisheye_rendering import FisheyeRenderer, view_table
+from sap_ros.core.fisheye_rendering import (
+    FisheyeRenderer,
+    TorchFisheyeRenderer,
+    view_table,
+)
 from sap_ros.core.projection import Panorama, TwoFisheyes
 from sap_ros.core.scan import Scan
 
@@ -80,6 +85,21 @@ def test_the_panorama_shows_each_direction_where_it_is(distance):
     v, u = np.mgrid[:270, :540] + 0.5
     true = sphere.pixel_to_direction(np.stack([u, v], -1), (540, 270))
     assert sphere.angle_between(shown, true).max() < 0.05 * PIXEL
+
+
+@pytest.mark.parametrize("distance", [0.6, math.inf])
+@pytest.mark.parametrize("side", [40, 140])  # reduced, as it is
+def test_views_are_those_of_the_other_renderer(distance, side):
+    waves = np.sin(PICTURES[math.inf] * 20) * (np.abs(PICTURES[math.inf]) > 0)
+    picture = np.round(127 + 100 * waves).astype(np.uint8)
+    camera = CAMERAS[distance]
+    plain = FisheyeRenderer(picture, camera)
+    ours = TorchFisheyeRenderer(picture, camera, torch.device("cpu"))
+    for view in (*Scan().views, View(1.57, 0.1, 0.5), View(-1.5, 1.5), View(3.1, 0.0, 0.4)):
+        shown = ours.render(view, side)
+        assert shown.shape == (side, side, 3)
+        # cv2.remap's coordinates have steps of 1/32 pixel.
+        assert np.abs(plain.render(view, side) - shown.numpy()).max() < 4
 
 
 @given(views, st.floats(-3.1, 3.1))
