@@ -184,8 +184,8 @@ def _view_table(camera: DualFisheye, view: View, size: int) -> Table:
     return _table(camera, rays, lengths, (size, size), _alone(camera, view))
 
 
-# Those of a scan are kept, for up to two sizes; a view that is fitted to an object is rendered once.
-_kept_table = lru_cache(maxsize=64)(_view_table)
+# Those of a scan of 24 views are kept, for two sizes; a view that is fitted to an object is rendered once.
+_kept_table = lru_cache(maxsize=48)(_view_table)
 _single_table = lru_cache(maxsize=2)(_view_table)
 
 
@@ -332,15 +332,17 @@ class TorchFisheyeRenderer:
         self._pixels = pixels.to(device, non_blocking=True)
         self._levels: dict[int, Tensor] = {}
 
-    def render(self, view: View, size: int, keep: bool = True) -> Tensor:
-        """The view, (size, size, 3) float32, 0 to 255, on the device; see :class:`FisheyeRenderer`."""
+    def render(self, view: View, size: int) -> Tensor:
+        """The view, (size, size, 3) float32, 0 to 255, on the device.
+
+        Its table is made anew each time: that takes a GPU less than its memory is worth.
+        """
         times = halvings(self._camera.resolution, size / view.fov)
         level = self._level(times)
         height, width = level.shape[-2:]
         camera = self._camera if not times else self._camera.resized((width, height))
-        table = _device_table if keep else _device_table.__wrapped__
         shown = torch.zeros(3, size, size, device=self._device)
-        for grid, weight in table(camera, view, size, self._device):
+        for grid, weight in _device_table(camera, view, size, self._device):
             sampled = F.grid_sample(level, grid, padding_mode="border", align_corners=False)
             shown += sampled[0] * weight
         return shown.permute(1, 2, 0)
@@ -356,7 +358,6 @@ class TorchFisheyeRenderer:
         return self._levels[times]
 
 
-@lru_cache(maxsize=64)
 def _device_table(
     camera: DualFisheye, view: View, size: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:

@@ -157,7 +157,7 @@ class FisheyePicture:
             return self.render(view, size, keep)
         if self._on_device is None:
             self._on_device = TorchFisheyeRenderer(self._image, self._camera, device)
-        return self._on_device.render(view, size, keep)
+        return self._on_device.render(view, size)
 
     def panorama(self, width: int | None = None) -> np.ndarray:
         if width is not None and width < self.size[0]:
