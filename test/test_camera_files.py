@@ -3,12 +3,14 @@
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import yaml
 
 from sap_ros.camera_files import presets, projection_of, read_camera, write_camera
 from sap_ros.core import sphere
 from sap_ros.core.projection import Equirectangular, TwoFisheyes
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 
 def test_the_presets_see_everything_and_look_forward_and_back():
@@ -25,6 +27,14 @@ def test_the_presets_see_everything_and_look_forward_and_back():
             across, down = up[0] - lens.centre[0], up[1] - lens.centre[1]
             turned = math.sin(lens.roll) * across + math.cos(lens.roll) * down
             assert turned < -100
+
+
+@pytest.mark.parametrize("name", ["insta360", "theta_s", "side_by_side", "stacked"])
+def test_a_picture_in_a_presets_layout_gives_the_panorama_again(name, panorama):
+    camera = read_camera(name)
+    camera = camera.of_picture(tuple(side // 3 for side in camera.picture_size))
+    again = TwoFisheyes(camera).open(fisheyes_of(panorama, camera)).panorama(512)
+    assert np.abs(again.astype(int) - panorama).mean() < 2
 
 
 def test_the_layout_of_the_insta360_driver():
