@@ -161,7 +161,7 @@ def test_a_view_that_cuts_an_object_off_is_widened_up_to_the_widest(widest):
 
 def test_a_view_of_a_coarse_panorama_is_not_wider_than_the_widest():
     """The zoom's limit asks for a wide view there."""
-    views = PerspectiveViews(np.zeros((256, 512, 3), np.uint8), 1024, Scan())
+    views = PerspectiveViews(Panorama(np.zeros((256, 512, 3), np.uint8)), 1024, Scan())
     assert finest_fov(1024, 512, 4.0) > np.radians(60)
     near = sphere.angles_to_direction(np.array([0.0, 0.1]), np.array([0.0, 0.1]))
     assert Framing(widest_degrees=60).fitted(views, near).fov == pytest.approx(np.radians(60))
