@@ -70,9 +70,23 @@ def segment(
     folder: masks/NAME.png and objects/NAME.json; the same command given again does what is missing."""
     if (point is None) == (prompts is None):
         raise ValueError("give --point for a panorama, or --prompts for a folder of panoramas")
+    from sap_ros.camera_files import projection_of
+
+    opened = projection_of(projection, camera)
     if prompts is not None:
+        if Path(camera).is_file():  # workers may run elsewhere
+            camera = str(Path(camera).resolve())
         settings = SegmentSettings(
-            model, checkpoint, device, backend, strategy, fusion, view_size, coarse, projection, camera
+            model,
+            checkpoint,
+            device,
+            backend,
+            strategy,
+            fusion,
+            view_size,
+            coarse,
+            projection,
+            camera,
         )
         summary = run_items(
             "Segmenting",
@@ -87,13 +101,11 @@ def segment(
     assert point is not None
     from rich.progress import Progress
 
-    from sap_ros.camera_files import projection_of
     from sap_ros.core.overlay import contact_sheet, draw_overlay
     from sap_ros.core.session import PanoramaSession
     from sap_ros.files import read_image, read_panorama, write_image
     from sap_ros.report import print_objects, write_objects
 
-    opened = projection_of(projection, camera)
     image = read_panorama(panorama) if projection == "equirectangular" else read_image(panorama)
     parsed = parse_points(point, opened.panorama_size((image.shape[1], image.shape[0])))
     session = PanoramaSession(
