@@ -25,6 +25,7 @@ from sap_ros.cli.shared import (
 
 if TYPE_CHECKING:
     from sap_ros.core.loading import Backend
+    from sap_ros.core.projection import Projection
     from sap_ros.core.prompts import Prompt
     from sap_ros.core.search import Strategy
     from sap_ros.core.session import PanoramaSession
@@ -96,20 +97,17 @@ def replay(
     from rich.progress import Progress
     from rich.table import Table
 
-    from sap_ros.camera_files import projection_of
     from sap_ros.core.session import PanoramaSession
 
-    opened = projection_of(projection, camera)
+    if Path(camera).is_file():  # workers may run elsewhere
+        camera = str(Path(camera).resolve())
     settings = ReplaySettings(
         image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
-        _check_storage(storage),
+        _check_storage(storage), projection, camera,
     )  # fmt: skip
+    opened = settings.opened()
     if len(bags) > 1 or ray or jobs != 1:
-        if Path(camera).is_file():  # workers may run elsewhere
-            camera = str(Path(camera).resolve())
-        worker = partial(
-            _make_replayer, settings, model, checkpoint, device, backend, strategy, projection, camera
-        )
+        worker = partial(_make_replayer, settings, model, checkpoint, device, backend, strategy)
         _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
         return
     (bag,) = bags
@@ -146,6 +144,14 @@ class ReplaySettings:
     forward_column: float
     convention: str
     storage: Any
+    projection: str
+    camera: str
+
+    def opened(self) -> Projection:
+        """How the images show the sphere."""
+        from sap_ros.camera_files import projection_of
+
+        return projection_of(self.projection, self.camera)
 
     def replay(
         self,
@@ -170,7 +176,8 @@ class ReplaySettings:
             topics = find_topics(recorded, self.image, self.prompt, self.truth)
             prompts: list[Prompt] = []
             if self.point:
-                prompts = parse_points(list(self.point), _first_size(recorded, topics.images))
+                size = self.opened().panorama_size(_first_size(recorded, topics.images))
+                prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(
                     f"{bag} has no prompts, and no --point is given: there is nothing to look for"
@@ -227,18 +234,15 @@ def _make_replayer(
     device: str,
     backend: str,
     strategy: str,
-    projection: str,
-    camera: str,
 ) -> Callable[[Any], None]:
     """A worker that replays bags with a model that it loads once."""
     import shutil
 
-    from sap_ros.camera_files import projection_of
     from sap_ros.core.loading import load_model
     from sap_ros.core.session import PanoramaSession
 
     loaded = load_model(model, checkpoint, device, backend=cast("Backend", backend))
-    opened = projection_of(projection, camera)
+    opened = settings.opened()
 
     def session() -> PanoramaSession:
         return PanoramaSession(loaded, cast("Strategy", strategy), projection=opened)
