@@ -27,6 +27,7 @@ setup(
         "sap_ros.definitions": ["*.msg"],
         "sap_ros.config": [
             "*.yaml",
+            "cameras/*.yaml",
             "models/*.yaml",
             "training/*.yaml",
             "training/ablations/*.yaml",
@@ -38,6 +39,7 @@ setup(
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",
         "scipy>=1.8",
+        "pyyaml>=6",
         "hydra-core>=1.3.2",  # this and iopath, tqdm: sam2's
         "iopath>=0.1.10",
         "tqdm>=4.66",

@@ -26,6 +26,8 @@ _PARAMETERS: dict[str, type] = {
     "model": str,
     "device": str,
     "image_transport": str,
+    "projection": str,
+    "camera_file": str,
     "target_frame": str,
     "use_sim_time": bool,
 }
@@ -36,15 +38,26 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "namespace", default_value="sap", description="namespace of the node and its topics"
         ),
-        DeclareLaunchArgument(
-            "image", default_value="/image", description="topic of the equirectangular images"
-        ),
+        DeclareLaunchArgument("image", default_value="/image", description="topic of the images"),
         DeclareLaunchArgument(
             "image_transport",
             default_value=_FROM_FILE,
             choices=["raw", "compressed", _FROM_FILE],
             description="raw: the image topic itself; compressed: the image topic with /compressed "
             "appended; default: from params_file, else raw",
+        ),
+        DeclareLaunchArgument(
+            "projection",
+            default_value=_FROM_FILE,
+            choices=["equirectangular", "dual_fisheye", _FROM_FILE],
+            description="how an image shows the sphere; dual_fisheye needs camera_file; default: from "
+            "params_file, else equirectangular",
+        ),
+        DeclareLaunchArgument(
+            "camera_file",
+            default_value=_FROM_FILE,
+            description="camera file for dual_fisheye, or a preset: insta360, theta_s, side_by_side, "
+            "stacked; default: from params_file, else empty",
         ),
         DeclareLaunchArgument(
             "target_frame",

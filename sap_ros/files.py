@@ -52,14 +52,30 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 
 def read_panorama(path: Path) -> np.ndarray:
-    """Reads a panorama file in a format that PIL supports (JPEG, PNG, WebP, ...), 8 bit, colour or grey.
+    """Reads a panorama as :func:`read_image` does.
 
     Returns:
         (H, 2H, 3) uint8 RGB.
 
     Raises:
-        ValueError: the file does not exist, or is no image, truncated, too large, not 8 bit, or not twice
-            as wide as high.
+        ValueError: as by :func:`read_image`, or the image is not twice as wide as high.
+    """
+    pixels = read_image(path)
+    try:
+        check_panorama(pixels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return pixels
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file in a format that PIL supports (JPEG, PNG, WebP, ...), 8 bit, colour or grey.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the file does not exist, or is no image, truncated, too large or not 8 bit.
     """
     image_size(path)
     try:
@@ -69,10 +85,6 @@ def read_panorama(path: Path) -> np.ndarray:
             pixels = np.array(image.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    try:
-        check_panorama(pixels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return pixels
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,6 +26,9 @@ from sap_ros.engine.events import (
     Space,
 )
 from sap_ros.files import image_size
+
+if TYPE_CHECKING:
+    from sap_ros.core.projection import Projection
 
 # By encoding: number of channels, and cv2's conversion to RGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -53,16 +56,17 @@ def nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def image_event(message: Any) -> Image:
-    """Converts a sensor_msgs Image or CompressedImage.
+def image_event(message: Any, projection: Projection) -> Image:
+    """Converts a sensor_msgs Image or CompressedImage with a projection.
 
     Raises:
-        ValueError: a compressed image is too large, or its header cannot be read.
+        ValueError: a compressed image is too large, or its header cannot be read; or the projection does
+            not take images of that size.
     """
     head = message.header
     size = _compressed_size(message) if hasattr(message, "format") else None
     return Image(
-        size or (message.width, message.height),
+        projection.panorama_size(size or (message.width, message.height)),
         lambda: image_to_rgb(message),
         nanoseconds(head.stamp),
         head.frame_id,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sap_ros.camera_files import read_camera, write_camera
 from sap_ros.cli.shared import parse_points, shard_of
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.files import read_panorama
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 FLOOR = 210  # its first row
 
@@ -82,6 +85,21 @@ def test_segment_writes_all_files(segmented, room):
     with Image.open(out / "views.jpg") as sheet:
         assert sheet.width % 256 == sheet.height % 256 == 0
         assert np.array(sheet).std() > 10
+
+
+def test_segment_takes_a_picture_with_two_fisheyes(room, tmp_path):
+    camera = read_camera("insta360").of_picture((640, 320))
+    picture, file = tmp_path / "fisheyes.png", tmp_path / "camera.yaml"
+    Image.fromarray(fisheyes_of(room[0], camera)).save(picture)
+    write_camera(file, replace(camera, panorama_width=512))
+    options = ("--projection", "dual_fisheye", "--camera", file, "--out", tmp_path)
+    done = sap("segment", picture, "--point", "256,128", "--point", "384,128:3", *options)
+    assert done.returncode == 0, done.stderr
+    masks = cv2.imread(str(tmp_path / "masks.png"), -1)
+    for i in (1, 3):  # the right one lies on the border between the lenses
+        found, true = masks == i, room[1] == i
+        assert (found & true).sum() / (found | true).sum() > 0.9
+    assert cv2.imread(str(tmp_path / "overlay.jpg")).shape == (256, 512, 3)
 
 
 def test_segment_prints_a_table(segmented):

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from sap_ros.camera_files import read_camera, write_camera
 from sap_ros.cli.prompt_files import read_prompts
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 
 def sap(*arguments):
@@ -87,6 +90,24 @@ def test_a_file_of_prompts_is_read_as_it_is_needed(tmp_path):
     assert [next(prompts).picture for _ in range(3)] == ["a.png"] * 3
     with pytest.raises(ValueError, match="line 4"):
         next(prompts)
+
+
+def test_a_folder_of_fisheye_pictures(pictures, tmp_path):
+    camera = read_camera("insta360").of_picture((640, 320))
+    write_camera(tmp_path / "camera.yaml", replace(camera, panorama_width=512))
+    panorama = cv2.imread(str(pictures / "a.png"))
+    cv2.imwrite(str(pictures / "a.png"), fisheyes_of(panorama, camera))
+    (tmp_path / "p.csv").write_text("picture,u,v\na.png,256,128\n")
+    given = ("--projection", "dual_fisheye", "--camera", tmp_path / "camera.yaml")
+    where = ("--prompts", tmp_path / "p.csv", "--out", tmp_path / "out")
+    done = sap("segment", pictures, *where, *given)
+    assert done.returncode == 0, done.stderr
+    mask = cv2.imread(str(tmp_path / "out" / "masks" / "a.png"), -1) > 0
+    true = cv2.circle(np.zeros((256, 512), np.uint8), (256, 128), 30, 1, -1) > 0
+    assert (mask & true).sum() / (mask | true).sum() > 0.9
+    wrong = sap("segment", pictures, *where, "--projection", "dual_fisheye", "--camera", "none")
+    assert wrong.returncode == 2
+    assert "no camera file none" in wrong.stderr
 
 
 def test_pictures_are_segmented_by_two_workers_as_by_one(pictures, tmp_path):

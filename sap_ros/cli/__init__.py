@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sap_ros.cli.bench import bench
+from sap_ros.cli.calibrate import calibrate
 from sap_ros.cli.evaluate import app as evaluate
 from sap_ros.cli.export import export
 from sap_ros.cli.models import models
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, web, demo, export, train, replay, bag, bench):
+for command in (segment, models, web, demo, export, train, replay, bag, calibrate, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")

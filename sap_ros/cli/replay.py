@@ -13,9 +13,11 @@ import typer
 from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.shared import (
     BACKEND,
+    CAMERA,
     CHECKPOINT,
     DEVICE,
     MODEL,
+    PROJECTION,
     STRATEGY,
     load_model_with_bar,
     parse_points,
@@ -23,6 +25,7 @@ from sap_ros.cli.shared import (
 
 if TYPE_CHECKING:
     from sap_ros.core.loading import Backend
+    from sap_ros.core.projection import Projection
     from sap_ros.core.prompts import Prompt
     from sap_ros.core.search import Strategy
     from sap_ros.core.session import PanoramaSession
@@ -84,6 +87,8 @@ def replay(
     strategy: STRATEGY = "auto",
     jobs: JOBS = 1,
     ray: RAY = "",
+    projection: PROJECTION = "equirectangular",
+    camera: CAMERA = "",
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, the same command given again does those that are missing."""
@@ -94,10 +99,13 @@ def replay(
 
     from sap_ros.core.session import PanoramaSession
 
+    if Path(camera).is_file():  # workers may run elsewhere
+        camera = str(Path(camera).resolve())
     settings = ReplaySettings(
         image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
-        _check_storage(storage),
+        _check_storage(storage), projection, camera,
     )  # fmt: skip
+    opened = settings.opened()
     if len(bags) > 1 or ray or jobs != 1:
         worker = partial(_make_replayer, settings, model, checkpoint, device, backend, strategy)
         _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
@@ -108,7 +116,7 @@ def replay(
 
     def session() -> PanoramaSession:
         loaded = load_model_with_bar(model, checkpoint, device, backend=backend)
-        return PanoramaSession(loaded, cast("Strategy", strategy))
+        return PanoramaSession(loaded, cast("Strategy", strategy), projection=opened)
 
     with Progress(transient=True) as bars:
         bar = bars.add_task("Replaying", total=limit)
@@ -136,6 +144,14 @@ class ReplaySettings:
     forward_column: float
     convention: str
     storage: Any
+    projection: str
+    camera: str
+
+    def opened(self) -> Projection:
+        """How the images show the sphere."""
+        from sap_ros.camera_files import projection_of
+
+        return projection_of(self.projection, self.camera)
 
     def replay(
         self,
@@ -160,7 +176,8 @@ class ReplaySettings:
             topics = find_topics(recorded, self.image, self.prompt, self.truth)
             prompts: list[Prompt] = []
             if self.point:
-                prompts = parse_points(list(self.point), _first_size(recorded, topics.images))
+                size = self.opened().panorama_size(_first_size(recorded, topics.images))
+                prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(
                     f"{bag} has no prompts, and no --point is given: there is nothing to look for"
@@ -225,12 +242,16 @@ def _make_replayer(
     from sap_ros.core.session import PanoramaSession
 
     loaded = load_model(model, checkpoint, device, backend=cast("Backend", backend))
+    opened = settings.opened()
+
+    def session() -> PanoramaSession:
+        return PanoramaSession(loaded, cast("Strategy", strategy), projection=opened)
 
     def replay_one(work: tuple[Path, Path]) -> None:
         bag, out = work
         part = out.with_name(f".{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-        settings.replay(bag, lambda: PanoramaSession(loaded, cast("Strategy", strategy)), part)
+        settings.replay(bag, session, part)
         part.replace(out)
 
     return replay_one

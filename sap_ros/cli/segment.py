@@ -11,11 +11,13 @@ from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.segment_folder import SegmentSettings, segment_items, segment_job
 from sap_ros.cli.shared import (
     BACKEND,
+    CAMERA,
     CHECKPOINT,
     COARSE,
     DEVICE,
     FUSION,
     MODEL,
+    PROJECTION,
     STRATEGY,
     VIEW_SIZE,
     load_model_with_bar,
@@ -31,14 +33,14 @@ def segment(
     panorama: Annotated[
         Path,
         typer.Argument(
-            help="Equirectangular image, JPEG, PNG or WebP; or a folder, with --prompts."
+            help="Equirectangular (or dual-fisheye) image, JPEG, PNG or WebP; or a folder, with --prompts."
         ),
     ],
     point: Annotated[
         list[str] | None,
         typer.Option(
             metavar="U,V[:ID][:-]",
-            help="A pixel on object ID (default 1); with :-, a pixel that is not on it. "
+            help="A pixel of the panorama on object ID (default 1); with :-, one that is not on it. "
             "Can be given several times.",
         ),
     ] = None,
@@ -61,14 +63,30 @@ def segment(
     coarse: COARSE = 0,
     jobs: JOBS = 1,
     ray: RAY = "",
+    projection: PROJECTION = "equirectangular",
+    camera: CAMERA = "",
 ) -> None:
     """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json. Or those of a
     folder: masks/NAME.png and objects/NAME.json; the same command given again does what is missing."""
     if (point is None) == (prompts is None):
         raise ValueError("give --point for a panorama, or --prompts for a folder of panoramas")
+    from sap_ros.camera_files import projection_of
+
+    opened = projection_of(projection, camera)
     if prompts is not None:
+        if Path(camera).is_file():  # workers may run elsewhere
+            camera = str(Path(camera).resolve())
         settings = SegmentSettings(
-            model, checkpoint, device, backend, strategy, fusion, view_size, coarse
+            model,
+            checkpoint,
+            device,
+            backend,
+            strategy,
+            fusion,
+            view_size,
+            coarse,
+            projection,
+            camera,
         )
         summary = run_items(
             "Segmenting",
@@ -85,16 +103,17 @@ def segment(
 
     from sap_ros.core.overlay import contact_sheet, draw_overlay
     from sap_ros.core.session import PanoramaSession
-    from sap_ros.files import read_panorama, write_image
+    from sap_ros.files import read_image, read_panorama, write_image
     from sap_ros.report import print_objects, write_objects
 
-    image = read_panorama(panorama)
-    parsed = parse_points(point, (image.shape[1], image.shape[0]))
+    image = read_panorama(panorama) if projection == "equirectangular" else read_image(panorama)
+    parsed = parse_points(point, opened.panorama_size((image.shape[1], image.shape[0])))
     session = PanoramaSession(
         load_model_with_bar(model, checkpoint, device, view_size, backend),
         cast("Strategy", strategy),  # checked by the session
         fusion=cast("FusionChoice", fusion),
         coarse=coarse,
+        projection=opened,
     )
     session.set_image(image)
     for prompt in parsed:
@@ -108,7 +127,7 @@ def segment(
         )
     out.mkdir(parents=True, exist_ok=True)
     write_image(out / "masks.png", instances.labels)
-    write_image(out / "overlay.jpg", draw_overlay(image, instances, parsed))
+    write_image(out / "overlay.jpg", draw_overlay(session.picture.panorama(), instances, parsed))
     views = [
         (
             view,

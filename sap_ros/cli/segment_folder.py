@@ -27,9 +27,12 @@ class SegmentSettings:
     fusion: str
     view_size: int | None
     coarse: int
+    projection: str = "equirectangular"
+    camera: str = ""
 
     def session(self) -> PanoramaSession:
         """A session with a model of its own."""
+        from sap_ros.camera_files import projection_of
         from sap_ros.core.loading import Backend, load_model
         from sap_ros.core.session import PanoramaSession
 
@@ -45,6 +48,7 @@ class SegmentSettings:
             cast("Strategy", self.strategy),
             fusion=cast("FusionChoice", self.fusion),
             coarse=self.coarse,
+            projection=projection_of(self.projection, self.camera),
         )
 
 
@@ -84,11 +88,13 @@ def _make_worker(
 
 
 def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, work: Any) -> None:
-    from sap_ros.files import read_panorama, write_image
+    from sap_ros.core.projection import Equirectangular
+    from sap_ros.files import read_image, read_panorama, write_image
     from sap_ros.report import write_objects
 
-    image = read_panorama(folder / work.picture)
-    size = image.shape[1], image.shape[0]
+    read = read_panorama if isinstance(session.projection, Equirectangular) else read_image
+    image = read(folder / work.picture)
+    size = session.projection.panorama_size((image.shape[1], image.shape[0]))
     prompts = [_prompt(i, given, size, masks) for i, given in sorted(work.objects.items())]
     session.reset()
     session.set_image(image)

@@ -47,6 +47,20 @@ FUSION = Annotated[
         help="How overlapping views are fused: max, weighted, or auto (depends on the model)."
     ),
 ]
+PROJECTION = Annotated[
+    str,
+    typer.Option(
+        help="How an image shows the sphere: equirectangular, or dual_fisheye (two lenses; needs --camera)."
+    ),
+]
+CAMERA = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Camera file for dual_fisheye, or a preset: insta360, theta_s, side_by_side, stacked.",
+        show_default=False,
+    ),
+]
 SHARD = Annotated[
     str,
     typer.Option(

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from sap_ros.cli.shared import SHARD, shard_of
+
+if TYPE_CHECKING:
+    from sap_ros.core.fisheye import DualFisheye
 
 synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
 
 _OUT = Annotated[Path, typer.Option(help="Folder of the data set; an existing run is resumed.")]
 _COUNT = Annotated[int, typer.Option(help="Number of panoramas.")]
 _SEED = Annotated[int, typer.Option(help="Seed of the first; each further one adds 1.")]
+_CAMERA = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Also the pictures of a camera with two fisheye lenses: a camera file, or a preset.",
+        show_default=False,
+    ),
+]
 _WIDTH = Annotated[int, typer.Option(help="Width of a panorama, in pixels; its height is half.")]
+
+
+def _read(camera: str) -> DualFisheye | None:
+    from sap_ros.camera_files import read_camera
+
+    return read_camera(camera) if camera else None
 
 
 @synth.command()
@@ -91,6 +108,7 @@ def scene(
     shard: SHARD = "0/1",
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 24,
+    camera: _CAMERA = "",
 ) -> None:
     """Render rooms and yards with Blender (needs bpy, in a separate environment)."""
     from rich.progress import Progress
@@ -105,7 +123,9 @@ def scene(
     seeds = shard_of(range(seed, seed + count), shard)
     with Progress(transient=True) as bars:
         bar = bars.add_task("Rendering", total=len(seeds))
-        write_scenes(out, seeds, (width, width // 2), samples, lambda _: bars.advance(bar))
+        write_scenes(
+            out, seeds, (width, width // 2), samples, lambda _: bars.advance(bar), _read(camera)
+        )
     typer.echo(f"{len(seeds)} panoramas are in {out}/")
 
 
@@ -127,6 +147,7 @@ def moving(
     twins: Annotated[
         bool, typer.Option("--twins", help="Objects come in pairs that look the same.")
     ] = False,
+    camera: _CAMERA = "",
 ) -> None:
     """Ray-trace videos of a robot driving among moving objects (for sap eval video, sap bag)."""
     from functools import partial
@@ -140,8 +161,9 @@ def moving(
     seeds = shard_of(range(seed, seed + count), shard)
     with Progress(transient=True) as bars:
         bar = bars.add_task("Tracing", total=len(seeds) * frames)
+        size = width, width // 2
         done = partial(bars.advance, bar)
-        write_videos(out, seeds, (width, width // 2), frames, rate, done, occluders, twins)
+        write_videos(out, seeds, size, frames, rate, done, occluders, twins, _read(camera))
     typer.echo(f"{len(seeds)} videos are in {out}/")
 
 

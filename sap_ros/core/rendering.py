@@ -111,10 +111,14 @@ class _Level:
         return twice
 
 
+def halvings(resolution: float, wanted: float) -> int:
+    """How many times an image is halved before it is sampled at another resolution, both in pixels per rad."""
+    return max(0, math.floor(math.log2(resolution / wanted) + 1e-6))
+
+
 def _halvings(width: int, size: int, fov: float) -> int:
     """How many times a panorama is halved before a view of ``size`` pixels and ``fov`` rad is rendered."""
-    fitting = size * 2 * math.pi / fov  # width of a panorama with the resolution of the view
-    return max(0, math.floor(math.log2(width / fitting) + 1e-6))
+    return halvings(width / (2 * math.pi), size / fov)
 
 
 def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
@@ -194,17 +198,17 @@ class TorchRenderer:
     def _level(self, fov: float) -> Tensor:
         """The panorama (1, 3, H + 2, W + 2), reduced for a field of view in rad."""
         width = self._pixels.shape[1]
-        halvings = _halvings(width, self.size, fov)
-        if halvings not in self._levels:
+        times = _halvings(width, self.size, fov)
+        if times not in self._levels:
             image = self._pixels.permute(2, 0, 1)[None].float()
-            height = image.shape[-2] >> halvings
-            if halvings:
+            height = image.shape[-2] >> times
+            if times:
                 image = F.interpolate(image, size=(height, 2 * height), mode="area")
             # Beyond a pole the image continues on the opposite meridian, beyond a side at the other side.
             poles = [torch.roll(image[..., row, :], height, -1)[..., None, :] for row in (0, -1)]
             image = torch.cat([poles[0], image, poles[1]], dim=-2)
-            self._levels[halvings] = F.pad(image, (1, 1, 0, 0), mode="circular")
-        return self._levels[halvings]
+            self._levels[times] = F.pad(image, (1, 1, 0, 0), mode="circular")
+        return self._levels[times]
 
 
 @lru_cache(maxsize=16)

@@ -31,6 +31,7 @@ from sap_ros.core.fusion import Fusion, ViewMask
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
 from sap_ros.core.motion import Following, grown, rotation_between
+from sap_ros.core.projection import Picture
 from sap_ros.core.prompts import ViewPrompts
 from sap_ros.core.redetection import find_again, on_another, place_of
 from sap_ros.core.scan import Scan
@@ -117,8 +118,8 @@ class Search(Protocol):
         """Searches for an object that was prompted on an earlier panorama."""
 
 
-#: Makes the search for a panorama (H, 2H, 3) uint8.
-OpenSearch = Callable[[np.ndarray], Search]
+#: Makes the search for a picture.
+OpenSearch = Callable[[Picture], Search]
 
 
 def search_by(
@@ -130,7 +131,7 @@ def search_by(
     coarse: int = 0,
     fusion: Fusion | None = None,
 ) -> OpenSearch:
-    """Returns a function that makes the search for a panorama.
+    """Returns a function that makes the search for a picture.
 
     Args:
         strategy: name of the strategy.
@@ -153,18 +154,20 @@ def search_by(
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     chosen_framing, chosen_scan = framing or Framing(), scan or Scan()
 
-    def perspective(image: np.ndarray, model: Model) -> EncodedViews[PerspectiveViews]:
-        views = PerspectiveViews(image, model.image_size, chosen_scan, device=model.device)
+    def perspective(picture: Picture, model: Model) -> EncodedViews[PerspectiveViews]:
+        views = PerspectiveViews(picture, model.image_size, chosen_scan, model.device)
         return EncodedViews(model, views)
 
-    def whole(image: np.ndarray) -> Search:
-        return ViewSearch(EncodedViews(model, WholePanorama(image, model.image_size)), prompted)
+    def whole(picture: Picture) -> Search:
+        views = WholePanorama(picture.panorama(), model.image_size)
+        return ViewSearch(EncodedViews(model, views), prompted)
 
-    def crops(image: np.ndarray) -> Search:
-        return ViewSearch(EncodedViews(model, Crops(image, model.image_size)), prompted)
+    def crops(picture: Picture) -> Search:
+        views = Crops(picture.panorama(), model.image_size)
+        return ViewSearch(EncodedViews(model, views), prompted)
 
-    def fine(image: np.ndarray) -> Search:
-        encoded = perspective(image, model)
+    def fine(picture: Picture) -> Search:
+        encoded = perspective(picture, model)
         if strategy == "scan":
             return ViewSearch(encoded, prompted)
         if strategy == "frontier":
@@ -179,9 +182,9 @@ def search_by(
         return fine
     small = model.resized(coarse)
 
-    def coarse_to_fine(image: np.ndarray) -> Search:
-        first = FrontierSearch(perspective(image, small), chosen_framing)
-        return CoarseToFine(fine(image), first, fusion or model.fusion)
+    def coarse_to_fine(picture: Picture) -> Search:
+        first = FrontierSearch(perspective(picture, small), chosen_framing)
+        return CoarseToFine(fine(picture), first, fusion or model.fusion)
 
     return coarse_to_fine
 

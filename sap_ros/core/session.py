@@ -27,13 +27,17 @@ from sap_ros.core.fusion import NO_OBJECT, Fusion, ViewMask
 from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
 from sap_ros.core.motion import Following, turn_between
-from sap_ros.core.panorama import NOWHERE, Region, check_panorama
+from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.tracked_object import TrackedObject
 
 if TYPE_CHECKING:
     from sap_ros.core.model import Model
+    from sap_ros.core.projection import Picture, Projection
     from sap_ros.core.search import OpenSearch, Search, Strategy
+
+# Width of the panoramas in which it is seen how far the camera has turned, in pixels.
+_TURN_WIDTH = 1024
 
 FusionChoice = Literal["auto", "max", "weighted"]
 
@@ -60,6 +64,7 @@ class PanoramaSession:
             searched for in views of the model's own size, only where it was found. 0: off.
         recent: number of an object's most recent views that memory attention reads, besides the prompted
             ones; the cost of attention grows with it.
+        projection: how the images show the sphere; None: they are equirectangular panoramas.
 
     Features of a view are computed when first needed and kept until the image changes. A correction
     therefore encodes no view again, and neither do further objects with ``scan``, ``direct`` and ``patches``.
@@ -78,17 +83,19 @@ class PanoramaSession:
         framing: Framing | None = None,
         coarse: int = 0,
         recent: int = RECENT,
+        projection: Projection | None = None,
     ) -> None:
         if fusion not in get_args(FusionChoice):
             known = ", ".join(get_args(FusionChoice))
             raise ValueError(f"fusion is {fusion!r}; it must be one of {known}")
         if not 0 <= recent <= RECENT:
             raise ValueError(f"recent is {recent}; it must lie between 0 and {RECENT}")
-        from sap_ros.core.search import (
-            search_by,  # imports torch, which the model has imported already
-        )
+        # These import torch, which the model has imported already.
+        from sap_ros.core.projection import Equirectangular
+        from sap_ros.core.search import search_by
 
         self.model = model
+        self.projection: Projection = projection or Equirectangular()
         self.fusion: Fusion = model.fusion if fusion == "auto" else fusion
         self.following = following or Following()
         self.recent = recent
@@ -98,8 +105,7 @@ class PanoramaSession:
             else search_by(strategy, model, framing, coarse=coarse, fusion=self.fusion)
         )
         self._search: Search | None = None
-        self._image: np.ndarray | None = None
-        self._size: tuple[int, int] | None = None
+        self._picture: Picture | None = None
         self._objects: dict[int, TrackedObject] = {}
         # By id: the object before its prompts that were not looked for yet; None: it did not exist.
         self._before: dict[int, TrackedObject | None] = {}
@@ -107,9 +113,14 @@ class PanoramaSession:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the panorama."""
-        if self._size is None:
+        return self.picture.size
+
+    @property
+    def picture(self) -> Picture:
+        """The picture that views and the panorama are rendered from."""
+        if self._picture is None:
             raise ValueError("there is no panorama yet; call set_image first")
-        return self._size
+        return self._picture
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -127,43 +138,43 @@ class PanoramaSession:
         return 0 if self._search is None else self._search.encoded.count
 
     def set_image(self, image: np.ndarray) -> None:
-        """Sets an independent panorama, (H, 2H, 3) uint8 RGB, 512x256 to 8192x4096.
+        """Sets an independent image, uint8 RGB: a panorama (H, 2H, 3), 512x256 to 8192x4096, or what the
+        projection takes.
 
         Prompts keep their directions; everything else that is known of the objects is discarded.
 
         Raises:
             ValueError: the image has a wrong type, shape or size.
         """
-        self._take(image)
+        self._take(self.projection.open(image))
         self._before.clear()
         for object_id, tracked in self._objects.items():
             self._objects[object_id] = TrackedObject(tracked.prompt)
 
     def next_image(self, image: np.ndarray) -> None:
-        """Sets the next panorama of a stream, with the same requirements as :meth:`set_image`.
+        """Sets the next image of a stream, with the same requirements as :meth:`set_image`.
 
         :meth:`segment` follows the objects that have been looked for, from memory; prompts that are added
         after this call are on this panorama.
         """
-        check_panorama(image)
+        picture = self.projection.open(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
             self._note_found()  # the tracks are updated even if the instances were not requested
-        last = self._image
-        self._take(image)
+        last = self._picture
+        self._take(picture)
         before = [tracked for tracked in self._before.values() if tracked is not None]
         there = [*self._objects.values(), *before]
         lost = [tracked for tracked in there if tracked.lost_for]
         if lost and last is not None:
-            angle = turn_between(last, image)
+            angle = turn_between(last.panorama(_TURN_WIDTH), picture.panorama(_TURN_WIDTH))
             for tracked in lost:
                 tracked.turn(angle)
         for tracked in there:
             tracked.advance()
 
-    def _take(self, image: np.ndarray) -> None:
-        check_panorama(image)
-        self._search, self._image = self._open_search(image), image
-        self._size = image.shape[1], image.shape[0]
+    def _take(self, picture: Picture) -> None:
+        self._search = self._open_search(picture)
+        self._picture = picture
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Adds an object, or corrects the object with the prompt's id.
@@ -197,7 +208,11 @@ class PanoramaSession:
     def sibling(self) -> PanoramaSession:
         """A session with the same model and options but no objects, for another panorama."""
         other = PanoramaSession(
-            self.model, self._open_search, following=self.following, recent=self.recent
+            self.model,
+            self._open_search,
+            following=self.following,
+            recent=self.recent,
+            projection=self.projection,
         )
         other.fusion = self.fusion
         return other

@@ -20,7 +20,7 @@ from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view, sees, view_to_direction
 from sap_ros.core.fusion import Canvas, Fused, Fusion, reached
 from sap_ros.core.panorama import NOWHERE, Region
-from sap_ros.core.rendering import TorchRenderer, ViewRenderer
+from sap_ros.core.projection import Panorama, Picture
 from sap_ros.core.scan import Scan
 
 # Width of a view's rim, as a share of half its side; a view does not see directions in its rim well.
@@ -31,6 +31,8 @@ _LEAST_GAIN = 0.02
 
 # A direction inside the rim scores this, plus its nearness (at most 1).
 _SEEN_WEIGHT = 2
+
+_CPU = torch.device("cpu")
 
 # A direction on the border between two views is inside both in spite of rounding errors.
 _BORDER_SLACK = 1e-9
@@ -113,27 +115,23 @@ class PerspectiveViews:
     """Perspective views: those of a scan, and further ones of any direction and field of view.
 
     Args:
-        image: (H, 2H, 3) uint8, or labels (H, 2H).
+        picture: what they are rendered from.
         size: side of a view, in pixels.
         scan: its views have the indices 0 to ``len(scan) - 1``; see :meth:`add` for further ones.
-        labels: whether the image holds labels.
-        device: device of the model; if it is a GPU, views are rendered on it.
+        device: device of the model.
     """
 
     def __init__(
         self,
-        image: np.ndarray,
+        picture: Picture,
         size: int,
         scan: Scan,
-        labels: bool = False,
-        device: torch.device | None = None,
+        device: torch.device = _CPU,
     ) -> None:
-        self.panorama_size = image.shape[1], image.shape[0]
+        self.panorama_size = picture.size
         self.size, self.scan = size, scan
-        on_device = device is not None and device.type != "cpu"
-        self._remote = TorchRenderer(image, size, device) if on_device and device else None
         self.views = list(scan.views)
-        self._renderer = ViewRenderer(image, size, labels)
+        self._picture, self._device = picture, device
 
     def __len__(self) -> int:
         return len(self.scan)
@@ -147,11 +145,11 @@ class PerspectiveViews:
         return len(self) + added.index(view)
 
     def render(self, index: int) -> np.ndarray:
-        return self._renderer.render(self.views[index], keep=index < len(self))
+        return self._picture.render(self.views[index], self.size, keep=index < len(self))
 
     def upload(self, index: int) -> np.ndarray | Tensor:
-        renderer = self._remote or self._renderer
-        return renderer.render(self.views[index], keep=index < len(self))
+        keep = index < len(self)
+        return self._picture.upload(self.views[index], self.size, keep, self._device)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         view = self.views[index]
@@ -169,7 +167,7 @@ class PerspectiveViews:
         return self.views[index].solid_angle
 
     def of_labels(self, labels: np.ndarray) -> Views:
-        other = PerspectiveViews(labels, self.size, self.scan, labels=True)
+        other = PerspectiveViews(Panorama(labels, labels=True), self.size, self.scan)
         other.views = self.views
         return other
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from sap_ros.core.instances import Instance, Instances, State
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.ranging import Range, RangeSource
 from sap_ros.engine.transforms import Transform
+
+if TYPE_CHECKING:
+    from sap_ros.core.projection import Picture
 
 _UNKNOWN = (math.nan, math.nan, math.nan)
 
@@ -95,7 +99,7 @@ class Answer:
 
     Attributes:
         stamp, frame_id: the image's.
-        image: (H, W, 3) uint8 RGB.
+        picture: the image; its panorama is rendered when it is asked for.
         instances: label image, and the objects in the panorama's own axes.
         objects: each id exactly once, ascending; rejected prompts without an id come first.
         bearing_frame: TF frame of directions and positions.
@@ -112,7 +116,7 @@ class Answer:
 
     stamp: int
     frame_id: str
-    image: np.ndarray
+    picture: Picture
     instances: Instances
     objects: tuple[ObjectReport, ...]
     bearing_frame: str

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from sap_ros.engine.inbox import PROMPTS_PER_ANSWER, Accepted, Inbox, fail, fulf
 from sap_ros.engine.range_finder import RangeFinder
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 from sap_ros.engine.velocity import AngularVelocities
+
+if TYPE_CHECKING:
+    from sap_ros.core.projection import Picture
 
 #: Maximum number of objects searched for per answer; those that were searched for longest ago come first.
 OBJECTS_PER_ANSWER = 32
@@ -63,7 +67,7 @@ class Engine:
         self._interrupted = interrupted
         session.following = self._settings.following
         self._newest: Image | None = None  # the last received
-        self._shown: tuple[Image, np.ndarray] | None = None  # the one in the session
+        self._shown: tuple[Image, Picture] | None = None  # the one in the session
         self._kept: deque[Image] = deque(maxlen=self._settings.keep_images + 1)
         self._range_finder = RangeFinder(self._transforms, self._problem)
         self._velocities = AngularVelocities(self._transforms, self._problem)
@@ -218,13 +222,12 @@ class Engine:
         began = time.monotonic()
         before = self._current
         try:
-            pixels = image.read()
-            self._session.next_image(pixels)
+            self._session.next_image(image.read())
         except Exception:
             self._newest = before
             self._kept.remove(image)
             raise
-        self._shown = image, pixels
+        self._shown = image, self._session.picture
         self._decode_seconds = time.monotonic() - began
 
     # Removal
@@ -323,7 +326,7 @@ class Engine:
     def _answer(self, accepted: float) -> Answer:
         session, settings, inbox = self._session, self._settings, self._inbox
         assert self._shown is not None
-        image, pixels = self._shown
+        image, picture = self._shown
         instances = session.instances()
         inbox.found(instances, image.stamp)
         self._tracking = bool(instances.objects)
@@ -347,7 +350,7 @@ class Engine:
         answer = Answer(
             image.stamp,
             image.frame_id,
-            pixels,
+            picture,
             instances,
             objects,
             frame_id,

@@ -29,10 +29,10 @@ class Space(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A panorama.
+    """An image of the camera.
 
     Attributes:
-        size: width and height, known before it is decoded.
+        size: width and height of its panorama, known before it is decoded.
         read: decodes it to (H, W, 3) uint8 RGB; raises ValueError if it cannot be decoded.
         stamp: in ns; 0: no stamp.
         frame_id: TF frame of the camera.

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from sap_ros.core.instances import Instances
+from sap_ros.core.projection import Projection
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
@@ -211,7 +212,7 @@ def replay(
     out.mkdir(parents=True, exist_ok=True)
     engine = Engine(session, settings)
     first_prompts = prompts
-    source = _Messages(bag, topics, result, limit)
+    source = _Messages(bag, topics, result, limit, session.projection)
     truths = _Truths(bag, topics.truth, result)
     with BagWriter(out / "bag", storage) as writer, ReplayFiles(out, video_rate) as outputs:
         shot: _Shot | None = None
@@ -280,8 +281,16 @@ class _Shot:
 class _Messages:
     """The images and prompts of a bag as events, in the order of recording."""
 
-    def __init__(self, bag: Bag, topics: Topics, result: Replay, limit: int | None) -> None:
+    def __init__(
+        self,
+        bag: Bag,
+        topics: Topics,
+        result: Replay,
+        limit: int | None,
+        projection: Projection,
+    ) -> None:
         self.bag, self.topics, self.result, self.limit = bag, topics, result, limit
+        self.projection = projection
         self.unusable = self._disorder = 0
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
@@ -290,7 +299,11 @@ class _Messages:
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             is_image = topic == self.topics.images
             try:
-                event = image_event(message) if is_image else _prompt_event(topic, message, size)
+                event = (
+                    image_event(message, self.projection)
+                    if is_image
+                    else _prompt_event(topic, message, size)
+                )
             except ValueError as error:
                 self.unusable += is_image
                 self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
@@ -329,9 +342,9 @@ class _Truths:
         if answer.stamp not in self._packed:
             return None
         labels = cv2.imdecode(self._packed[answer.stamp], cv2.IMREAD_UNCHANGED)
-        if labels.shape != answer.image.shape[:2]:
+        if labels.shape != answer.instances.labels.shape:
             self._result.note(
-                f"a true mask is {labels.shape[::-1]}, its image {answer.image.shape[1::-1]}"
+                f"a true mask is {labels.shape[::-1]}, its panorama {answer.picture.size}"
             )
             return None
         return labels

@@ -76,9 +76,9 @@ class ReplayFiles:
                     round(seconds, 4),
                 ]
             )
-        width = min(self._WIDTH, answer.image.shape[1])
+        width = min(self._WIDTH, answer.picture.size[0])
         size = (width, width // 2)
-        drawn = draw_overlay(answer.image, answer.instances)
+        drawn = draw_overlay(answer.picture.panorama(), answer.instances)
         overlay = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
         picture = cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
         if self._video is not None:

@@ -206,12 +206,13 @@ class Outputs:
         """Publishes overlay and canvas; they are drawn only if one has a subscriber."""
         if not self.listened(*_PICTURES):
             return
-        image, instances = answer.image, answer.instances
+        instances = answer.instances
         stamp = Time(nanoseconds=answer.stamp).to_msg()
         header = Header(stamp=stamp, frame_id=answer.frame_id)
-        if image.shape[1] > width:
+        width = min(width, answer.picture.size[0])
+        image = answer.picture.panorama(width)
+        if width < answer.picture.size[0]:
             size = width, width // 2
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             labels = cv2.resize(instances.labels, size, interpolation=cv2.INTER_NEAREST)
             instances = replace(instances, labels=labels)
         picture = draw_overlay(image, instances)

@@ -10,6 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
+from sap_ros.camera_files import PROJECTIONS
 from sap_ros.core.checkpoints import MODELS
 from sap_ros.core.loading import BACKENDS, DEFAULT_MODEL
 from sap_ros.core.motion import Following
@@ -90,6 +91,18 @@ PARAMETERS = (
         "raw",
         "raw: `image`; compressed: `image/compressed` (jpeg or png)",
         ("raw", "compressed"),
+    ),
+    Parameter(
+        "projection",
+        "equirectangular",
+        "how an image shows the sphere: equirectangular, or dual_fisheye (two lenses in one picture, described "
+        "by camera_file); masks and pixels of prompts refer to the equirectangular panorama either way",
+        PROJECTIONS,
+    ),
+    Parameter(
+        "camera_file",
+        "",
+        "dual_fisheye: path of a camera file, or name of a preset (insta360, theta_s, side_by_side, stacked)",
     ),
     Parameter(
         "mask_encoding",

@@ -29,8 +29,10 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
+from sap_ros.camera_files import projection_of
 from sap_ros.core.framing import Framing
 from sap_ros.core.loading import load_model
+from sap_ros.core.projection import Equirectangular, Projection
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
@@ -87,7 +89,8 @@ class SapNode(LifecycleNode):
         self._images: ImageInput | None = None
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
-        self._size: tuple[int, int] | None = None  # of the newest image
+        self._projection: Projection = Equirectangular()
+        self._size: tuple[int, int] | None = None  # of the newest image's panorama
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics continue while simulated time is paused.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -120,6 +123,7 @@ class SapNode(LifecycleNode):
         try:
             values = read_parameters(self)
             settings(values)  # the engine checks them as well
+            self._projection = projection_of(values["projection"], values["camera_file"])
             self._values = values
             self._transforms.timeout = self._values["tf_timeout"]
             self._close_outputs()
@@ -148,6 +152,7 @@ class SapNode(LifecycleNode):
                 fusion=values["fusion"],
                 framing=Framing(further=values["further_views"]),
                 coarse=values["coarse_size"],
+                projection=self._projection,
             )
         except Exception as error:  # also if the model does not fit into the GPU's memory
             expected = isinstance(error, (ValueError, OSError))
@@ -256,7 +261,7 @@ class SapNode(LifecycleNode):
         if self._worker is None or not self._enabled:
             return
         try:
-            event = image_event(message)
+            event = image_event(message, self._projection)
         except ValueError as error:
             self._warn(str(error))
             return

@@ -1,4 +1,4 @@
-"""Common parts of the Blender scenes: materials, and the panoramic render with its instances.
+"""Common parts of the Blender scenes: materials, the panoramic render with its instances, and fisheyes.
 
 Needs ``bpy`` (requirements/blender.txt: Python 3.11, a separate environment).
 """
@@ -11,7 +11,14 @@ from pathlib import Path
 
 import bpy
 import cv2
+import mathutils
 import numpy as np
+
+from sap_ros.core import sphere
+from sap_ros.core.fisheye import DualFisheye
+
+# Lenses are rendered beyond the border of their circle by this, in rad, for interpolation.
+_RIM = 0.03
 
 Colour = tuple[float, float, float]
 
@@ -95,19 +102,73 @@ def render(
         The panorama (H, W, 3) uint8 BGR, and the exact pass index of the object in each pixel, (H, W)
         uint16, 0 for none.
     """
+    camera = _camera(size, eye, _rig_rotation(heading) @ sphere.view_rotation(0, 0))
+    camera.panorama_type = "EQUIRECTANGULAR"
+    scene = bpy.context.scene
+    return _colours(scene, samples), _indices(scene, size)
+
+
+def render_fisheye(
+    rig: DualFisheye, samples: int, eye: tuple[float, float, float], heading: float = 0.0
+) -> np.ndarray:
+    """Renders the picture of a camera with two lenses with Cycles' equidistant fisheye camera.
+
+    Args:
+        rig: the camera; its distortion is applied by interpolation.
+        samples: see :func:`render`.
+        eye: position of the rig's origin, in m.
+        heading: direction of the rig's x axis, in rad from the x axis.
+
+    Returns:
+        The picture (H, W, 3) uint8 BGR; black outside of the lenses' circles.
+    """
+    width, height = rig.picture_size
+    v, u = np.mgrid[:height, :width] + 0.5
+    picture = np.zeros((height, width, 3), np.uint8)
+    turn = _rig_rotation(heading)
+    for lens in rig.lenses:
+        rays = lens.unproject(np.stack([u, v], -1))
+        seen = np.isfinite(rays[..., 0])
+        theta = np.arccos(rays[..., 2].clip(-1, 1))
+        focal = max(lens.focal_length)
+        side = 2 * math.ceil(focal * (lens.fov / 2 + _RIM))
+        at = tuple(np.array(eye) + turn @ np.array(lens.translation))
+        camera = _camera((side, side), at, turn @ lens.rotation)
+        camera.panorama_type, camera.fisheye_fov = "FISHEYE_EQUIDISTANT", side / focal
+        shown = _colours(bpy.context.scene, samples)
+        scale = focal * theta / np.maximum(np.hypot(rays[..., 0], rays[..., 1]), 1e-12)
+        x, y = (
+            np.where(seen, rays[..., i] * scale + (side / 2 - 0.5), 0).astype(np.float32)
+            for i in (0, 1)
+        )
+        picture[seen] = cv2.remap(shown, x, y, cv2.INTER_LINEAR)[seen]
+    return picture
+
+
+def _rig_rotation(heading: float) -> np.ndarray:
+    cos, sin = math.cos(heading), math.sin(heading)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def _camera(
+    size: tuple[int, int], eye: tuple[float, float, float], rotation: np.ndarray
+) -> bpy.types.Camera:
+    """A panoramic camera, which renders from now on; ``rotation`` is that from its optical frame."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.device = "CPU"
     scene.render.resolution_x, scene.render.resolution_y = size
     scene.render.resolution_percentage = 100
     camera = bpy.data.cameras.new("panorama")
-    camera.type, camera.panorama_type = "PANO", "EQUIRECTANGULAR"
-    # Blender's camera points along -z with y up: turn it to point along x with z up.
+    camera.type = "PANO"
     holder = bpy.data.objects.new("panorama", camera)
-    holder.location, holder.rotation_euler = eye, (math.pi / 2, 0, heading - math.pi / 2)
+    pose = np.eye(4)
+    # Blender's camera points along -z with y up, the optical frame has z forward and y down.
+    pose[:3, :3], pose[:3, 3] = rotation @ np.diag([1, -1, -1]), eye
+    holder.matrix_world = mathutils.Matrix(pose.tolist())
     scene.collection.objects.link(holder)
     scene.camera = holder
-    return _colours(scene, samples), _indices(scene, size)
+    return camera
 
 
 def _colours(scene: bpy.types.Scene, samples: int) -> np.ndarray:

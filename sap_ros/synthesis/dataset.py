@@ -5,6 +5,8 @@
     labels/NAME.json       its instances: id, name, size class, direction, solid angle
     index.csv              all instances, one row each
     manifest.json          how the panoramas were made
+    fisheyes/NAME.png      the same scene by a camera with two fisheye lenses, if one was given
+    camera.yaml            that camera
 
 The image of a panorama is written last, and every file is written under a temporary name and then renamed:
 a panorama is complete if its image exists. So the same command continues a killed run, and several processes
@@ -25,6 +27,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sap_ros.camera_files import write_camera
+from sap_ros.core.fisheye import DualFisheye
 from sap_ros.core.instances import Instance, measure, size_class
 
 #: Columns of ``index.csv``.
@@ -40,15 +44,21 @@ class DatasetWriter:
     Args:
         folder: the folder; created if missing.
         settings: what the panoramas are made from and how; the same for all panoramas of a folder.
+        camera: the camera of the fisheye pictures, if there are any.
 
     Raises:
-        ValueError: the folder was made with other settings.
+        ValueError: the folder was made with other settings, or with another camera.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], camera: DualFisheye | None = None
+    ) -> None:
         self.folder = folder
-        for name in ("images", "instances", "labels"):
+        for name in ("images", "instances", "labels", *(["fisheyes"] if camera else [])):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        if camera:
+            # The whole camera, so that a resumed run with another one is refused.
+            settings = {**settings, "camera": repr(camera)}
         text = json.dumps(dict(settings), indent=2, sort_keys=True) + "\n"
         manifest = folder / "manifest.json"
         if not manifest.exists():
@@ -58,6 +68,8 @@ class DatasetWriter:
                 f"{manifest} says that the folder was made with other settings; use the same settings "
                 "or another folder"
             )
+        if camera:
+            write_camera(folder / "camera.yaml", camera)
 
     def has(self, name: str) -> bool:
         """Whether a panorama exists."""
@@ -69,11 +81,17 @@ class DatasetWriter:
         panorama: np.ndarray | Path,
         instances: np.ndarray,
         names: Mapping[int, str] | None = None,
+        fisheyes: np.ndarray | None = None,
     ) -> None:
-        """Writes a panorama (H, 2H, 3) uint8 BGR, or copies a JPEG file; and instances (H, 2H) uint16."""
+        """Writes a panorama (H, 2H, 3) uint8 BGR, or copies a JPEG file; and instances (H, 2H) uint16.
+
+        ``fisheyes`` is the camera's picture (h, w, 3) uint8 BGR.
+        """
         rows = describe(name, instances, names or {})
         _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
         _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+        if fisheyes is not None:
+            _write_image(self.folder / "fisheyes" / f"{name}.png", fisheyes)
         image = self.folder / "images" / f"{name}.jpg"
         if isinstance(panorama, np.ndarray):
             _write_image(image, panorama)

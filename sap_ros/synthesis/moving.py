@@ -7,14 +7,16 @@ same, for the evaluation of tracking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from sap_ros.camera_files import write_camera
 from sap_ros.core import sphere
+from sap_ros.core.fisheye import DualFisheye
 from sap_ros.files import write_image
 
 _ROOM = np.array([4.5, 4.0, 1.9])  # half its length, width and height, m; the floor is at -1.9
@@ -189,6 +191,22 @@ class MovingScene:
         rays = sphere.pixel_to_direction(np.stack([u, v], -1), size).reshape(-1, 3)
         return self._trace(rays, time)[0].reshape(size[1], size[0])
 
+    def render_fisheye(self, time: float, camera: DualFisheye) -> np.ndarray:
+        """The picture of a camera with two lenses at a time in s, (H, W, 3) uint8 RGB.
+
+        The rig is where :meth:`render` has its camera. What no lens sees is black.
+        """
+        width, height = camera.picture_size
+        u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        pixels = np.stack([u, v], -1)
+        picture = np.zeros((height, width, 3), np.uint8)
+        for lens in camera.lenses:
+            rays = lens.unproject(pixels)
+            seen = np.isfinite(rays[..., 0])
+            _, _, colour = self._trace(rays[seen] @ lens.rotation.T, time, lens.translation)
+            picture[seen] = colour
+        return picture
+
     def scan(self, time: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Simulates a lidar at the camera: points (N, 3) in m in the camera's frame, instance ids (N,)."""
         rows = 32
@@ -198,13 +216,18 @@ class MovingScene:
         depth, ids, _ = self._trace(rays, time)
         return np.asarray(rays * depth[:, None]), ids
 
-    def _trace(self, rays: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Depth (N,), id (N,) and RGB (N, 3) along unit vectors (N, 3) in the camera's frame."""
+    def _trace(
+        self, rays: np.ndarray, time: float, start: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Depth (N,), id (N,) and RGB (N, 3) along unit vectors (N, 3) in the camera's frame.
+
+        ``start`` is where the rays start, in m in that frame.
+        """
         eye, heading = self.pose(time)
         cos, sin = np.cos(heading), np.sin(heading)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         rays = (rays @ turn.T).astype(np.float32)
-        eye = eye.astype(np.float32)
+        eye = (eye + turn @ np.array(start)).astype(np.float32)
         depth, wall = self._room(rays, eye)
         colour = self._room_colour(eye + rays * depth[:, None], wall)
         ids = np.zeros(len(rays), np.uint8)
@@ -309,8 +332,11 @@ def write_videos(
     done: Callable[[], None] = lambda: None,
     occluders: int = 0,
     twins: bool = False,
+    camera: DualFisheye | None = None,
 ) -> None:
     """Writes one labelled video per seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
+
+    With a camera, its pictures are written too, to Fisheyes/VIDEO/, and the camera to camera.yaml.
 
     Existing frames are kept.
 
@@ -322,16 +348,24 @@ def write_videos(
         rate: frames per second.
         done: called after each frame.
         occluders, twins: see :class:`MovingScene`.
+        camera: a camera with two fisheye lenses in place of the panoramas' camera.
     """
+    if camera:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_camera(folder / "camera.yaml", camera)
     for seed in seeds:
         scene = MovingScene(seed, occluders, twins)
         pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
-        for path in (pictures, masks):
+        fisheyes = folder / "Fisheyes" / f"{seed:08d}"
+        for path in (pictures, masks, *([fisheyes] if camera else [])):
             path.mkdir(parents=True, exist_ok=True)
         for k in range(frames):
             picture = pictures / f"{k:05d}.jpg"
             if not picture.exists():
                 image, labels = scene.render(k / rate, size)
+                if camera:
+                    shown = scene.render_fisheye(k / rate, camera)
+                    write_image(fisheyes / f"{k:05d}.png", shown)
                 write_image(masks / f"{k:05d}.png", labels.astype(np.uint8))
                 write_image(picture, image)
             done()

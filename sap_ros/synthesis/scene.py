@@ -15,7 +15,15 @@ from pathlib import Path
 import bpy
 from numpy.random import Generator, default_rng
 
-from sap_ros.synthesis.blender import Colour, empty_scene, material, render, textured
+from sap_ros.core.fisheye import DualFisheye
+from sap_ros.synthesis.blender import (
+    Colour,
+    empty_scene,
+    material,
+    render,
+    render_fisheye,
+    textured,
+)
 from sap_ros.synthesis.dataset import DatasetWriter
 
 _SHAPES = (
@@ -39,19 +47,23 @@ def write_scenes(
     size: tuple[int, int],
     samples: int,
     done: Callable[[int], None] = lambda _: None,
+    camera: DualFisheye | None = None,
 ) -> None:
     """Writes one labelled panorama per seed, in the format of :mod:`sap_ros.synthesis.dataset`.
 
-    Existing panoramas are kept. ``done`` is called with each seed.
+    Existing panoramas are kept. ``done`` is called with each seed. With a camera, its picture of each scene
+    is written too.
     """
-    writer = DatasetWriter(folder, {"kind": "scene", "size": list(size), "samples": samples})
+    settings = {"kind": "scene", "size": list(size), "samples": samples}
+    writer = DatasetWriter(folder, settings, camera)
     for seed in seeds:
         name = f"{seed:08d}"
         if not writer.has(name):
             rng = default_rng(seed)
             names, eye, heading = (_room if rng.random() < 0.6 else _yard)(rng)
             panorama, instances = render(size, samples, eye, heading)
-            writer.write(name, panorama, instances, names)
+            fisheyes = render_fisheye(camera, samples, eye, heading) if camera else None
+            writer.write(name, panorama, instances, names, fisheyes)
         done(seed)
     writer.write_index()
 

@@ -10,6 +10,7 @@ from sap_ros.core.camera import View, direction_to_view, warp_mask
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing, deepest_pixel, finest_fov, framed, spread
 from sap_ros.core.fusion import ViewMask
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt, ViewPrompts
 from sap_ros.core.scan import Scan
 from sap_ros.core.views import PerspectiveViews, nearness
@@ -21,7 +22,7 @@ directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-np.pi / 2, np.pi / 2
 
 
 def _frames():
-    return PerspectiveViews(np.zeros((512, 1024, 3), np.uint8), SIDE, Scan())
+    return PerspectiveViews(Panorama(np.zeros((512, 1024, 3), np.uint8)), SIDE, Scan())
 
 
 def _disk(frames, frame, centre, radius):
@@ -160,7 +161,7 @@ def test_a_view_that_cuts_an_object_off_is_widened_up_to_the_widest(widest):
 
 def test_a_view_of_a_coarse_panorama_is_not_wider_than_the_widest():
     """The zoom's limit asks for a wide view there."""
-    views = PerspectiveViews(np.zeros((256, 512, 3), np.uint8), 1024, Scan())
+    views = PerspectiveViews(Panorama(np.zeros((256, 512, 3), np.uint8)), 1024, Scan())
     assert finest_fov(1024, 512, 4.0) > np.radians(60)
     near = sphere.angles_to_direction(np.array([0.0, 0.1]), np.array([0.0, 0.1]))
     assert Framing(widest_degrees=60).fitted(views, near).fov == pytest.approx(np.radians(60))

@@ -11,6 +11,7 @@ from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.motion import Following
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
@@ -170,7 +171,7 @@ def test_a_box_as_a_prompt(nano):
 
 
 def test_a_cover_sees_all_of_what_it_is_asked_for(panorama):
-    frames = PerspectiveViews(panorama, 64, Scan())
+    frames = PerspectiveViews(Panorama(panorama), 64, Scan())
     rng = np.random.default_rng(0)
     for _ in range(50):
         centre = rng.normal(size=3)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, view_to_direction
+from sap_ros.core.projection import Panorama
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
 from sap_ros.core.scan import Scan
 from sap_ros.core.views import PerspectiveViews
@@ -81,7 +82,7 @@ def test_views_are_those_of_the_other_renderer(panorama, side):
 
 
 def test_a_model_takes_views_from_a_device(random_model, panorama):
-    frames = PerspectiveViews(panorama, random_model.image_size, Scan())
+    frames = PerspectiveViews(Panorama(panorama), random_model.image_size, Scan())
     remote = TorchRenderer(panorama, random_model.image_size, torch.device("cpu"))
     ours = random_model.encode(remote.render(frames.views[5]))
     plain = random_model.encode(frames.render(5))

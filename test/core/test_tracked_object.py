@@ -9,6 +9,7 @@ from sap_ros.core import sphere
 from sap_ros.core.camera import sees
 from sap_ros.core.motion import Following, grown, main_part, rotation_between
 from sap_ros.core.panorama import Region
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.scan import Scan
 from sap_ros.core.search import views_to_search
@@ -42,7 +43,7 @@ def test_an_elongated_object_keeps_its_extent(mask, axis):
     tracked = _noted(mask)
     angles = sphere.direction_to_angles(tracked.track.directions)[axis]
     assert np.degrees(np.ptp(angles)) > 76
-    views = PerspectiveViews(np.zeros((512, 1024, 3), np.uint8), 64, Scan())
+    views = PerspectiveViews(Panorama(np.zeros((512, 1024, 3), np.uint8)), 64, Scan())
     visited = views_to_search(views, tracked, Following())
     seen = np.any([sees(views.views[i], DIRECTIONS[mask]) for i in visited], axis=0)
     assert seen.mean() > 0.97

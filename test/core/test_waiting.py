@@ -18,6 +18,7 @@ from sap_ros.core.loading import load_model
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.model import Model
 from sap_ros.core.network import Decoded
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import ViewPrompt
 from sap_ros.core.scan import Scan
 from sap_ros.core.views import PerspectiveViews
@@ -109,7 +110,7 @@ def test_a_mask_and_its_scores_come_in_one_copy(prior, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_is_not_synchronised_but_for_one_mask_a_view(panorama):
     model = load_model(device="cuda", backend="torch")
-    views = PerspectiveViews(panorama, model.image_size, Scan(), device=model.device)
+    views = PerspectiveViews(Panorama(panorama), model.image_size, Scan(), model.device)
     encoded = EncodedViews(model, views)
     try:
         for i in (0, 1):  # the first view warms up

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,9 +14,11 @@ pytest.importorskip("mcap")
 
 from rosbags.typesys import get_types_from_msg
 
+from sap_ros.camera_files import read_camera
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
+from sap_ros.core.projection import TwoFisheyes
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types
@@ -23,6 +26,7 @@ from sap_ros.evaluation.make_bag import write_bag
 from sap_ros.evaluation.replay import Topics, find_topics, live, replay
 from sap_ros.files import read_panorama
 from sap_ros.messages import image_to_rgb
+from sap_ros.synthesis.fisheyes import fisheyes_of
 
 IMAGE = "sensor_msgs/msg/Image"
 FRAMES = 4
@@ -164,6 +168,27 @@ def test_prompts_of_the_bag_are_taken_on_their_images(random_model, disks, tmp_p
     assert len(told.notes) == 2
     assert "9000" in told.notes[0]
     assert "no longer kept" in told.notes[1]
+
+
+def test_fisheyes_are_replayed_on_their_panorama(random_model, disks, tmp_path):
+    camera = read_camera("insta360").of_picture((640, 320))
+    projection = TwoFisheyes(replace(camera, panorama_width=512))
+    image, _ = disks([sphere.angles_to_direction(0.5, 0.1)])
+    pictures = [fisheyes_of(image, camera)] * 3
+    pictures[1] = pictures[1].copy()
+    pictures[1][:, :320] = 0  # a lens is covered
+    with BagWriter(tmp_path / "bag") as writer:
+        for k, picture in enumerate(pictures, 1):
+            writer.write("/image", k * 10**9, raw(k * 10**9, picture))
+        writer.write("/prompt/point", 10**9 + 1, point(0, 215, 119))
+    with Bag(tmp_path / "bag") as bag:
+        session = PanoramaSession(random_model, projection=projection)
+        told = replay(bag, find_topics(bag), session, tmp_path / "out")
+    assert told.images == 2
+    assert any("the back lens is black" in note for note in told.notes)
+    masks = read(tmp_path / "out" / "bag", "/sap/masks")
+    assert {(m.width, m.height) for m in masks} == {(512, 256)}
+    assert {m.header.stamp.sec for m in masks} == {1, 3}
 
 
 def test_positions_gazes_and_ids_are_those_of_the_node(disks, tmp_path):

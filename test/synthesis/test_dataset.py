@@ -1,8 +1,10 @@
 """The format of labelled panoramas: written safely, described rightly, read back."""
 
+import cv2
 import numpy as np
 import pytest
 
+from sap_ros.camera_files import read_camera
 from sap_ros.evaluation.datasets import read_dataset
 from sap_ros.synthesis.dataset import COLUMNS, DatasetWriter, describe
 
@@ -44,6 +46,17 @@ def test_a_folder_is_made_by_one_setting(tmp_path):
     DatasetWriter(tmp_path, {"kind": "test", "size": [512, 256]})
     with pytest.raises(ValueError, match="other settings"):
         DatasetWriter(tmp_path, {"kind": "test", "size": [1024, 512]})
+
+
+def test_fisheye_pictures_lie_beside_the_panoramas_with_their_camera(labels, panorama, tmp_path):
+    camera = read_camera("insta360").of_picture((256, 128))
+    writer = DatasetWriter(tmp_path, {"kind": "test"}, camera)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)
+    writer.write("a", panorama, labels, fisheyes=picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "fisheyes" / "a.png")), picture)
+    assert read_camera(tmp_path / "camera.yaml").picture_size == (256, 128)
+    with pytest.raises(ValueError, match="other settings"):
+        DatasetWriter(tmp_path, {"kind": "test"}, read_camera("theta_s").of_picture((256, 128)))
 
 
 def test_another_folder_is_no_dataset(tmp_path):

@@ -1,9 +1,12 @@
 """moving: exact masks, and an image that agrees with its point cloud."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from sap_ros.camera_files import read_camera
 from sap_ros.core import sphere
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.moving import MovingScene, write_videos
@@ -40,6 +43,45 @@ def test_the_lidar_sees_what_the_camera_sees():
         to_centre = np.linalg.norm(solid.centre(2.0) - eye)
         assert (away < to_centre + solid.half.max() * 2).all()
         assert (away > to_centre - solid.half.max() * 2).all()
+
+
+@pytest.fixture
+def camera():
+    known = read_camera("insta360").of_picture((512, 256))
+    front, back = known.lenses
+    lenses = (
+        replace(front, translation=(0.02, 0, 0)),
+        replace(back, translation=(-0.02, 0, 0), pitch=0.02),
+    )
+    return replace(known, lenses=lenses, any_size=False)
+
+
+def test_the_lenses_see_the_scene_from_where_they_are(camera):
+    """Each pixel has the colour of the scene along its ray from its lens."""
+    scene = MovingScene(0)
+    picture = scene.render_fisheye(2.0, camera)
+    _, ids = scene.scan(2.0)
+    points, _ = scene.scan(2.0)
+    for lens in camera.lenses:
+        towards = points - np.array(lens.translation)
+        pixels = lens.project(towards @ lens.rotation)
+        seen = np.isfinite(pixels[:, 0])
+        assert 0.4 < seen.mean() < 0.6
+        u, v = (pixels[seen] - 0.5).round().astype(int).T
+        on_object = ids[seen] > 0
+        saturation = np.ptp(picture[v, u].astype(int), axis=1)
+        assert (
+            np.median(saturation[on_object]) > 80
+        )  # the objects are colourful, the walls are pale
+        assert np.median(saturation[~on_object]) < 60
+    assert (picture[:5, :5] == 0).all()
+
+
+def test_a_camera_gets_its_pictures_beside_the_video(tmp_path, camera):
+    write_videos(tmp_path, [5], (512, 256), 1, 4.0, camera=camera)
+    shown = cv2.imread(str(tmp_path / "Fisheyes" / "00000005" / "00000.png"))[..., ::-1]
+    np.testing.assert_array_equal(shown, MovingScene(5).render_fisheye(0.0, camera))
+    assert read_camera(tmp_path / "camera.yaml").picture_size == (512, 256)
 
 
 def test_videos_are_written_and_gone_on_with(tmp_path):
