@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from sap_ros.camera_files import read_camera, write_camera
-from sap_ros.cli.shared import parse_points, shard_of
+from sap_ros.cli.shared import parse_points
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.files import read_panorama
@@ -218,17 +218,6 @@ def test_points_are_gathered_by_object():
     first, second = parse_points(["10,20", "30.5,40:2", "11,21:1:-", "12,22:-"], (512, 256))
     assert (first.object_id, first.labels.tolist()) == (1, [1, 0, 0])
     assert (second.object_id, second.labels.tolist()) == (2, [1])
-
-
-@pytest.mark.parametrize(("text", "part"), [("0/1", [0, 1, 2, 3, 4]), ("1/2", [1, 3])])
-def test_seeds_are_shared_by_shards(text, part):
-    assert list(shard_of(range(5), text)) == part
-
-
-@pytest.mark.parametrize("text", ["2/2", "-1/2", "a/b", "1", "0/0"])
-def test_a_bad_shard_is_said(text):
-    with pytest.raises(ValueError, match="must be I/N"):
-        shard_of(range(5), text)
 
 
 def test_composites_are_made_and_evaluated(tmp_path, panorama):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -61,23 +60,6 @@ CAMERA = Annotated[
         show_default=False,
     ),
 ]
-SHARD = Annotated[
-    str,
-    typer.Option(
-        metavar="I/N", help="Only every Nth panorama, starting with the Ith (counted from 0)."
-    ),
-]
-
-
-def shard_of(seeds: Sequence[Any], shard: str) -> Sequence[Any]:
-    """The part ``I/N`` of a sequence. Raises ValueError if the text does not have this form."""
-    try:
-        part, parts = (int(number) for number in shard.split("/"))
-    except ValueError:
-        part, parts = 0, 0
-    if not 0 <= part < parts:
-        raise ValueError(f"the shard is {shard!r}; it must be I/N, with I from 0 to N - 1")
-    return seeds[part::parts]
 
 
 def parse_points(texts: list[str], size: tuple[int, int]) -> list[Prompt]:

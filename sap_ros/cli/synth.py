@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sap_ros.cli.shared import SHARD, shard_of
+from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 
 if TYPE_CHECKING:
     from sap_ros.core.fisheye import DualFisheye
@@ -65,39 +67,37 @@ def composite(
     ] = None,
     count: _COUNT = 100,
     seed: _SEED = 0,
-    shard: SHARD = "0/1",
     width: _WIDTH = 1024,
     soft: Annotated[
         bool, typer.Option("--soft", help="Blur the objects' edges and add shadows, for training.")
     ] = False,
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
     """Paste cut-outs of photographs and drawn shapes onto panoramas, with spherical geometry."""
-    from rich.progress import Progress
-
-    from sap_ros.synthesis.composite import (
-        CutOuts,
-        find_panoramas,
-        find_photographs,
-        write_composites,
-    )
+    from sap_ros.synthesis.composite import find_panoramas, find_photographs
 
     def wanted(name: str) -> bool:
         kept = not only or any(part in name for part in only)
         return kept and not any(part in name for part in leave_out or [])
 
-    seeds = shard_of(range(seed, seed + count), shard)
-    with Progress(transient=True) as bars:
-        bar = bars.add_task("Composing", total=len(seeds))
-        write_composites(
-            out,
-            seeds,
-            [p for p in find_panoramas(backgrounds) if wanted(p.stem)],
-            CutOuts(find_photographs(photographs, index or [], split, leave_out_source)),
-            (width, width // 2),
-            soft=soft,
-            done=lambda _: bars.advance(bar),
-        )
-    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+    worker = partial(
+        _make_composer,
+        out.resolve(),
+        [p.resolve() for p in find_panoramas(backgrounds) if wanted(p.stem)],
+        [p.resolve() for p in find_photographs(photographs, index or [], split, leave_out_source)],
+        (width, width // 2),
+        soft,
+    )
+    _make("Composing", worker, out, range(seed, seed + count), jobs, ray)
+
+
+def _make_composer(
+    out: Path, backgrounds: list[Path], photographs: list[Path], size: tuple[int, int], soft: bool
+) -> Callable[[int], None]:
+    from sap_ros.synthesis.composite import CutOuts, composite_writer
+
+    return composite_writer(out, backgrounds, CutOuts(photographs), size, soft=soft)
 
 
 @synth.command()
@@ -105,28 +105,22 @@ def scene(
     out: _OUT,
     count: _COUNT = 10,
     seed: _SEED = 0,
-    shard: SHARD = "0/1",
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 24,
     camera: _CAMERA = "",
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
     """Render rooms and yards with Blender (needs bpy, in a separate environment)."""
-    from rich.progress import Progress
-
     try:
-        from sap_ros.synthesis.scene import write_scenes
+        from sap_ros.synthesis.scene import scene_writer
     except ImportError as error:
         raise ValueError(
             f"{error}: in an environment of Python 3.11, pip install -r requirements/blender.txt, "
             "then python -m sap_ros.cli synth scene ..."
         ) from error
-    seeds = shard_of(range(seed, seed + count), shard)
-    with Progress(transient=True) as bars:
-        bar = bars.add_task("Rendering", total=len(seeds))
-        write_scenes(
-            out, seeds, (width, width // 2), samples, lambda _: bars.advance(bar), _read(camera)
-        )
-    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+    worker = partial(scene_writer, out.resolve(), (width, width // 2), samples, _read(camera))
+    _make("Rendering", worker, out, range(seed, seed + count), jobs, ray)
 
 
 @synth.command()
@@ -134,7 +128,6 @@ def moving(
     out: _OUT,
     count: Annotated[int, typer.Option(help="Number of videos.")] = 4,
     seed: _SEED = 0,
-    shard: SHARD = "0/1",
     width: _WIDTH = 1024,
     frames: Annotated[int, typer.Option(help="Frames per video.")] = 24,
     rate: Annotated[float, typer.Option(help="Frames per second.")] = 4.0,
@@ -148,23 +141,27 @@ def moving(
         bool, typer.Option("--twins", help="Objects come in pairs that look the same.")
     ] = False,
     camera: _CAMERA = "",
+    jobs: JOBS = 1,
+    ray: RAY = "",
 ) -> None:
     """Ray-trace videos of a robot driving among moving objects (for sap eval video, sap bag)."""
-    from functools import partial
-
-    from rich.progress import Progress
-
-    from sap_ros.synthesis.moving import write_videos
+    from sap_ros.jobs.run import Item, Job
+    from sap_ros.synthesis.moving import video_writer
 
     if rate <= 0:
         raise ValueError(f"the rate is {rate:g} frames per second; it must be above 0")
-    seeds = shard_of(range(seed, seed + count), shard)
-    with Progress(transient=True) as bars:
-        bar = bars.add_task("Tracing", total=len(seeds) * frames)
-        size = width, width // 2
-        done = partial(bars.advance, bar)
-        write_videos(out, seeds, size, frames, rate, done, occluders, twins, _read(camera))
-    typer.echo(f"{len(seeds)} videos are in {out}/")
+    folder, size = out.resolve(), (width, width // 2)
+    worker = partial(video_writer, folder, size, frames, rate, occluders, twins, _read(camera))
+    seeds = range(seed, seed + count)
+
+    def is_done(item: Item) -> bool:
+        last = out / "JPEGImages" / item.name / f"{frames - 1:05d}.jpg"
+        return last.exists()
+
+    items = (Item(f"{number:08d}", number) for number in seeds)
+    summary = run_items("Tracing", Job(worker, is_done), items, make_pool(jobs, ray), count)
+    typer.echo(f"{summary.done + summary.kept} videos are in {out}/")
+    conclude(summary)
 
 
 @synth.command()
@@ -173,7 +170,6 @@ def infinigen(
     place: Annotated[str, typer.Option(help="indoors or outdoors.")] = "indoors",
     count: _COUNT = 10,
     seed: _SEED = 0,
-    shard: SHARD = "0/1",
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 64,
     at_once: Annotated[int, typer.Option(help="Number of concurrent jobs of InfiniGen.")] = 1,
@@ -198,7 +194,7 @@ def infinigen(
         )
     if place not in ("indoors", "outdoors"):
         raise ValueError(f"the place is {place!r}; it must be indoors or outdoors")
-    seeds = shard_of(range(seed, seed + count), shard)
+    seeds = range(seed, seed + count)
     typer.echo(f"InfiniGen is running, which takes long; its log is {out}/work/*/manager.log")
     missing = write_scenes(
         out,
@@ -215,3 +211,26 @@ def infinigen(
             f"no panorama was made for the seeds {missing}; the logs are in {out}/work/"
         )
     typer.echo(f"{len(seeds)} panoramas are in {out}/")
+
+
+def _make(
+    title: str,
+    worker: Callable[[], Callable[[int], None]],
+    out: Path,
+    seeds: range,
+    jobs: int,
+    ray: str,
+) -> None:
+    """Makes the panorama of each seed, and the data set's index."""
+    from sap_ros.jobs.run import Item, Job
+    from sap_ros.synthesis.dataset import write_index
+
+    def is_done(item: Item) -> bool:
+        return (out / "images" / f"{item.name}.jpg").exists()
+
+    items = (Item(f"{seed:08d}", seed) for seed in seeds)
+    summary = run_items(title, Job(worker, is_done), items, make_pool(jobs, ray), len(seeds))
+    if summary.done + summary.kept:
+        write_index(out)
+    typer.echo(f"{summary.done + summary.kept} panoramas are in {out}/")
+    conclude(summary)

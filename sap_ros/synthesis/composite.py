@@ -229,19 +229,17 @@ def _background(path: Path) -> np.ndarray:
     return cv2.resize(image, (2048, 1024), interpolation=cv2.INTER_AREA)
 
 
-def write_composites(
+def composite_writer(
     folder: Path,
-    seeds: Iterable[int],
     backgrounds: Sequence[Path],
     cut_outs: CutOuts,
     size: tuple[int, int] = (1024, 512),
     objects: tuple[int, int] = (3, 6),
     soft: bool = False,
-    done: Callable[[int], None] = lambda _: None,
-) -> None:
-    """Writes one labelled panorama per seed, named after it; format: :mod:`sap_ros.synthesis.dataset`.
+) -> Callable[[int], None]:
+    """A function that writes the labelled panorama of a seed, named after it.
 
-    Existing panoramas are kept. ``done`` is called with each seed.
+    The format is that of :mod:`sap_ros.synthesis.dataset`.
 
     Raises:
         ValueError: there are no photographs or backgrounds, or the folder was made with other settings.
@@ -259,13 +257,12 @@ def write_composites(
     if soft:
         settings["soft"] = True
     writer = DatasetWriter(folder, settings)
-    for seed in seeds:
-        name = f"{seed:08d}"
-        if not writer.has(name):
-            rng = np.random.default_rng(seed)
-            writer.write(name, *compose(rng, backgrounds, cut_outs, size, objects, soft))
-        done(seed)
-    writer.write_index()
+
+    def write(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        writer.write(f"{seed:08d}", *compose(rng, backgrounds, cut_outs, size, objects, soft))
+
+    return write
 
 
 def find_photographs(

@@ -99,21 +99,22 @@ class DatasetWriter:
             shutil.copyfile(panorama, _beside(image))
             _beside(image).replace(image)
 
-    def write_index(self) -> int:
-        """Writes ``index.csv`` from all existing labels; returns the number of rows."""
-        rows = [
-            row
-            for path in sorted((self.folder / "labels").glob("*.json"))
-            if self.has(path.stem)
-            for row in json.loads(path.read_text())
-        ]
-        part = _beside(self.folder / "index.csv")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(self.folder / "index.csv")
-        return len(rows)
+
+def write_index(folder: Path) -> int:
+    """Writes ``index.csv`` from all existing labels of a data set; returns the number of rows."""
+    rows = [
+        row
+        for path in sorted((folder / "labels").glob("*.json"))
+        if (folder / "images" / f"{path.stem}.jpg").exists()
+        for row in json.loads(path.read_text())
+    ]
+    part = _beside(folder / "index.csv")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(folder / "index.csv")
+    return len(rows)
 
 
 def describe(

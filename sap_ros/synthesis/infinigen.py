@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sap_ros
-from sap_ros.synthesis.dataset import DatasetWriter
+from sap_ros.synthesis.dataset import DatasetWriter, write_index
 
 Place = Literal["indoors", "outdoors"]
 
@@ -82,7 +82,7 @@ def write_scenes(
     if fresh:
         chosen = ["--specific_seed", *(f"{seed:x}" for seed in fresh), "--overwrite"]
         _manage(folder / "work" / _name(fresh[0]), chosen, place, at_once, manager, overrides)
-    writer.write_index()
+    write_index(folder)
     return [seed for seed in missing if not writer.has(_name(seed))]
 
 

@@ -7,7 +7,7 @@ same, for the evaluation of tracking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -323,37 +323,33 @@ def _hit(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, n
         return at, normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def write_videos(
+def video_writer(
     folder: Path,
-    seeds: Iterable[int],
     size: tuple[int, int],
     frames: int,
     rate: float,
-    done: Callable[[], None] = lambda: None,
     occluders: int = 0,
     twins: bool = False,
     camera: DualFisheye | None = None,
-) -> None:
-    """Writes one labelled video per seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
+) -> Callable[[int], None]:
+    """A function that writes the labelled video of a seed, in DAVIS' layout (JPEGImages/VIDEO/, Annotations/VIDEO/).
 
-    With a camera, its pictures are written too, to Fisheyes/VIDEO/, and the camera to camera.yaml.
-
-    Existing frames are kept.
+    With a camera, its pictures are written too, to Fisheyes/VIDEO/, and the camera to camera.yaml. Existing
+    frames are kept.
 
     Args:
         folder: the data set.
-        seeds: seeds of the scenes.
         size: (width, height) of a frame.
         frames: number of frames per video.
         rate: frames per second.
-        done: called after each frame.
         occluders, twins: see :class:`MovingScene`.
         camera: a camera with two fisheye lenses in place of the panoramas' camera.
     """
     if camera:
         folder.mkdir(parents=True, exist_ok=True)
         write_camera(folder / "camera.yaml", camera)
-    for seed in seeds:
+
+    def write(seed: int) -> None:
         scene = MovingScene(seed, occluders, twins)
         pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
         fisheyes = folder / "Fisheyes" / f"{seed:08d}"
@@ -361,11 +357,12 @@ def write_videos(
             path.mkdir(parents=True, exist_ok=True)
         for k in range(frames):
             picture = pictures / f"{k:05d}.jpg"
-            if not picture.exists():
-                image, labels = scene.render(k / rate, size)
-                if camera:
-                    shown = scene.render_fisheye(k / rate, camera)
-                    write_image(fisheyes / f"{k:05d}.png", shown)
-                write_image(masks / f"{k:05d}.png", labels.astype(np.uint8))
-                write_image(picture, image)
-            done()
+            if picture.exists():
+                continue
+            image, labels = scene.render(k / rate, size)
+            if camera:
+                write_image(fisheyes / f"{k:05d}.png", scene.render_fisheye(k / rate, camera))
+            write_image(masks / f"{k:05d}.png", labels.astype(np.uint8))
+            write_image(picture, image)
+
+    return write

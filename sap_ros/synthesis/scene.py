@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -41,31 +41,24 @@ _SHAPES = (
 _OUTSIDE = ("sphere", "cube", "cylinder", "cone", "blob", "tree", "tree", "post", "chair")
 
 
-def write_scenes(
-    folder: Path,
-    seeds: Iterable[int],
-    size: tuple[int, int],
-    samples: int,
-    done: Callable[[int], None] = lambda _: None,
-    camera: DualFisheye | None = None,
-) -> None:
-    """Writes one labelled panorama per seed, in the format of :mod:`sap_ros.synthesis.dataset`.
+def scene_writer(
+    folder: Path, size: tuple[int, int], samples: int, camera: DualFisheye | None = None
+) -> Callable[[int], None]:
+    """A function that writes the labelled panorama of a seed, in :mod:`sap_ros.synthesis.dataset`'s format.
 
-    Existing panoramas are kept. ``done`` is called with each seed. With a camera, its picture of each scene
-    is written too.
+    With a camera, its picture of the scene is written too.
     """
     settings = {"kind": "scene", "size": list(size), "samples": samples}
     writer = DatasetWriter(folder, settings, camera)
-    for seed in seeds:
-        name = f"{seed:08d}"
-        if not writer.has(name):
-            rng = default_rng(seed)
-            names, eye, heading = (_room if rng.random() < 0.6 else _yard)(rng)
-            panorama, instances = render(size, samples, eye, heading)
-            fisheyes = render_fisheye(camera, samples, eye, heading) if camera else None
-            writer.write(name, panorama, instances, names, fisheyes)
-        done(seed)
-    writer.write_index()
+
+    def write(seed: int) -> None:
+        rng = default_rng(seed)
+        names, eye, heading = (_room if rng.random() < 0.6 else _yard)(rng)
+        panorama, instances = render(size, samples, eye, heading)
+        fisheyes = render_fisheye(camera, samples, eye, heading) if camera else None
+        writer.write(f"{seed:08d}", panorama, instances, names, fisheyes)
+
+    return write
 
 
 Placed = tuple[dict[int, str], tuple[float, float, float], float]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sap_ros.files import LARGEST_IMAGE, image_size, read_panorama
-from sap_ros.synthesis.dataset import DatasetWriter
+from sap_ros.synthesis.dataset import DatasetWriter, write_index
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _MOST_PROBLEMS = 3  # unreadable files that a message names
@@ -133,7 +133,7 @@ class PanoramaFolder:
         writer = DatasetWriter(self.out, settings)
         image = file if _is_jpeg(file) else _bgr(self.read(index))
         writer.write(self.name(index), image, ids, names)
-        writer.write_index()
+        write_index(self.out)
 
 
 def _panoramas(folder: Path, problems: list[str]) -> list[Path]:

@@ -15,7 +15,7 @@ pytest.importorskip("pycocotools")
 from pycocotools import mask as coco_mask
 
 from sap_ros.files import read_panorama
-from sap_ros.synthesis.composite import CutOuts, Patch, paste, write_composites
+from sap_ros.synthesis.composite import CutOuts, Patch, composite_writer, paste
 
 DISK = np.hypot(*(np.mgrid[:128, :128] - 63.5)) < 64
 COLOUR = (220, 150, 100)
@@ -66,10 +66,10 @@ def test_a_killed_run_is_continued_with_the_same_result(photographs, tmp_path, p
     cv2.imwrite(str(background), panorama)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     arguments = ([background], CutOuts(photographs), (512, 256))
-    write_composites(whole, range(4), *arguments)
-    write_composites(parts, range(2, 4), *arguments)
-    (parts / "images" / "00000003.jpg").unlink()  # killed before the last image
-    write_composites(parts, range(4), *arguments)
+    for folder, seeds in ((whole, (0, 1, 2, 3)), (parts, (2, 3)), (parts, (0, 1, 3))):
+        write = composite_writer(folder, *arguments)
+        for seed in seeds:
+            write(seed)
     names = [f"{i:08d}" for i in range(4)]
     for name in names:
         for kind, suffix in (("images", "jpg"), ("instances", "png")):
@@ -133,7 +133,9 @@ def test_colours_of_backgrounds_and_photographs_keep_their_channels(photographs,
         cv2.imwrite(str(path), np.full((120, 160, 3), (30, 30, 220), np.uint8))
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((256, 512, 3), (200, 60, 60), np.uint8))
     out = tmp_path / "out"
-    write_composites(out, range(2), [tmp_path / "wall.png"], CutOuts(photographs), (512, 256))
+    write = composite_writer(out, [tmp_path / "wall.png"], CutOuts(photographs), (512, 256))
+    for seed in range(2):
+        write(seed)
     for path in sorted((out / "images").iterdir()):
         image = read_panorama(path)
         ids = cv2.imread(str(out / "instances" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
