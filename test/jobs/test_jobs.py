@@ -231,3 +231,47 @@ def test_a_node_that_is_lost_loses_nothing(tmp_path):
         losing.join()
     assert (summary.done, summary.failed) == (20, {})
     assert len(list(tmp_path.glob("worker_*"))) >= 2
+
+
+def sap(*arguments):
+    command = [sys.executable, "-m", "sap_ros.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.slow
+def test_twenty_bags_over_two_nodes_are_those_of_one_process(tmp_path):
+    """One of the nodes is killed half-way."""
+    pytest.importorskip("rosbags")
+    scenes, bags = tmp_path / "scenes", []
+    made = sap("synth", "moving", "--out", scenes, "--count", 20, "--width", 512, "--frames", 2)
+    assert made.returncode == 0, made.stderr
+    for pictures in sorted((scenes / "JPEGImages").iterdir()):
+        bags.append(tmp_path / "bags" / pictures.name)
+        bag = sap("bag", pictures, "--out", bags[-1], "--rate", 4)
+        assert bag.returncode == 0, bag.stderr
+    point = ("--point", "256,150")
+    one, many = tmp_path / "one", tmp_path / "many"
+    done = sap("replay", *bags, *point, "--out", one)
+    assert done.returncode == 0, done.stderr
+
+    def finished():
+        return [path for path in many.glob("[!.]*") if path.is_dir()]
+
+    sys.modules["ray"].shutdown() if "ray" in sys.modules else None
+    with two_nodes() as (cluster, other):
+
+        def lose():
+            while len(finished()) < 8:
+                time.sleep(0.05)
+            cluster.remove_node(other, allow_graceful=False)
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        done = sap("replay", *bags, *point, "--out", many, "--ray", cluster.address, "--jobs", 0)
+        losing.join()
+    assert done.returncode == 0, done.stderr
+    for bag in bags:
+        (expected,), (found,) = (
+            list((folder / bag.name / "bag").glob("*.mcap")) for folder in (one, many)
+        )
+        assert found.read_bytes() == expected.read_bytes()
