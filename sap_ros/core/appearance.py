@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from sap_ros.core.network import Features
+if TYPE_CHECKING:  # it imports torch, which sessions need only with their first image
+    from sap_ros.core.network import Features
 
 #: Minimum similarity to the prompted mask at which a lost object counts as found: at the position expected
 #: from its motion, and elsewhere. Chosen on moving scenes in which half of the image is covered for three of
@@ -81,6 +81,9 @@ def similar_places(features: Features, appearances: np.ndarray, count: int = 1) 
     Returns:
         (count, 2) as shares (u, v) of the view's side.
     """
+    import torch
+    import torch.nn.functional as F
+
     height, width = features.sizes[-1]
     values = features.maps[-1][:, 0].float().T.unflatten(1, (height, width))[None]
     reach = 2 * round(width * _BACKGROUND) + 1
