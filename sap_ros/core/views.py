@@ -218,9 +218,10 @@ class WholePanorama:
         return WholePanorama(labels, self.size, labels=True)
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
-        ((_, mask),) = masks
-        logits = cv2.resize(mask, self.panorama_size, interpolation=cv2.INTER_LINEAR)
-        return Fused(Region(0, 0, *logits.shape), logits)
+        for _, mask in masks:  # there is one view
+            logits = cv2.resize(mask, self.panorama_size, interpolation=cv2.INTER_LINEAR)
+            return Fused(Region(0, 0, *logits.shape), logits)
+        return Fused(NOWHERE, np.zeros((NOWHERE.rows, NOWHERE.columns), np.float32))
 
 
 class Crops:

@@ -14,6 +14,7 @@ from sap_ros.core.motion import Following
 from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan
+from sap_ros.core.search import STRATEGIES
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.views import PerspectiveViews, cover
 from sap_ros.synthesis.moving import MovingScene
@@ -211,3 +212,16 @@ def test_a_thousand_frames_leave_memory_as_it_is(nano, capsys):
     with capsys.disabled():
         print(f"\nmemory at every 100th frame, MB: {[round(mb) for mb in used]}")
     assert max(used[2:]) - used[1] < 40
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_object_that_is_gone_is_lost_whatever_the_strategy(nano, strategy):
+    scene, session = MovingScene(0), PanoramaSession(nano, strategy)
+    image, truth = scene.render(0, SIZE)
+    session.set_image(image)
+    session.add_prompt(_middle(truth == 1))
+    session.segment()
+    for _ in range(3):
+        session.next_image(np.full_like(image, 128))
+        (gone,) = session.segment().objects
+        assert gone.state == State.LOST

@@ -2,15 +2,16 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.instances import State
+from sap_ros.core.instances import Instances, State, measure
 from sap_ros.engine.axes import ImageAxes
-from sap_ros.engine.detections import SAME, AngularBox, angular_box, box_of_outline
+from sap_ros.engine.detections import SAME, AngularBox, DetectedObjects, angular_box, box_of_outline
 from sap_ros.engine.events import (
     MAX_CLASSES,
     DetectedBox,
@@ -185,19 +186,35 @@ def test_classes_scores_and_the_number_are_limited(make_engine, disks):
     assert tell(engine, Reset(), array(2, detected(*LEFT)))[-1].labels == {1: "disk"}
 
 
-def test_a_lost_object_is_started_anew_by_a_box_of_its_label(make_engine, disks):
+def test_a_lost_object_is_prompted_again_after_a_time_by_a_box_of_its_label():
+    here, there = AngularBox(0.2, 0.4, 0.2, -0.2), AngularBox(2.2, 0.4, 0.2, -0.2)
+    objects, labels = DetectedObjects(), {1: "ball", 2: "cup"}
+    objects.start(1, here)
+    lost = measure(np.zeros((4, 8), bool), 1, 0.0)
+    objects.found(Instances(np.zeros((4, 8), np.uint8), (lost,)), 10 * SECOND)
+    objects.found(Instances(np.zeros((4, 8), np.uint8), (lost,)), 11 * SECOND)
+
+    def prompted(label, seconds, restart=2.0):
+        return objects.object_of(there, label, labels, seconds * SECOND, restart)
+
+    assert prompted("ball", 11) is None
+    assert prompted("ball", 12) == 1
+    assert prompted("cup", 11) == 0
+    assert prompted("ball", 11, restart=0.0) == 0
+    objects.start(1, there)
+    assert prompted("ball", 20) is None  # it was started there, and was not looked for yet
+    assert objects.object_of(here, "ball", labels, 20 * SECOND, 2.0) == 0
+
+
+def test_a_lost_object_comes_back_with_a_box_under_its_id(make_engine, disks):
     engine = make_engine(detection_restart=2.0)
     tell(engine, image(disks, 1), array(1, detected(*AHEAD, label="ball")))
     bare = np.full_like(disks, 200)
     (lost,) = tell(engine, image(bare, 2))[-1].objects
     assert lost.state == State.LOST
-    moved = np.roll(
-        disks, 128, axis=1
-    )  # what was to the left is ahead, what was ahead to the right
-    early = array(3, detected(*RIGHT, label="ball"))
-    # Lost for a second only: the box waits; and one of another label is another object.
-    assert tell(engine, image(bare, 3), early)[-1].labels == {1: "ball"}
-    answers = tell(engine, image(moved, 4), array(4, detected(*RIGHT, label="ball")))
+    other = bare.copy()  # it has moved, and changed its colour
+    cv2.circle(other, RIGHT, 20, (40, 60, 200), -1)
+    answers = tell(engine, image(other, 5), array(5, detected(*RIGHT, label="ball")))
     assert answers[-1].labels == {1: "ball"}
     (found,) = answers[-1].objects
     assert found.state == State.TRACKED
