@@ -98,8 +98,8 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """
     beside = path.with_name(f".{path.stem}.part{path.suffix}")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    if not cv2.imwrite(str(beside), pixels):
-        raise OSError(f"{path} could not be written")
+    # Not by cv2.imwrite, which does not say why it failed, and does not notice a full disk with small files.
+    beside.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
     beside.replace(path)
 
 

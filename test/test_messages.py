@@ -16,11 +16,11 @@ from sap_ros.messages import MAX_DETECTIONS, depth_event, from_detections
 HEAD = Message(stamp=Message(sec=3, nanosec=5), frame_id="front")
 
 
-def camera_info(model="plumb_bob", d=(0.1, -0.05, 0.001, 0.002, 0.0), k=None):
+def camera_info(model="plumb_bob", d=(0.1, -0.05, 0.001, 0.002, 0.0), k=None, size=(640, 480)):
     return Message(
         header=HEAD,
-        width=640,
-        height=480,
+        width=size[0],
+        height=size[1],
         distortion_model=model,
         d=list(d),
         k=np.array(k or [500.0, 0, 320, 0, 510, 240, 0, 0, 1]),
@@ -81,6 +81,18 @@ def test_a_pixel_becomes_the_direction_that_is_seen_there(model, d, u, v):
     np.testing.assert_allclose(back.ravel(), [u, v], atol=0.05)
 
 
+def test_a_fisheyes_pixel_beyond_its_hemisphere_has_no_direction():
+    info = camera_info(
+        "equidistant", (-0.02, 0.0, 0.0, 0.0), k=[100.0, 0, 320, 0, 100, 240, 0, 0, 1]
+    )
+    camera = CameraModel.from_message(info)
+    angles = np.array([0.5, 1.4, 1.6, 1.9])
+    pixels = np.stack([320 + 100 * (angles - 0.02 * angles**3), np.full(4, 240.0)], -1)
+    directions = camera.directions(pixels)
+    np.testing.assert_allclose(np.arctan(directions[:2, 0]), angles[:2], atol=1e-3)
+    assert np.isnan(directions[2:, 0]).all()
+
+
 def test_boxes_end_at_the_border_of_their_camera():
     camera = CameraModel.from_message(camera_info(d=[]))
     message = Message(header=HEAD, detections=[detection(640.0, 240.0, 200.0, 100.0)])
@@ -97,7 +109,9 @@ def test_boxes_end_at_the_border_of_their_camera():
         ({"k": [0.0] * 9}, "focal lengths 0 and 0"),
         ({"k": [math.nan] * 9}, "focal lengths nan"),
         ({"model": "kannala"}, "'kannala'; it must be one of plumb_bob"),
-        ({"model": "equidistant", "d": (0.1,)}, "1 coefficients; equidistant has 4"),
+        ({"model": "equidistant", "d": (0.1,)}, "1 distortion coefficients; equidistant has 4"),
+        ({"d": (0.1, 0.2)}, "2 distortion coefficients; plumb_bob has 0 or 4 or 5"),
+        ({"size": (0, 0)}, "0x0 pixels"),
     ],
 )
 def test_a_camera_info_that_cannot_be_used_is_named(fields, named):

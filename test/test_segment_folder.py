@@ -71,7 +71,16 @@ def test_a_csv_and_a_jsonl_say_the_same(tmp_path):
     [
         ("p.csv", "file,u,v\na,1,2\n", "has the columns"),
         ("p.csv", "picture,u,v\na.png,1,2\na.png,x,2\n", "line 3"),
-        ("p.csv", "picture,u,v\na.png,,\n", "neither a point nor a box nor a mask"),
+        ("p.csv", "picture,u,v\na.png,,\n", "this one has 0 of them"),
+        ("p.csv", "picture,u,v,mask\na.png,1,2,m.png\n", "this one has 2 of them"),
+        ("p.csv", "picture,u,v\na,1,2\nb,1,2\na,3,4\n", "must follow one another"),
+        ("p.csv", "picture,u,v\n/data/a.png,1,2\n", "relative to the folder"),
+        ("p.csv", "picture,u,v\n../a.png,1,2\n", "relative to the folder"),
+        (
+            "p.jsonl",
+            '{"picture": "a.png", "objects": [{"points": [[1, 2]]}, {"points": [[3, 4]]}]}\n',
+            "two objects with the id 1",
+        ),
         ("p.jsonl", '{"picture": "a.png"}\n', "line 1"),
         ("p.jsonl", '{"picture": "a.png", "objects": [{"box": [1]}]}\n', "must have 4"),
         ("p.txt", "", "must be a .csv or a .jsonl"),
@@ -84,10 +93,11 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, name, text, named):
 
 
 def test_a_file_of_prompts_is_read_as_it_is_needed(tmp_path):
-    line = json.dumps({"picture": "a.png", "objects": [{"points": [[1, 1]]}]}) + "\n"
-    (tmp_path / "p.jsonl").write_text(line * 3 + "not json\n")
+    names = ["a.png", "b.png", "c.png"]
+    rows = [{"picture": name, "objects": [{"points": [[1, 1]]}]} for name in names]
+    (tmp_path / "p.jsonl").write_text("\n".join([*map(json.dumps, rows), "not json\n"]))
     prompts = read_prompts(tmp_path / "p.jsonl")
-    assert [next(prompts).picture for _ in range(3)] == ["a.png"] * 3
+    assert [next(prompts).picture for _ in range(3)] == names
     with pytest.raises(ValueError, match="line 4"):
         next(prompts)
 
@@ -102,7 +112,7 @@ def test_a_folder_of_fisheye_pictures(pictures, tmp_path):
     where = ("--prompts", tmp_path / "p.csv", "--out", tmp_path / "out")
     done = sap("segment", pictures, *where, *given)
     assert done.returncode == 0, done.stderr
-    mask = cv2.imread(str(tmp_path / "out" / "masks" / "a.png"), -1) > 0
+    mask = cv2.imread(str(tmp_path / "out" / "masks" / "a.png.png"), -1) > 0
     true = cv2.circle(np.zeros((256, 512), np.uint8), (256, 128), 30, 1, -1) > 0
     assert (mask & true).sum() / (mask | true).sum() > 0.9
     wrong = sap("segment", pictures, *where, "--projection", "dual_fisheye", "--camera", "none")
@@ -120,21 +130,21 @@ def test_pictures_are_segmented_by_two_workers_as_by_one(pictures, tmp_path):
     assert done.returncode == 1
     assert "failed: gone.png: " in done.stderr
     assert "1 failed, 3 are done" in done.stderr
-    assert list(masks(one)) == ["masks/a.png", "masks/b.png", "masks/night/c.png"]
-    labels = cv2.imread(str(one / "masks" / "night" / "c.png"), cv2.IMREAD_UNCHANGED)
+    assert list(masks(one)) == ["masks/a.png.png", "masks/b.jpg.png", "masks/night/c.png.png"]
+    labels = cv2.imread(str(one / "masks" / "night" / "c.png.png"), cv2.IMREAD_UNCHANGED)
     assert labels[128, 256] == 3
-    assert json.loads((one / "objects" / "b.json").read_text())[0]["id"] == 2
+    assert json.loads((one / "objects" / "b.jpg.json").read_text())[0]["id"] == 2
     assert sap("segment", pictures, "--prompts", prompts, "--out", two, "--jobs", 2).returncode == 1
     assert masks(two) == masks(one)
     # The same command does what is missing, and nothing else.
-    (two / "objects" / "b.json").unlink()
-    before = (two / "masks" / "a.png").stat().st_mtime_ns
+    (two / "objects" / "b.jpg.json").unlink()
+    before = (two / "masks" / "a.png.png").stat().st_mtime_ns
     Image.open(pictures / "a.png").save(pictures / "gone.png")
     again = sap("segment", pictures, "--prompts", prompts, "--out", two)
     assert again.returncode == 0, again.stderr
     assert "4 panoramas" in again.stdout
-    assert (two / "masks" / "a.png").stat().st_mtime_ns == before
-    assert (two / "objects" / "b.json").exists()
+    assert (two / "masks" / "a.png.png").stat().st_mtime_ns == before
+    assert (two / "objects" / "b.jpg.json").exists()
 
 
 def test_what_is_missing_is_said(pictures, tmp_path):

@@ -84,7 +84,7 @@ def images(
     limit: _LIMIT = None,
     out: _OUT = Path("eval_out"),
     device: DEVICE = "cpu",
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
     """Mean IoU by model, strategy, clicks and size: a table, results.json and report.html."""
@@ -99,6 +99,8 @@ def images(
     ]
     pool = make_pool(jobs, ray, device)
     summary = _run(_labelled(model), methods, clicks or [1], samples, out, device, pool)
+    if not summary.done + summary.kept:
+        conclude(summary)
     _finish(dataset, samples, out)
     conclude(summary)
 
@@ -111,7 +113,7 @@ def ablations(
     limit: _LIMIT = None,
     out: _OUT = Path("ablations_out"),
     device: DEVICE = "cpu",
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
     """Ablations: the full method with each model, and its scan with one part left out at a time."""
@@ -139,6 +141,8 @@ def ablations(
     summary = _run(
         _labelled(model), methods, [1], samples, out, device, make_pool(jobs, ray, device)
     )
+    if not summary.done + summary.kept:
+        conclude(summary)
     _finish(dataset, samples, out)
     conclude(summary)
 
@@ -273,7 +277,8 @@ def _make_scorer(models: dict[str, str], device: str, masks: Path) -> Callable[[
     """A worker that keeps the model of its last panorama."""
     from sap_ros.evaluation.benchmark import segmented
 
-    loaded: dict[str, Any] = {}
+    first = next(iter(models))  # a model that cannot be loaded ends the run
+    loaded = {first: _load(models[first], device)}
 
     def score(work: Any) -> Record:
         method, counts, sample = work

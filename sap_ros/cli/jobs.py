@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from sap_ros.jobs.run import Item, Job, Pool, Summary
 
 JOBS = Annotated[
-    int,
+    int | None,
     typer.Option(
-        help="Number of worker processes; with --ray, of workers (0: as many as the cluster has room for)."
+        help="Number of worker processes (default: 1); with --ray, of workers (default: as many as the cluster "
+        "has room for).",
+        show_default=False,
     ),
 ]
 RAY = Annotated[
@@ -31,7 +33,7 @@ RAY = Annotated[
 _SHOWN = 10  # failures that are listed
 
 
-def make_pool(jobs: int, ray: str, device: str = "cpu") -> Pool:
+def make_pool(jobs: int | None, ray: str, device: str = "cpu") -> Pool:
     """The workers that the options ask for.
 
     Raises:
@@ -40,10 +42,10 @@ def make_pool(jobs: int, ray: str, device: str = "cpu") -> Pool:
     if ray:
         from sap_ros.jobs.cluster import RayPool
 
-        return RayPool(ray, jobs, device.startswith("cuda"))
+        return RayPool(ray, jobs or 0, device.startswith("cuda"))
     from sap_ros.jobs.local import InProcess, Processes
 
-    return InProcess() if jobs == 1 else Processes(jobs)
+    return InProcess() if jobs in (None, 1) else Processes(jobs or 0)
 
 
 def run_items(

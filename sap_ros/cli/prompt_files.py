@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 
@@ -35,6 +35,26 @@ def read_prompts(path: Path) -> Iterator[PicturePrompts]:
     Raises:
         ValueError: a line is invalid; the message names it.
     """
+    seen: set[str] = set()
+    for number, of_picture in _lines(path):
+        picture = of_picture.picture
+        parts = PurePath(picture).parts
+        if not parts or PurePath(picture).is_absolute() or ".." in parts:
+            raise ValueError(
+                f"{path}, line {number}: the picture is {picture!r}; it must be relative to the folder of "
+                "pictures"
+            )
+        if picture in seen:
+            raise ValueError(
+                f"{path}, line {number}: {picture} has prompts in an earlier line, too; those of one picture "
+                "must follow one another"
+            )
+        seen.add(picture)
+        yield of_picture
+
+
+def _lines(path: Path) -> Iterator[tuple[int, PicturePrompts]]:
+    """The prompts, and the line with the last ones of each picture."""
     if path.suffix not in (".csv", ".jsonl"):
         raise ValueError(f"{path} must be a .csv or a .jsonl")
     with path.open(newline="") as file:
@@ -46,14 +66,19 @@ def read_prompts(path: Path) -> Iterator[PicturePrompts]:
                 continue
             try:
                 row = json.loads(line)
-                objects = {int(o.get("id", 1)): _checked(o) for o in row["objects"]}
+                objects: dict[int, dict[str, Any]] = {}
+                for given in row["objects"]:
+                    object_id = int(given.get("id", 1))
+                    if object_id in objects:
+                        raise ValueError(f"there are two objects with the id {object_id}")
+                    objects[object_id] = _checked(given)
                 picture = str(row["picture"])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{path}, line {number}: {error!r}; a line must be like "
                     '{"picture": "a.jpg", "objects": [{"id": 1, "points": [[2100, 1180, 1]]}]}'
                 ) from error
-            yield PicturePrompts(picture, objects)
+            yield number, PicturePrompts(picture, objects)
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +94,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     return {"points": points, "box": box, "mask": row.get("mask", "")}
 
 
-def _from_csv(path: Path, rows: csv.DictReader[str]) -> Iterator[PicturePrompts]:
+def _from_csv(path: Path, rows: csv.DictReader[str]) -> Iterator[tuple[int, PicturePrompts]]:
     if "picture" not in (rows.fieldnames or ()):
         raise ValueError(
             f"{path} has the columns {rows.fieldnames}; it must have picture, and u and v, or left, top, right "
@@ -79,23 +104,27 @@ def _from_csv(path: Path, rows: csv.DictReader[str]) -> Iterator[PicturePrompts]
     objects: dict[int, dict[str, Any]] = {}
     for row in rows:
         if objects and row["picture"] != picture:
-            yield PicturePrompts(picture, objects)
+            yield rows.line_num, PicturePrompts(picture, objects)
             objects = {}
         picture = row["picture"]
         try:
             prompt = objects.setdefault(
                 int(row.get("id") or 1), {"points": [], "box": [], "mask": ""}
             )
-            if row.get("u"):
+            kinds = [name for name in ("u", "left", "mask") if row.get(name)]
+            if len(kinds) != 1:
+                raise ValueError(
+                    "a row must have a point (u, v), a box (left, top, right, bottom) or a mask; this one has "
+                    f"{len(kinds)} of them"
+                )
+            if kinds == ["u"]:
                 point = float(row["u"]), float(row["v"]), int(row.get("label") or 1)
                 prompt["points"].append(point)
-            elif row.get("left"):
+            elif kinds == ["left"]:
                 prompt["box"] = [float(row[name]) for name in ("left", "top", "right", "bottom")]
-            elif row.get("mask"):
-                prompt["mask"] = row["mask"]
             else:
-                raise ValueError("there is neither a point nor a box nor a mask")
+                prompt["mask"] = row["mask"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
     if objects:
-        yield PicturePrompts(picture, objects)
+        yield rows.line_num, PicturePrompts(picture, objects)

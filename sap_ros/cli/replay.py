@@ -85,7 +85,7 @@ def replay(
     device: DEVICE = "cpu",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
     projection: PROJECTION = "equirectangular",
     camera: CAMERA = "",
@@ -106,8 +106,16 @@ def replay(
         _check_storage(storage), projection, camera,
     )  # fmt: skip
     opened = settings.opened()
-    if len(bags) > 1 or ray or jobs != 1:
-        worker = partial(_make_replayer, settings, model, checkpoint, device, backend, strategy)
+    if len(bags) > 1 or ray or jobs not in (None, 1):
+        worker = partial(
+            _make_replayer,
+            settings,
+            model,
+            checkpoint and checkpoint.resolve(),
+            device,
+            backend,
+            strategy,
+        )
         _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
         return
     (bag,) = bags
@@ -203,17 +211,17 @@ def _replay_all(bags: list[Path], out: Path, worker: Callable[[], Any], pool: Po
 
     from sap_ros.jobs.run import Item, Job
 
-    names = [bag.resolve().stem for bag in bags]
+    names = [bag.resolve().name if bag.is_dir() else bag.stem for bag in bags]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"several bags are called {', '.join(sorted(twice))}; rename them")
     out.mkdir(parents=True, exist_ok=True)
     items = [Item(name, (bag.resolve(), out / name)) for name, bag in zip(names, bags, strict=True)]
-    job = Job(worker, lambda item: (out / item.name).exists())
+    job = Job(worker, lambda item: (out / item.name / "summary.json").exists())
     summary = run_items("Replaying", job, items, pool, len(items))
     rows = [
         {"bag": name, **json.loads((out / name / "summary.json").read_text())}
         for name in names
-        if (out / name).exists()
+        if (out / name / "summary.json").exists()
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     part = out / "summary.csv.part"

@@ -61,7 +61,7 @@ def segment(
     fusion: FUSION = "auto",
     view_size: VIEW_SIZE = None,
     coarse: COARSE = 0,
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
     projection: PROJECTION = "equirectangular",
     camera: CAMERA = "",

@@ -53,7 +53,7 @@ class SegmentSettings:
 
 
 def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Job:
-    """Segments the pictures of a folder; writes ``masks/NAME.png`` and, last, ``objects/NAME.json``."""
+    """Segments the pictures of a folder; writes ``masks/PICTURE.png`` and, last, ``objects/PICTURE.json``."""
     from sap_ros.jobs.run import Job
 
     folder, prompts, out = folder.resolve(), prompts.resolve(), out.resolve()
@@ -77,8 +77,12 @@ def segment_items(prompts: Path) -> Iterator[Item]:
         yield Item(of_picture.picture, of_picture)
 
 
+def _masks(out: Path, picture: str) -> Path:
+    return out / "masks" / f"{picture}.png"
+
+
 def _objects(out: Path, picture: str) -> Path:
-    return (out / "objects" / picture).with_suffix(".json")
+    return out / "objects" / f"{picture}.json"
 
 
 def _make_worker(
@@ -101,8 +105,7 @@ def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, wor
     for prompt in prompts:
         session.add_prompt(prompt)
     instances = session.segment()
-    picture = (out / "masks" / work.picture).with_suffix(".png")
-    objects = _objects(out, work.picture)
+    picture, objects = _masks(out, work.picture), _objects(out, work.picture)
     for path in (picture, objects):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_image(picture, instances.labels)

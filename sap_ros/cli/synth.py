@@ -71,7 +71,7 @@ def composite(
     soft: Annotated[
         bool, typer.Option("--soft", help="Blur the objects' edges and add shadows, for training.")
     ] = False,
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
     """Paste cut-outs of photographs and drawn shapes onto panoramas, with spherical geometry."""
@@ -108,7 +108,7 @@ def scene(
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 24,
     camera: _CAMERA = "",
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
     """Render rooms and yards with Blender (needs bpy, in a separate environment)."""
@@ -141,7 +141,7 @@ def moving(
         bool, typer.Option("--twins", help="Objects come in pairs that look the same.")
     ] = False,
     camera: _CAMERA = "",
-    jobs: JOBS = 1,
+    jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
     """Ray-trace videos of a robot driving among moving objects (for sap eval video, sap bag)."""
@@ -218,7 +218,7 @@ def _make(
     worker: Callable[[], Callable[[int], None]],
     out: Path,
     seeds: range,
-    jobs: int,
+    jobs: int | None,
     ray: str,
 ) -> None:
     """Makes the panorama of each seed, and the data set's index."""

@@ -93,6 +93,9 @@ class PointsOnObjects:
     ids: np.ndarray
 
 
+NO_POINTS = PointsOnObjects(np.zeros((0, 3)), np.zeros(0, np.uint16))
+
+
 @dataclass(frozen=True)
 class Answer:
     """The result for one panorama.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from sap_ros.engine.transforms import Transform
 
 #: IoU from which on a box and an object are the same.
 SAME = 0.3
+_IMAGES = 32  # number of images of which the objects' boxes are kept
 _LEAST = 1e-6  # rad, smallest side of a box
 
 
@@ -99,7 +101,9 @@ def angular_box(
         ValueError: the box cannot be used.
     """
     if not np.isfinite(outline).all():
-        raise ValueError("its corners are not finite")
+        raise ValueError(
+            "its corners are not finite, or too far from the optical axis of their camera (89 degrees)"
+        )
     if outline.shape[1] == 3:
         return box_of_outline(axes.from_frame(transform.vectors(outline)))
     width, height = image.size
@@ -124,11 +128,12 @@ class DetectedObjects:
     def __init__(self) -> None:
         self._started: dict[int, AngularBox | None] = {}  # None: it was found since
         self._lost: dict[int, int] = {}  # by id: stamp of the first image without it
-        self._boxes: dict[int, AngularBox] = {}  # of tracked objects
+        # Boxes of tracked objects on the last images, by the images' stamps.
+        self._boxes: deque[tuple[int, dict[int, AngularBox]]] = deque(maxlen=_IMAGES)
 
     def found(self, instances: Instances, stamp: int) -> None:
         """Stores the latest instances; ``stamp`` is their image's, in ns."""
-        self._boxes = {
+        boxes = {
             i.object_id: AngularBox(
                 i.azimuth_centre + i.azimuth_width / 2,
                 i.azimuth_width,
@@ -138,9 +143,14 @@ class DetectedObjects:
             for i in instances.objects
             if i.state == State.TRACKED
         }
+        if (
+            self._boxes and self._boxes[-1][0] >= stamp
+        ):  # answered again, or the clock has jumped back
+            self._boxes.pop()
+        self._boxes.append((stamp, boxes))
         lost = [i.object_id for i in instances.objects if i.state == State.LOST]
         self._lost = {i: self._lost.get(i, stamp) for i in lost}
-        for object_id in [*self._boxes, *lost]:
+        for object_id in [*boxes, *lost]:
             if object_id in self._started:
                 self._started[object_id] = None
 
@@ -148,7 +158,8 @@ class DetectedObjects:
         """Forgets a removed object."""
         self._started.pop(object_id, None)
         self._lost.pop(object_id, None)
-        self._boxes.pop(object_id, None)
+        for _, boxes in self._boxes:
+            boxes.pop(object_id, None)
 
     def clear(self) -> None:
         """Forgets all objects."""
@@ -163,11 +174,17 @@ class DetectedObjects:
 
     @property
     def count(self) -> int:
-        """Number of existing objects that were started by detections."""
-        return len(self._started)
+        """Number of objects that were started by detections and are not lost."""
+        return len(self._started.keys() - self._lost.keys())
 
     def object_of(
-        self, box: AngularBox, label: str, labels: Mapping[int, str], stamp: int, restart: float
+        self,
+        box: AngularBox,
+        label: str,
+        labels: Mapping[int, str],
+        stamp: int,
+        image_stamp: int,
+        restart: float,
     ) -> int | None:
         """The object that a box prompts: 0: a new one; None: none, the box adds nothing.
 
@@ -176,11 +193,16 @@ class DetectedObjects:
             label: its class.
             labels: labels of all objects, by id.
             stamp: of the newest image, in ns.
+            image_stamp: of the image of the box; it is compared with the objects as they were then, and as
+                they are now.
             restart: time in s that an object must have been lost before a box of its label prompts it
                 again; 0: a box never does.
         """
-        waiting = [other for other in self._started.values() if other is not None]
-        if any(box.iou(other) >= SAME for other in [*waiting, *self._boxes.values()]):
+        known = [other for other in self._started.values() if other is not None]
+        if self._boxes:
+            then = min(self._boxes, key=lambda each: abs(each[0] - image_stamp))
+            known += [*then[1].values(), *self._boxes[-1][1].values()]
+        if any(box.iou(other) >= SAME for other in known):
             return None
         lost = {i: since for i, since in self._lost.items() if labels.get(i) == label and label}
         if not lost or not restart:

@@ -103,8 +103,8 @@ class Engine:
 
     @property
     def has_objects(self) -> bool:
-        """Whether there is an object or a waiting prompt."""
-        return bool(self._inbox.labels or len(self._inbox))
+        """Whether there is an object, or a waiting prompt or detection."""
+        return bool(self._inbox.labels or len(self._inbox) or self._inbox.has_detections)
 
     @property
     def has_news(self) -> bool:
@@ -155,14 +155,15 @@ class Engine:
             or self._inbox.accepted
             or self._session.pending
             or self.acceptable(now)
+            or self._inbox.detections_due(self._newest, now, self._settings.patience)
         )
 
     def acceptable(self, now: float) -> bool:
         """Whether :meth:`accept` would accept or reject a prompt."""
-        newest, inbox, patience = self._newest, self._inbox, self._settings.patience
+        newest, inbox = self._newest, self._inbox
         if newest is None or not inbox.has_room():
             return False
-        return bool(inbox.due(newest, now, patience)) or inbox.detections_due(newest, now, patience)
+        return bool(inbox.due(newest, now, self._settings.patience))
 
     def accept(self, now: float) -> None:
         """Accepts or rejects waiting prompts, at most as many as for one answer; does not run the model."""
@@ -187,6 +188,7 @@ class Engine:
         if self._shown is None:
             return None
         self.accept(now)
+        self._inbox.accept_detections(self._shown[0], self._kept, now, self._settings)
         accepted = time.monotonic()
         try:
             self._look()

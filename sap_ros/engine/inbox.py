@@ -79,6 +79,11 @@ class Inbox:
         else:
             self._waiting.append((now, given))
 
+    @property
+    def has_detections(self) -> bool:
+        """Whether detections wait."""
+        return self._detections is not None
+
     def put_detections(self, detections: Detections, now: float) -> None:
         """Stores detections, in place of those that wait."""
         self._detections = now, detections
@@ -125,15 +130,19 @@ class Inbox:
                 self._reject(given, repr(error), traceback.format_exc())
             else:
                 fulfil(given.accepted, object_id)
-        if self.detections_due(newest, now, settings.patience):
-            assert self._detections is not None
-            detections, self._detections = self._detections[1], None
-            self._accept_detections(detections, newest, kept, settings)
 
-    def _accept_detections(
-        self, detections: Detections, newest: Image, kept: deque[Image], settings: Settings
+    def accept_detections(
+        self, newest: Image, kept: deque[Image], now: float, settings: Settings
     ) -> None:
-        """Starts objects for boxes that are on none; what cannot be used is told in one rejection."""
+        """Starts objects for boxes that are on none, if detections are due.
+
+        What cannot be used is told in one rejection. Only called for images that are answered: boxes are compared
+        with what was found.
+        """
+        if not self.detections_due(newest, now, settings.patience):
+            return
+        assert self._detections is not None
+        detections, self._detections = self._detections[1], None
         boxes = chosen(detections, settings.detection_classes, settings.detection_score)
         if not boxes:
             return
@@ -158,7 +167,7 @@ class Inbox:
             try:
                 found = angular_box(box.outline, image, settings.axes, transform)
                 wanted = self._detected.object_of(
-                    found, label, self.labels, newest.stamp, settings.detection_restart
+                    found, label, self.labels, newest.stamp, image.stamp, settings.detection_restart
                 )
                 enough = self._detected.count >= settings.detection_objects
                 if wanted is None or (not wanted and enough) or not self.has_room():

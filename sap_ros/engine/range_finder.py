@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -124,11 +125,11 @@ class RangeFinder:
             return {}, {}
         v, u = np.nonzero(np.isfinite(distances) & (distances > 0) & (instances.labels > 0))
         far, ids = distances[v, u], instances.labels[v, u]
-        found = ranges_of_points(far, ids, RangeSource.DEPTH)
+        found, used = ranges_of_points(far, ids, RangeSource.DEPTH)
         points = {}
         for object_id in found:
-            on = np.flatnonzero(ids == object_id)
-            on = on[:: max(1, len(on) // _POINTS)]
+            on = np.flatnonzero(used & (ids == object_id))
+            on = on[:: math.ceil(len(on) / _POINTS)]
             rays = sphere.pixel_to_direction(np.stack([u[on], v[on]], -1) + 0.5, image.size)
             points[object_id] = settings.axes.to_frame(rays) * far[on, None]
         return found, points
@@ -150,8 +151,8 @@ class RangeFinder:
             return {}, {}
         seen = transform.points(points)
         ids = ids_of_points(seen, instances.labels, settings.axes)
-        found = ranges_of_points(np.linalg.norm(seen, axis=1), ids, RangeSource.LIDAR)
-        return found, {int(i): seen[ids == i] for i in np.unique(ids[ids > 0])}
+        found, used = ranges_of_points(np.linalg.norm(seen, axis=1), ids, RangeSource.LIDAR)
+        return found, {i: seen[used & (ids == i)] for i in found}
 
     def _nearest(
         self, kept: deque[_Source], image: Image, settings: Settings, name: str

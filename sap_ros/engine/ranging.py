@@ -81,8 +81,8 @@ def ids_of_points(points: np.ndarray, labels: np.ndarray, axes: ImageAxes) -> np
 
 def ranges_of_points(
     distances: np.ndarray, ids: np.ndarray, source: RangeSource
-) -> dict[int, Range]:
-    """The median distance on each object, without outliers, by id.
+) -> tuple[dict[int, Range], np.ndarray]:
+    """The median distance on each object, without outliers.
 
     Points behind the object that project onto the edge of its mask are far from the median and are left out.
 
@@ -90,18 +90,23 @@ def ranges_of_points(
         distances: (N,) in m, from the camera.
         ids: (N,), see :func:`ids_of_points`.
         source: where the points are from.
+
+    Returns:
+        The ranges, by id; and (N,) bool, the points that they are from.
     """
-    found = {}
+    found, used = {}, np.zeros(len(ids), bool)
     for object_id in np.unique(ids[ids > 0]):
-        on = distances[ids == object_id]
-        if len(on) < _FEWEST:
+        index = np.flatnonzero(ids == object_id)
+        if len(index) < _FEWEST:
             continue
-        off = np.abs(on - np.median(on))
-        kept = on[off <= _OUTLIER * max(float(np.median(off)), _LEAST_DEVIATION)]
+        off = np.abs(distances[index] - np.median(distances[index]))
+        index = index[off <= _OUTLIER * max(float(np.median(off)), _LEAST_DEVIATION)]
+        used[index] = True
+        kept = distances[index]
         middle = float(np.median(kept))
         spread = _NORMAL * float(np.median(np.abs(kept - middle)))
         found[int(object_id)] = Range(middle, spread, source)
-    return found
+    return found, used
 
 
 def ranges_on_ground(

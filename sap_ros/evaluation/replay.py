@@ -296,13 +296,14 @@ class _Messages:
     def __iter__(self) -> Iterator[tuple[int, Event]]:
         count, latest = 0, -1
         size: tuple[int, int] | None = None
+        frame_id = ""
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             is_image = topic == self.topics.images
             try:
                 event = (
                     image_event(message, self.projection)
                     if is_image
-                    else _prompt_event(topic, message, size)
+                    else _prompt_event(topic, message, size, frame_id)
                 )
             except ValueError as error:
                 self.unusable += is_image
@@ -313,7 +314,7 @@ class _Messages:
                 continue
             if self.limit is not None and count >= self.limit:
                 return
-            count, size = count + 1, event.size
+            count, size, frame_id = count + 1, event.size, event.frame_id
             self._disorder += event.stamp < latest
             latest = max(latest, event.stamp)
             yield time, event
@@ -360,7 +361,7 @@ def _packed(message: Any) -> np.ndarray:
 
 
 def _prompt_event(
-    topic: str, message: Any, size: tuple[int, int] | None
+    topic: str, message: Any, size: tuple[int, int] | None, frame_id: str
 ) -> PromptGiven | Detections | Remove | Reset:
     """The event for a message of one of the node's prompt topics or of ``remove``.
 
@@ -368,6 +369,10 @@ def _prompt_event(
         topic: its topic.
         message: a message of one of these topics' types.
         size: size of the newest image, for clicks on the canvas.
+        frame_id: its frame.
+
+    Raises:
+        ValueError: the message needs TF.
     """
     kind = message.__msgtype__
     if kind == PROMPT:
@@ -378,7 +383,12 @@ def _prompt_event(
         return from_pixel(message)
     if kind == REMOVE:
         return from_remove(message)
-    if kind == DETECTIONS:  # on the panorama: other cameras need TF, which is not replayed
+    if kind == DETECTIONS:
+        if frame_id and message.header.frame_id not in ("", frame_id):
+            raise ValueError(
+                f"detections of {message.header.frame_id!r}, not of the panoramas' frame, {frame_id!r}, need TF, "
+                "which is not replayed"
+            )
         return from_detections(message, None)
     if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:
         return from_pixel(canvas_to_pixel(message.point, size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -12,7 +13,8 @@ from typing import Any
 
 from sap_ros.jobs.run import Item, Outcome, Worker, attempt
 
-_STOP = 10.0  # s, how long a worker process has to end
+_STOP = 10.0  # s, how long worker processes have to end
+_STARTS = 4  # processes that die one after another while they start, after which the run ends
 
 
 class InProcess:
@@ -63,6 +65,7 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._make_worker: Callable[[], Worker] | None = None
         self._workers: list[_Process] = []
+        self._not_started = 0  # processes that died one after another while they started
 
     def __enter__(self) -> Processes:
         return self
@@ -70,8 +73,9 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.connection.close()  # the process reads its end
+        end = time.monotonic() + _STOP
         for worker in self._workers:
-            worker.process.join(_STOP)
+            worker.process.join(max(0.0, end - time.monotonic()))
             worker.process.kill()
             worker.process.join()
         self._workers = []
@@ -118,6 +122,9 @@ class Processes:
                 said = connection.recv()
             except (EOFError, OSError):
                 end = worker.end()
+                self._not_started = 0 if worker.ready else self._not_started + 1
+                if self._not_started >= _STARTS:
+                    raise ValueError(f"worker processes die while they start ({end})") from None
                 self._workers[self._workers.index(worker)] = self._new()
                 if worker.item is not None:
                     error = f"its worker process died ({end})"
@@ -154,16 +161,19 @@ def _serve(connection: Connection, make_worker: Callable[[], Worker], threads: i
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     try:
         worker = make_worker()
-    except (ValueError, OSError) as error:
-        connection.send(str(error) or repr(error))
-        return
     except Exception as error:
-        connection.send(repr(error))
+        expected = isinstance(error, ValueError | OSError)
+        _send(connection, str(error) if expected and str(error) else repr(error))
         return
-    connection.send("")
+    _send(connection, "")
     while True:
         try:
             item = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(attempt(worker, item))
+        _send(connection, attempt(worker, item))
+
+
+def _send(connection: Connection, message: object) -> None:
+    with suppress(OSError):  # the first process has ended
+        connection.send(message)

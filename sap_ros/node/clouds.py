@@ -37,7 +37,7 @@ def cloud_event(message: PointCloud2) -> Cloud:
 
 
 def read_points(cloud: PointCloud2) -> np.ndarray:
-    """A cloud's finite points, (N, 3) float64 in m, in its own frame.
+    """A cloud's finite points but for those at its origin, (N, 3) float64 in m, in its own frame.
 
     Raises:
         ValueError: the cloud has no x, y and z, an invalid datatype, or fewer bytes than it declares.
@@ -59,7 +59,8 @@ def read_points(cloud: PointCloud2) -> np.ndarray:
         )
     points = _library().read_points(cloud, field_names=("x", "y", "z"), skip_nans=True)
     found = np.stack([points[name].ravel() for name in "xyz"], -1).astype(np.float64)
-    return found[np.isfinite(found).all(1)]
+    # Drivers of organised clouds write zeros where there was no echo.
+    return found[np.isfinite(found).all(1) & found.any(1)]
 
 
 def points_of_objects(found: PointsOnObjects, header: Header) -> PointCloud2:

@@ -21,7 +21,7 @@ from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
-from sap_ros.engine.answers import Answer
+from sap_ros.engine.answers import NO_POINTS, Answer
 from sap_ros.msg import ObjectArray
 from sap_ros.node.clouds import points_of_objects
 from sap_ros.node.convert import (
@@ -137,9 +137,11 @@ class Outputs:
             if self.listened("detections_3d"):
                 boxes = detections_3d_message(answer, of_bearings)
                 self._publishers["detections_3d"].publish(boxes)
-            if answer.points is not None and self.listened("object_points", "object_points/mask"):
-                self._publishers["object_points"].publish(points_of_objects(answer.points, header))
-                ids = image_from_labels(answer.points.ids[None], values["mask_encoding"], header)
+            if self.listened("object_points", "object_points/mask"):
+                # Also without points: a collision monitor keeps the last cloud that it has got.
+                points = answer.points or NO_POINTS
+                self._publishers["object_points"].publish(points_of_objects(points, header))
+                ids = image_from_labels(points.ids[None], values["mask_encoding"], header)
                 self._publishers["object_points/mask"].publish(ids)
             self._poses(objects, answer.camera, values)
         if self.listened("static_mask"):

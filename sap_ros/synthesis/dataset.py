@@ -152,8 +152,7 @@ def _beside(path: Path) -> Path:
 
 def _write_image(path: Path, image: np.ndarray) -> None:
     part = _beside(path)
-    if not cv2.imwrite(str(part), image):
-        raise OSError(f"{part} could not be written")
+    part.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
     part.replace(path)
 
 

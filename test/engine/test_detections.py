@@ -195,7 +195,8 @@ def test_a_lost_object_is_prompted_again_after_a_time_by_a_box_of_its_label():
     objects.found(Instances(np.zeros((4, 8), np.uint8), (lost,)), 11 * SECOND)
 
     def prompted(label, seconds, restart=2.0):
-        return objects.object_of(there, label, labels, seconds * SECOND, restart)
+        now = seconds * SECOND
+        return objects.object_of(there, label, labels, now, now, restart)
 
     assert prompted("ball", 11) is None
     assert prompted("ball", 12) == 1
@@ -203,7 +204,41 @@ def test_a_lost_object_is_prompted_again_after_a_time_by_a_box_of_its_label():
     assert prompted("ball", 11, restart=0.0) == 0
     objects.start(1, there)
     assert prompted("ball", 20) is None  # it was started there, and was not looked for yet
-    assert objects.object_of(here, "ball", labels, 20 * SECOND, 2.0) == 0
+    assert objects.object_of(here, "ball", labels, 20 * SECOND, 20 * SECOND, 2.0) == 0
+
+
+def test_a_late_box_is_compared_with_the_objects_of_its_own_image(make_engine, disks):
+    """The robot turns, and the detector is two images late."""
+    engine = make_engine()
+
+    def turned(k):
+        return np.roll(disks, 24 * k, axis=1)
+
+    tell(engine, image(turned(0), 1), array(1, detected(*AHEAD)))
+    for k in range(1, 4):
+        tell(engine, image(turned(k), 1 + k))
+    answers = tell(engine, array(2, detected(AHEAD[0] + 24, AHEAD[1])), image(turned(3), 5))
+    assert answers[-1].labels == {1: "disk"}
+
+
+def test_lost_objects_make_room_for_others():
+    objects = DetectedObjects()
+    objects.start(1, AngularBox(0.2, 0.4, 0.2, -0.2))
+    assert objects.count == 1
+    lost = measure(np.zeros((4, 8), bool), 1, 0.0)
+    objects.found(Instances(np.zeros((4, 8), np.uint8), (lost,)), SECOND)
+    assert objects.count == 0
+
+
+def test_detections_start_nothing_while_nobody_listens(make_engine, disks):
+    """Then nothing is looked for, with which the boxes could be compared."""
+    engine = make_engine()
+    for k in range(1, 5):
+        engine.take(image(np.roll(disks, 30 * k, axis=1), k), 0.0)
+        engine.take(array(k, detected(AHEAD[0] + 30 * k, AHEAD[1])), 0.0)
+        engine.accept(0.0)
+    assert engine.labels == {}
+    assert engine.has_objects  # detections wait
 
 
 def test_a_lost_object_comes_back_with_a_box_under_its_id(make_engine, disks):

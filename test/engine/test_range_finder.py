@@ -106,3 +106,14 @@ def test_a_tilted_camera_knows_the_ground_by_tf(make_engine, panorama):
     under = Transform(np.eye(3), np.array([0, 0, -0.5]))
     low = make_engine(KnownTransforms(camera_to_map=under), ground_frame="map")
     assert "it must be above it" in tell(low, image(panorama, 1), mask_at(*AHEAD))[-1].problems[0]
+
+
+def test_a_few_stray_points_do_not_take_the_place_of_the_grounds_face(make_engine, panorama):
+    engine = make_engine(camera_height=1.2)
+    stray = sphere.pixel_to_direction([(256, 180), (258, 181)], SIZE) * 7
+    cloud = Cloud(lambda: stray, SECOND, "camera")
+    answer = tell(engine, cloud, image(panorama, 1), mask_at(256, 180))[-1]
+    assert answer.objects[0].range_source == RangeSource.GROUND
+    assert len(answer.points.ids) == 64
+    distances = np.linalg.norm(answer.points.points, axis=1)
+    assert distances.max() < 5

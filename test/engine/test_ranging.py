@@ -30,7 +30,7 @@ def test_points_fall_on_the_objects_they_come_from(axes):
     points, true = scene.scan(1.0)
     ids = ids_of_points(axes.to_frame(points), labels, axes)
     assert (ids == true).mean() > 0.98
-    found = ranges_of_points(np.linalg.norm(points, axis=1), ids, RangeSource.LIDAR)
+    found, _ = ranges_of_points(np.linalg.norm(points, axis=1), ids, RangeSource.LIDAR)
     seen = [i for i in np.unique(true[true > 0]) if (true == i).sum() > 20]
     assert len(seen) >= 3
     for i in seen:
@@ -40,18 +40,21 @@ def test_points_fall_on_the_objects_they_come_from(axes):
 
 def test_points_past_the_rim_do_not_change_the_range():
     distances = np.concatenate([np.full(20, 2.0), np.full(8, 9.0)])
-    (found,) = ranges_of_points(distances, np.ones(28, np.uint16), RangeSource.LIDAR).values()
-    assert found == Range(pytest.approx(2.0), pytest.approx(0.0), RangeSource.LIDAR)
+    found, used = ranges_of_points(distances, np.ones(28, np.uint16), RangeSource.LIDAR)
+    np.testing.assert_array_equal(used, distances == 2.0)
+    assert found[1] == Range(pytest.approx(2.0), pytest.approx(0.0), RangeSource.LIDAR)
 
 
 def test_the_spread_of_the_points_is_the_standard_deviation():
     distances = np.random.default_rng(0).normal(4.0, 0.1, 2000)
-    (found,) = ranges_of_points(distances, np.ones(2000, np.uint16), RangeSource.DEPTH).values()
-    assert found.stddev == pytest.approx(0.1, rel=0.1)
+    found, _ = ranges_of_points(distances, np.ones(2000, np.uint16), RangeSource.DEPTH)
+    assert found[1].stddev == pytest.approx(0.1, rel=0.1)
 
 
 def test_too_few_points_are_no_range():
-    assert ranges_of_points(np.ones(2), np.ones(2, np.uint16), RangeSource.LIDAR) == {}
+    found, used = ranges_of_points(np.ones(2), np.ones(2, np.uint16), RangeSource.LIDAR)
+    assert found == {}
+    assert not used.any()
 
 
 BIG = (1024, 512)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 def make_writer(folder: Path, wait: float = 0.0):
     """A worker that writes an item's square into a file, and does as the item's text says."""
-    (folder / f"worker_{os.getpid()}").touch()
+    (folder / f"made_{os.getpid()}").touch()
     return partial(_write, folder, wait)
 
 
 def _write(folder: Path, wait: float, work):
     number, how = work
+    (folder / f"worker_{os.getpid()}").touch()
     time.sleep(wait)
     if how == "raises":
         raise RuntimeError(f"{number} is odd")
@@ -34,6 +35,13 @@ def _write(folder: Path, wait: float, work):
     part.write_text(str(number**2))
     part.replace(folder / f"{number}.txt")
     return number**2
+
+
+def make_once(folder: Path):
+    """The first worker is made, and dies with its item; further ones die while they start."""
+    if list(folder.glob("made_*")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make_writer(folder)
 
 
 def make_nothing():

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (sys.path[0], os.environ.get("PYTHONPATH")))
 )
-from square_workers import make_nothing, make_writer
+from square_workers import make_nothing, make_once, make_writer
 
 
 def ray_pool(count=2):
@@ -124,6 +124,21 @@ def test_an_item_whose_worker_dies_is_given_to_another_one(make_pool, tmp_path):
     assert list(summary.failed) == ["4"]
     assert "its worker" in summary.failed["4"]
     assert (tmp_path / "2.txt").read_text() == "4"
+
+
+def test_processes_that_die_while_they_start_end_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"die while they start \(SIGKILL\)"):
+        run(Job(partial(make_once, tmp_path)), items(3, _0="dies"), Processes(1))
+
+
+def test_items_that_cannot_be_listed_leave_no_traceback_of_a_worker(tmp_path, capfd):
+    def some():
+        yield from items(2)
+        raise ValueError("line 3 of the file")
+
+    with pytest.raises(ValueError, match="line 3"):
+        run(job(tmp_path, wait=0.5), some(), Processes(2))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_how_a_process_died_is_said(tmp_path):
