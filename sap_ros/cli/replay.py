@@ -169,14 +169,14 @@ class ReplaySettings:
         from sap_ros.engine.axes import ImageAxes
         from sap_ros.engine.events import Settings
         from sap_ros.evaluation.bags import Bag
-        from sap_ros.evaluation.replay import find_topics, replay
+        from sap_ros.evaluation.replay import find_topics, first_size, replay
 
         axes = ImageAxes(self.forward_column, self.convention)
         with Bag(bag) as recorded:
             topics = find_topics(recorded, self.image, self.prompt, self.truth)
             prompts: list[Prompt] = []
             if self.point:
-                size = self.opened().panorama_size(_first_size(recorded, topics.images))
+                size = first_size(recorded, topics.images, self.opened())
                 prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(
@@ -255,15 +255,6 @@ def _make_replayer(
         part.replace(out)
 
     return replay_one
-
-
-def _first_size(recorded: Any, topic: str) -> tuple[int, int]:
-    from sap_ros.messages import image_to_rgb
-
-    for _, _, message in recorded.messages([topic]):
-        image = image_to_rgb(message)
-        return image.shape[1], image.shape[0]
-    raise ValueError(f"{recorded.path} has no image on {topic}")
 
 
 def bag(

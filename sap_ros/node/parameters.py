@@ -89,8 +89,9 @@ PARAMETERS = (
     Parameter(
         "image_transport",
         "raw",
-        "raw: `image`; compressed: `image/compressed` (jpeg or png)",
-        ("raw", "compressed"),
+        "raw: `image`; compressed: `image/compressed` (jpeg or png; packets of h264, h265 or av1 video); "
+        "ffmpeg: `image/ffmpeg` (such packets as ffmpeg_image_transport sends them)",
+        ("raw", "compressed", "ffmpeg"),
     ),
     Parameter(
         "projection",
