@@ -124,6 +124,14 @@ PARAMETERS = (
         ("body", "optical"),
     ),
     Parameter(
+        "stamp_offset",
+        0.0,
+        "by how much the stamps of the images are later than the images, in s (`sap latency` measures it): it "
+        "is taken off where images are matched with TF and point clouds",
+        limits=(-10.0, 10.0),
+        dynamic=True,
+    ),
+    Parameter(
         "keep_images",
         5,
         "number of past images that are kept for prompts that arrive late",

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ class SapNode(LifecycleNode):
             return
         if event.size[0] == 2 * event.size[1]:
             self._size = event.size
-        worker.put(event)
+        worker.put(replace(event, delay=round(self._values["stamp_offset"] * 1e9)))
 
     def _take_cloud(self, message: PointCloud2) -> None:
         self._health.came("points")
@@ -429,7 +430,7 @@ class SapNode(LifecycleNode):
             self.get_logger().debug(trace)
         seconds = outputs.publish(answer, values)
         now = self.get_clock().now().nanoseconds
-        latency = (now - answer.stamp) / 1e9 if answer.stamp else math.nan
+        latency = (now - answer.taken) / 1e9 if answer.stamp else math.nan
         self._health.finished({**answer.seconds, **seconds}, latency, answer.encoded)
 
     def _tell_labels(self, labels: Mapping[int, str]) -> None:

@@ -428,6 +428,23 @@ def test_what_cannot_be_decoded_is_said(make_rig, panorama, name, named):
     rig.answer(2)
 
 
+def test_late_stamps_are_corrected_where_things_are_placed_in_space(make_rig, panorama):
+    rig = make_rig(stamp_offset=2.0)
+    markers = []
+    rig.peer.create_subscription(MarkerArray, "markers", markers.append, 10)
+    rig.up()
+    rig.publish(panorama, stamp=5)
+    rig.click(300, 120)
+    masks, objects = rig.answer(5)
+    assert masks.header.stamp.sec == objects.header.stamp.sec == 5
+    rig.until(lambda: markers)
+    assert {m.header.stamp.sec for m in markers[-1].markers} == {3}
+    rig.sap.set_parameters([Parameter("stamp_offset", value=1.0)])
+    rig.publish(panorama, stamp=6)
+    rig.answer(6)
+    rig.until(lambda: {m.header.stamp.sec for m in markers[-1].markers} == {5})
+
+
 def test_an_optical_frame_has_its_z_axis_ahead(make_rig, panorama):
     rig = make_rig(image_frame_convention="optical", forward_column=0.75).up()
     rig.publish(panorama, stamp=1)
