@@ -19,6 +19,7 @@ from sap_ros.cli.shared import (
     MODEL,
     PROJECTION,
     STRATEGY,
+    check_bag_packages,
     load_model_with_bar,
     parse_points,
 )
@@ -39,13 +40,6 @@ def _check_storage(storage: str) -> Any:
     if storage not in ("mcap", "sqlite3"):
         raise ValueError(f"the storage is {storage!r}; it must be mcap or sqlite3")
     return storage
-
-
-def _library() -> None:
-    from importlib.util import find_spec
-
-    if missing := [name for name in ("rosbags", "mcap") if find_spec(name) is None]:
-        raise ValueError(f"bags need {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def replay(
@@ -92,7 +86,7 @@ def replay(
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, the same command given again does those that are missing."""
-    _library()
+    check_bag_packages()
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -270,7 +264,7 @@ def bag(
     limit: Annotated[int | None, typer.Option(help="Use only the first N images.")] = None,
 ) -> None:
     """Make a rosbag of panoramas, from a folder of pictures or a video."""
-    _library()
+    check_bag_packages()
     from rich.progress import Progress
 
     from sap_ros.evaluation.make_bag import write_bag
