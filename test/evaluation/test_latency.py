@@ -61,7 +61,7 @@ def odometry(time, value):
 @pytest.fixture(scope="module")
 def drive():
     """A scene, and its images at 10 per second."""
-    scene = MovingScene(3, shaken)
+    scene = MovingScene(3, tilt=shaken)
     return scene, [(k / 10, scene.render(k / 10, SIZE)[0]) for k in range(60)]
 
 
