@@ -8,9 +8,12 @@ from typer.testing import CliRunner
 pytest.importorskip("rosbags")
 pytest.importorskip("mcap")
 
+from sap_ros.camera_files import read_camera
 from sap_ros.cli import app
+from sap_ros.core.projection import TwoFisheyes
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.latency import camera_delay, find_delay, rotation_of
+from sap_ros.synthesis.fisheyes import fisheyes_of
 from sap_ros.synthesis.moving import MovingScene
 
 SIZE = (512, 256)
@@ -72,8 +75,8 @@ def record(path, scene, images, late, sensor, noise=0.01):
         stamp = round((START + time + late) * 1e9)
         pixels = np.frombuffer(image.tobytes(), np.uint8)
         messages.append((stamp, "/image", make(
-            "sensor_msgs/msg/Image", header=header(stamp, "camera"), height=SIZE[1], width=SIZE[0],
-            encoding="rgb8", is_bigendian=0, step=3 * SIZE[0], data=pixels,
+            "sensor_msgs/msg/Image", header=header(stamp, "camera"), height=image.shape[0],
+            width=image.shape[1], encoding="rgb8", is_bigendian=0, step=3 * image.shape[1], data=pixels,
         )))  # fmt: skip
     for time in np.arange(-1.0, images[-1][0] + 1, 0.01):
         bias = np.array([0.02, -0.01, 0.03])
@@ -104,6 +107,15 @@ def test_a_known_delay_is_found(drive, tmp_path, late, sensor):
     assert abs(found.seconds - late) < 5 * found.stddev
     assert found.correlation > 0.9
     assert not notes
+
+
+def test_pictures_of_two_fisheyes(drive, tmp_path):
+    scene, images = drive
+    camera = read_camera("insta360").of_picture((640, 320))
+    pictures = [(time, fisheyes_of(image, camera)) for time, image in images]
+    with Bag(record(tmp_path / "bag", scene, pictures, 0.187, imu)) as bag:
+        found, _ = camera_delay(bag, longest=0.5, projection=TwoFisheyes(camera))
+    assert found.seconds == pytest.approx(0.187, abs=0.015)
 
 
 def test_the_command_prints_it_or_refuses_in_one_line(drive, tmp_path):
