@@ -58,6 +58,8 @@ setup(
         # `sap bench`: plots, CPU time of the node, and peers that `render` measures against.
         "bench": ["matplotlib>=3.8", "psutil>=5", "py360convert>=1", "pyequilib>=0.5"],
         "cluster": ["ray>=2.40"],  # `--ray`
+        # To decode h264, h265 and av1: images that arrive as packets of a video.
+        "video": ["av>=17"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],
         "training": [
             "accelerate>=1",

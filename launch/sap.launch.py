@@ -42,9 +42,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "image_transport",
             default_value=_FROM_FILE,
-            choices=["raw", "compressed", _FROM_FILE],
+            choices=["raw", "compressed", "ffmpeg", _FROM_FILE],
             description="raw: the image topic itself; compressed: the image topic with /compressed "
-            "appended; default: from params_file, else raw",
+            "appended; ffmpeg: with /ffmpeg; default: from params_file, else raw",
         ),
         DeclareLaunchArgument(
             "projection",

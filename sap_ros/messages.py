@@ -6,7 +6,9 @@ with numpy 2. Here an image is a view of the message's bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ from sap_ros.engine.events import (
     Space,
 )
 from sap_ros.files import image_size
+from sap_ros.missing import how_to_install
+from sap_ros.video import Packet, VideoDecoder, codec_of
 
 if TYPE_CHECKING:
     from sap_ros.core.projection import Projection
@@ -48,8 +52,6 @@ MAX_DETECTIONS = 1000
 # Points along each side of a detected box: a straight side in a camera is not straight on a panorama.
 _SIDE = 8
 
-_VIDEO = ("h264", "h265", "hevc", "av1", "vp9")
-
 
 def nanoseconds(stamp: Any) -> int:
     """A builtin_interfaces/Time in ns; 0: no stamp."""
@@ -71,6 +73,71 @@ def image_event(message: Any, projection: Projection) -> Image:
         nanoseconds(head.stamp),
         head.frame_id,
     )
+
+
+def packet_of(message: Any) -> Packet | None:
+    """The video packet in a sensor_msgs/CompressedImage or an ffmpeg_image_transport_msgs/FFMPEGPacket.
+
+    None: the message is an image by itself.
+
+    Raises:
+        ValueError: an FFMPEGPacket has another codec than h264, h265 and av1.
+    """
+    name = getattr(message, "format", "") if not hasattr(message, "pts") else message.encoding
+    codec = codec_of(name)
+    if not codec:
+        if hasattr(message, "pts"):
+            raise ValueError(f"the video's encoding is {name!r}; it must be h264, hevc or av1")
+        return None
+    head = message.header
+    return Packet(codec, bytes(message.data), nanoseconds(head.stamp), head.frame_id)
+
+
+def with_projection(image: Image, projection: Projection) -> Image:
+    """A decoded image of a video, whose size becomes that of its panorama.
+
+    Raises:
+        ValueError: the projection does not take images of that size.
+    """
+    return replace(image, size=projection.panorama_size(image.size))
+
+
+class ImageReader:
+    """Converts the messages of a topic of images in their order, whether images or packets of a video.
+
+    Args:
+        projection: of the images.
+        tell: called with a line about a video that starts in its middle or is damaged.
+    """
+
+    def __init__(self, projection: Projection, tell: Callable[[str], None]) -> None:
+        self._projection, self._tell = projection, tell
+        self._decoder: VideoDecoder | None = None
+
+    def read(self, message: Any) -> list[Image]:
+        """The images that are complete with this message: one, or for packets of a video also none or more.
+
+        Raises:
+            ValueError: it cannot be read, or is a packet of a video and PyAV is not installed.
+        """
+        packet = packet_of(message)
+        if packet is None:
+            return [image_event(message, self._projection)]
+        if self._decoder is None:
+            try:
+                self._decoder = VideoDecoder(self._tell)
+            except ModuleNotFoundError as error:
+                raise ValueError(
+                    f"the images are packets of a video ({packet.codec}): {how_to_install(error)}"
+                ) from error
+        return self._projected(self._decoder.decode(packet))
+
+    def flush(self) -> list[Image]:
+        """The last images of a video, which may come late."""
+        return self._projected(self._decoder.flush()) if self._decoder is not None else []
+
+    def _projected(self, images: list[Image]) -> list[Image]:
+        return [with_projection(image, self._projection) for image in images]
 
 
 def image_to_rgb(message: Any) -> np.ndarray:
@@ -116,12 +183,6 @@ def pixels_of(message: Any, encodings: tuple[str, ...]) -> np.ndarray:
 
 def _compressed_size(message: Any) -> tuple[int, int]:
     """Width and height of a JPEG or PNG, read from its header without decoding."""
-    name = message.format.lower()
-    if any(video in name for video in _VIDEO):
-        raise ValueError(
-            f"the image's format is {message.format!r}, a video format, which cannot be decoded image by "
-            "image; republish it as raw or jpeg: ros2 run image_transport republish ffmpeg raw"
-        )
     try:
         return image_size(bytes(message.data))
     except ValueError as error:

@@ -10,6 +10,7 @@ from sap_ros.cli.bench import bench
 from sap_ros.cli.calibrate import calibrate
 from sap_ros.cli.evaluate import app as evaluate
 from sap_ros.cli.export import export
+from sap_ros.cli.latency import latency
 from sap_ros.cli.models import models
 from sap_ros.cli.replay import bag, replay
 from sap_ros.cli.segment import demo, segment
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, models, web, demo, export, train, replay, bag, calibrate, bench):
+for command in (segment, models, web, demo, export, train, replay, latency, bag, calibrate, bench):
     app.command()(command)
 app.add_typer(evaluate, name="eval")
 app.add_typer(synth, name="synth")

@@ -30,6 +30,7 @@ _NAMES = (
     "live",
     "backend",
     "latency",
+    "video",
 )
 
 # What a benchmark needs beside the package's own requirements.
@@ -147,12 +148,14 @@ def _unavailable(name: str) -> str | None:
 
 
 def _run(name: str, model: str | None, dataset: Path | None, limit: int, device: str) -> Result:
-    from sap_ros.bench import backends, memory, rendering, sessions, views
+    from sap_ros.bench import backends, memory, rendering, sessions, video, views
     from sap_ros.bench.scenes import model_of
     from sap_ros.core.loading import DEFAULT_MODEL
 
     if name == "render":
         return rendering.rendering(device)
+    if name == "video":
+        return video.decoding()
     if name == "memory":
         return memory.memory()
     if name == "overhead":

@@ -97,14 +97,17 @@ def _images(source: Path, topic: str) -> Iterator[np.ndarray]:
 
 
 def _of_bag(source: Path, topic: str) -> Iterator[np.ndarray]:
+    from sap_ros.core.projection import Equirectangular
     from sap_ros.evaluation.bags import Bag
     from sap_ros.evaluation.replay import find_topics
-    from sap_ros.messages import image_to_rgb
+    from sap_ros.messages import ImageReader
 
     with Bag(source) as bag:
         topics = find_topics(bag, topic)
+        reader = ImageReader(Equirectangular(), lambda text: typer.echo(f"note: {text}"))
         for _, _, message in bag.messages([topics.images]):
-            yield image_to_rgb(message)
+            for image in reader.read(message):
+                yield image.read()
 
 
 def _of_video(source: Path) -> Iterator[np.ndarray]:

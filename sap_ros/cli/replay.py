@@ -19,6 +19,7 @@ from sap_ros.cli.shared import (
     MODEL,
     PROJECTION,
     STRATEGY,
+    check_bag_packages,
     load_model_with_bar,
     parse_points,
 )
@@ -39,13 +40,6 @@ def _check_storage(storage: str) -> Any:
     if storage not in ("mcap", "sqlite3"):
         raise ValueError(f"the storage is {storage!r}; it must be mcap or sqlite3")
     return storage
-
-
-def _library() -> None:
-    from importlib.util import find_spec
-
-    if missing := [name for name in ("rosbags", "mcap") if find_spec(name) is None]:
-        raise ValueError(f"bags need {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def replay(
@@ -92,7 +86,7 @@ def replay(
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, the same command given again does those that are missing."""
-    _library()
+    check_bag_packages()
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -177,14 +171,14 @@ class ReplaySettings:
         from sap_ros.engine.axes import ImageAxes
         from sap_ros.engine.events import Settings
         from sap_ros.evaluation.bags import Bag
-        from sap_ros.evaluation.replay import find_topics, replay
+        from sap_ros.evaluation.replay import find_topics, first_size, replay
 
         axes = ImageAxes(self.forward_column, self.convention)
         with Bag(bag) as recorded:
             topics = find_topics(recorded, self.image, self.prompt, self.truth)
             prompts: list[Prompt] = []
             if self.point:
-                size = self.opened().panorama_size(_first_size(recorded, topics.images))
+                size = first_size(recorded, topics.images, self.opened())
                 prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(
@@ -265,15 +259,6 @@ def _make_replayer(
     return replay_one
 
 
-def _first_size(recorded: Any, topic: str) -> tuple[int, int]:
-    from sap_ros.messages import image_to_rgb
-
-    for _, _, message in recorded.messages([topic]):
-        image = image_to_rgb(message)
-        return image.shape[1], image.shape[0]
-    raise ValueError(f"{recorded.path} has no image on {topic}")
-
-
 def bag(
     source: Annotated[Path, typer.Argument(help="Folder of panoramas, or a video file.")],
     out: Annotated[Path, typer.Option(help="Folder of the bag; must not exist.")],
@@ -287,7 +272,7 @@ def bag(
     limit: Annotated[int | None, typer.Option(help="Use only the first N images.")] = None,
 ) -> None:
     """Make a rosbag of panoramas, from a folder of pictures or a video."""
-    _library()
+    check_bag_packages()
     from rich.progress import Progress
 
     from sap_ros.evaluation.make_bag import write_bag

@@ -122,3 +122,15 @@ def load_model_with_bar(
             backend=cast("Backend", backend),  # load_model checks it
             log=bars.console.print,
         )
+
+
+def check_bag_packages() -> None:
+    """Says which packages to install for bags.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("rosbags", "mcap") if find_spec(name) is None]:
+        raise ValueError(f"bags need {' and '.join(missing)}: pip install {' '.join(missing)}")

@@ -101,7 +101,7 @@ class Answer:
     """The result for one panorama.
 
     Attributes:
-        stamp, frame_id: the image's.
+        stamp, taken, frame_id: the image's.
         picture: the image; its panorama is rendered when it is asked for.
         instances: label image, and the objects in the panorama's own axes.
         objects: each id exactly once, ascending; rejected prompts without an id come first.
@@ -118,6 +118,7 @@ class Answer:
     """
 
     stamp: int
+    taken: int
     frame_id: str
     picture: Picture
     instances: Instances

@@ -351,6 +351,7 @@ class Engine:
         )
         answer = Answer(
             image.stamp,
+            image.taken,
             image.frame_id,
             picture,
             instances,
@@ -382,7 +383,7 @@ class Engine:
             return None
         try:
             return self._transforms.lookup(
-                Stamped(frame_id, image.stamp), Stamped(image.frame_id, image.stamp)
+                Stamped(frame_id, image.taken), Stamped(image.frame_id, image.taken)
             )
         except ValueError as error:
             self._problem(f"no bearings: {error}")

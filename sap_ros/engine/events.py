@@ -34,14 +34,30 @@ class Image:
     Attributes:
         size: width and height of its panorama, known before it is decoded.
         read: decodes it to (H, W, 3) uint8 RGB; raises ValueError if it cannot be decoded.
-        stamp: in ns; 0: no stamp.
+        stamp: the camera's, in ns; 0: no stamp. Answers carry it, and prompts refer to their image by it.
         frame_id: TF frame of the camera.
+        delay: by how much ``stamp`` is later than the image was taken, in ns.
     """
 
     size: tuple[int, int]
     read: Callable[[], np.ndarray]
     stamp: int = 0
     frame_id: str = ""
+    delay: int = 0
+
+    @property
+    def taken(self) -> int:
+        """When it was taken, in ns, for TF and point clouds; 0: no stamp."""
+        return max(0, self.stamp - self.delay) if self.stamp else 0
+
+    def time_for(self, space: int, frame_id: str) -> int:
+        """Its time, in ns, on the clock of the stamp of a prompt in this space and frame.
+
+        Pixels, and directions and positions in the image's own frame, come from someone who was shown the
+        image, with its stamp. Those in other frames come from other sensors, whose stamps are right.
+        """
+        own = space == Space.PIXELS or frame_id in ("", self.frame_id)
+        return self.stamp if own else self.taken
 
 
 @dataclass(frozen=True, eq=False)

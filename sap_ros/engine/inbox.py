@@ -93,14 +93,17 @@ class Inbox:
         if self._detections is None:
             return False
         came, detections = self._detections
-        return detections.stamp <= newest.stamp or not newest.stamp or now - came > patience
+        time = newest.time_for(detections.space, detections.frame_id)
+        return detections.stamp <= time or not newest.stamp or now - came > patience
 
     def due(self, newest: Image, now: float, patience: float) -> list[tuple[float, PromptGiven]]:
         """The waiting prompts that apply to the newest image or an earlier one, or that waited too long."""
         return [
             (came, given)
             for came, given in self._waiting
-            if given.stamp <= newest.stamp or not newest.stamp or now - came > patience
+            if given.stamp <= newest.time_for(given.space, given.frame_id)
+            or not newest.stamp
+            or now - came > patience
         ]
 
     def has_room(self) -> bool:
@@ -304,7 +307,11 @@ def _image_of(given: PromptGiven, newest: Image, kept: deque[Image]) -> Image:
     """The kept image that was the newest at the prompt's stamp; the newest of all if there is none."""
     if not given.stamp:
         return newest
-    shown = [image for image in kept if image.stamp and image.stamp <= given.stamp]
+    shown = [
+        image
+        for image in kept
+        if image.stamp and image.time_for(given.space, given.frame_id) <= given.stamp
+    ]
     return max(shown, key=lambda image: image.stamp, default=newest)
 
 

@@ -26,10 +26,11 @@ def locate(given: PromptGiven, image: Image, transforms: Transforms, fixed_frame
                 f"kept (keep_images); the newest image has the stamp {_seconds(image.stamp)} s"
             )
         return Transform()
-    apart = bool(fixed_frame and given.stamp and image.stamp and given.stamp != image.stamp)
-    stamp = given.stamp if apart else image.stamp
+    time = image.time_for(given.space, given.frame_id)
+    apart = bool(fixed_frame and given.stamp and image.stamp and given.stamp != time)
+    stamp = given.stamp + image.taken - time if apart else image.taken
     return transforms.lookup(
-        Stamped(image.frame_id, image.stamp),
+        Stamped(image.frame_id, image.taken),
         Stamped(given.frame_id, stamp),
         fixed_frame if apart else "",
     )

@@ -82,8 +82,8 @@ class RangeFinder:
         if settings.ground_frame:
             try:
                 transform = self._transforms.lookup(
-                    Stamped(settings.ground_frame, image.stamp),
-                    Stamped(image.frame_id, image.stamp),
+                    Stamped(settings.ground_frame, image.taken),
+                    Stamped(image.frame_id, image.taken),
                 )
             except ValueError as error:
                 self._problem(f"no ranges from the ground: {error}")
@@ -141,7 +141,7 @@ class RangeFinder:
         try:
             points = cloud.read()
             transform = self._transforms.lookup(
-                Stamped(image.frame_id, image.stamp),
+                Stamped(image.frame_id, image.taken),
                 Stamped(cloud.frame_id, cloud.stamp),
                 settings.fixed_frame,
             )
@@ -161,8 +161,10 @@ class RangeFinder:
 
         message_filters is not used, because the engine works without ROS and must be deterministic.
         """
-        nearest = min(kept, key=lambda event: abs(event.stamp - image.stamp))
-        apart = abs(nearest.stamp - image.stamp) / 1e9
+        # A depth panorama is made from the image, or by the same driver; a lidar has its own stamps.
+        time = image.stamp if isinstance(kept[0], Depth) else image.taken
+        nearest = min(kept, key=lambda event: abs(event.stamp - time))
+        apart = abs(nearest.stamp - time) / 1e9
         if apart <= settings.cloud_tolerance:
             return nearest
         self._problem(

@@ -68,7 +68,7 @@ class AngularVelocities:
         turned: dict[tuple[int, str], np.ndarray | None] = {}  # camera's rotation, by earlier image
         for object_id, instance in tracked.items():
             seen = self._seen.setdefault(object_id, deque(maxlen=_MOST))
-            now = _Seen(image.stamp, image.frame_id, axes.to_frame(instance.direction))
+            now = _Seen(image.taken, image.frame_id, axes.to_frame(instance.direction))
             if seen and not seen[-1].stamp < now.stamp:
                 if seen[-1].stamp == now.stamp:
                     seen.pop()  # the same image, answered again

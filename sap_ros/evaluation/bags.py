@@ -21,6 +21,17 @@ from rosbags.typesys.store import Typestore
 
 import sap_ros
 
+# A bag in sqlite3 may lack definitions of messages, and rosbags does not know this one.
+_VIDEO_PACKET = """std_msgs/Header header
+int32 width
+int32 height
+string encoding
+uint64 pts
+uint8 flags
+bool is_bigendian
+uint8[] data
+"""
+
 Storage = Literal["mcap", "sqlite3"]
 
 #: A recorded message: topic, receive time in ns, message.
@@ -35,6 +46,9 @@ def types() -> Typestore:
     folders = (package / "definitions", package.parent / "msg")
     for path in sorted(next(f for f in folders if f.is_dir()).glob("*.msg")):
         store.register(get_types_from_msg(path.read_text(), f"sap_ros/msg/{path.stem}"))
+    store.register(
+        get_types_from_msg(_VIDEO_PACKET, "ffmpeg_image_transport_msgs/msg/FFMPEGPacket")
+    )
     return store
 
 

@@ -43,6 +43,7 @@ from sap_ros.evaluation.replay_files import ReplayFiles
 from sap_ros.files import write_text
 from sap_ros.messages import (
     CANVAS_SUFFIX,
+    ImageReader,
     canvas_to_pixel,
     from_detections,
     from_gaze,
@@ -51,13 +52,14 @@ from sap_ros.messages import (
     from_position,
     from_prompt,
     from_remove,
-    image_event,
     nanoseconds,
     object_fields,
     pixels_of,
 )
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+#: Types of messages with images.
+IMAGES = (IMAGE, COMPRESSED, "ffmpeg_image_transport_msgs/msg/FFMPEGPacket")
 PROMPT = "sap_ros/msg/Prompt"
 POINT, POINT_STAMPED = "geometry_msgs/msg/Point", "geometry_msgs/msg/PointStamped"
 GAZE = "geometry_msgs/msg/Vector3Stamped"
@@ -71,7 +73,7 @@ class Topics:
     """The topics of a bag to replay.
 
     Attributes:
-        images: the panoramas, raw or compressed.
+        images: the panoramas, raw, compressed or packets of a video.
         prompts: prompts and removals, of the types of the node's topics.
         truth: label images with the images' stamps; empty for none.
     """
@@ -88,13 +90,13 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
         ValueError: a topic does not exist, has the wrong type, or is ambiguous.
     """
     if not images:
-        images_there = [t for t in bag.of_kind([IMAGE, COMPRESSED]) if t != truth]
+        images_there = [t for t in bag.of_kind(IMAGES) if t != truth]
         found = [t for t in images_there if "mask" not in t and "truth" not in t]
         if len(found) != 1:
             names = ", ".join(images_there) or "none"
             raise ValueError(f"{bag.path}: name the topic of the images; there are {names}")
         images = found[0]
-    bag.need(images, [IMAGE, COMPRESSED])
+    bag.need(images, IMAGES)
     for topic in prompts:
         bag.need(topic, _PROMPTS)
     if truth:
@@ -112,6 +114,20 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
                 f"{bag.path} has prompts for several nodes ({', '.join(nodes)}): name the topics of one"
             )
     return Topics(images, tuple(prompts), truth)
+
+
+def first_size(bag: Bag, topic: str, projection: Projection) -> tuple[int, int]:
+    """Width and height of the panorama of the first image of a topic.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    notes: list[str] = []
+    reader = ImageReader(projection, notes.append)
+    for _, _, message in bag.messages([topic]):
+        if images := reader.read(message):
+            return images[0].size
+    raise ValueError("; ".join([f"{bag.path} has no image on {topic}", *notes[:1]]))
 
 
 @dataclass
@@ -291,33 +307,41 @@ class _Messages:
     ) -> None:
         self.bag, self.topics, self.result, self.limit = bag, topics, result, limit
         self.projection = projection
-        self.unusable = self._disorder = 0
+        self.unusable = self._disorder = self._count = 0
+        self._latest = -1
+        self._size: tuple[int, int] | None = None  # of the newest image
+        self._frame_id = ""  # its frame
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
-        count, latest = 0, -1
-        size: tuple[int, int] | None = None
-        frame_id = ""
+        for time, event in self._events():
+            if isinstance(event, Image):
+                if self.limit is not None and self._count >= self.limit:
+                    return
+                self._count, self._size = self._count + 1, event.size
+                self._frame_id = event.frame_id
+                self._disorder += event.stamp < self._latest
+                self._latest = max(self._latest, event.stamp)
+            yield time, event
+
+    def _events(self) -> Iterator[tuple[int, Event]]:
+        reader = ImageReader(self.projection, self.result.note)
+        time = 0
         for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
             is_image = topic == self.topics.images
             try:
-                event = (
-                    image_event(message, self.projection)
+                events: list[Any] = (
+                    reader.read(message)
                     if is_image
-                    else _prompt_event(topic, message, size, frame_id)
+                    else [_prompt_event(topic, message, self._size, self._frame_id)]
                 )
             except ValueError as error:
                 self.unusable += is_image
                 self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
                 continue
-            if not isinstance(event, Image):
+            for event in events:
                 yield time, event
-                continue
-            if self.limit is not None and count >= self.limit:
-                return
-            count, size, frame_id = count + 1, event.size, event.frame_id
-            self._disorder += event.stamp < latest
-            latest = max(latest, event.stamp)
-            yield time, event
+        for image in reader.flush():
+            yield time, image
 
     def tell(self) -> None:
         """Notes problems with the images."""

@@ -1,4 +1,4 @@
-"""The node's subscription to images: raw or compressed, best effort or reliable."""
+"""The node's subscription to images: raw, compressed or packets of a video, best effort or reliable."""
 
 from __future__ import annotations
 
@@ -20,6 +20,28 @@ def newest_only(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) 
     return QoSProfile(depth=1, reliability=reliability)
 
 
+#: Maximum number of compressed images that wait in the middleware: none of a video's packets may be left out.
+_COMPRESSED_DEPTH = 60
+
+
+def message_type(transport: str) -> Any:
+    """The type of the images' messages, by the parameter ``image_transport``.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    if transport != "ffmpeg":
+        return Image if transport == "raw" else CompressedImage
+    try:
+        from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
+    except ImportError:
+        raise ValueError(
+            "image_transport ffmpeg needs ffmpeg_image_transport_msgs, which is not installed "
+            "(apt install ros-jazzy-ffmpeg-image-transport-msgs)"
+        ) from None
+    return FFMPEGPacket
+
+
 class ImageInput:
     """Subscribes to images with best effort, or reliably if all publishers offer that.
 
@@ -27,7 +49,7 @@ class ImageInput:
 
     Args:
         node: the node.
-        compressed: subscribe to ``image/compressed`` instead of ``image``.
+        transport: ``raw``; ``compressed`` or ``ffmpeg``: the subtopic of ``image`` of that name.
         take: called with each image.
         warn: called with a message if a publisher's quality of service is incompatible.
     """
@@ -35,14 +57,14 @@ class ImageInput:
     def __init__(
         self,
         node: Node,
-        compressed: bool,
-        take: Callable[[Image | CompressedImage], None],
+        transport: str,
+        take: Callable[[Any], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._node, self._compressed, self._take, self._warn = node, compressed, take, warn
+        self._node, self._transport, self._take, self._warn = node, transport, take, warn
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._subscription = self._subscribe(
-            newest_only(), QoSOverridingOptions.with_default_policies()
+            self._profile(), QoSOverridingOptions.with_default_policies()
         )
         self._former: Any = None  # the previous subscription, kept until the new one is discovered
 
@@ -72,19 +94,26 @@ class ImageInput:
             self._node.destroy_subscription(self._former)
             self._former = None
         elif wanted != self._reliability and offers:
-            # Both subscriptions exist for a while; the engine processes each stamp once.
+            # Both subscriptions exist for a while; the engine processes each stamp once, and the video
+            # input each packet.
             self._reliability, self._former = wanted, self._subscription
-            self._subscription = self._subscribe(newest_only(wanted))
+            self._subscription = self._subscribe(self._profile())
+
+    def _profile(self) -> QoSProfile:
+        profile = newest_only(self._reliability)
+        if self._transport != "raw":
+            profile.depth = _COMPRESSED_DEPTH
+        return profile
 
     def _subscribe(
         self, profile: QoSProfile, overriding: QoSOverridingOptions | None = None
     ) -> Any:
-        kind, topic = Image, "image"
-        # As in image_transport, the compressed topic is a subtopic of the raw one, also if that is remapped.
-        if self._compressed:
-            kind, topic = CompressedImage, f"{self._node.resolve_topic_name('image')}/compressed"
+        topic = "image"
+        # As in image_transport, these topics are subtopics of the raw one, also if that is remapped.
+        if self._transport != "raw":
+            topic = f"{self._node.resolve_topic_name('image')}/{self._transport}"
         return self._node.create_subscription(
-            kind,
+            message_type(self._transport),
             topic,
             self._take,
             profile,

@@ -130,6 +130,10 @@ class Outputs:
             of_bearings = Header(stamp=stamp, frame_id=answer.bearing_frame)
             objects = objects_message(answer.objects, of_bearings)
             self._publishers["objects"].publish(objects)
+            # What other programs place in space by TF carries the time at which the image was taken.
+            taken = Time(nanoseconds=answer.taken).to_msg()
+            objects.header = of_bearings = Header(stamp=taken, frame_id=answer.bearing_frame)
+            of_points = Header(stamp=taken, frame_id=answer.frame_id)
             if self.listened("markers"):
                 self._publishers["markers"].publish(markers(objects, answer.camera))
             if self.listened("detections"):
@@ -140,8 +144,8 @@ class Outputs:
             if self.listened("object_points", "object_points/mask"):
                 # Also without points: a collision monitor keeps the last cloud that it has got.
                 points = answer.points or NO_POINTS
-                self._publishers["object_points"].publish(points_of_objects(points, header))
-                ids = image_from_labels(points.ids[None], values["mask_encoding"], header)
+                self._publishers["object_points"].publish(points_of_objects(points, of_points))
+                ids = image_from_labels(points.ids[None], values["mask_encoding"], of_points)
                 self._publishers["object_points/mask"].publish(ids)
             self._poses(objects, answer.camera, values)
         if self.listened("static_mask"):

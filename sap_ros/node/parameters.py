@@ -89,8 +89,9 @@ PARAMETERS = (
     Parameter(
         "image_transport",
         "raw",
-        "raw: `image`; compressed: `image/compressed` (jpeg or png)",
-        ("raw", "compressed"),
+        "raw: `image`; compressed: `image/compressed` (jpeg or png; packets of h264, h265 or av1 video); "
+        "ffmpeg: `image/ffmpeg` (such packets as ffmpeg_image_transport sends them)",
+        ("raw", "compressed", "ffmpeg"),
     ),
     Parameter(
         "projection",
@@ -121,6 +122,14 @@ PARAMETERS = (
         "body",
         "axes of the image's frame: body (x forward, z up) or optical (z forward, y down)",
         ("body", "optical"),
+    ),
+    Parameter(
+        "stamp_offset",
+        0.0,
+        "by how much the stamps of the images are later than the images, in s (`sap latency` measures it): it "
+        "is taken off where images are matched with TF and point clouds",
+        limits=(-10.0, 10.0),
+        dynamic=True,
     ),
     Parameter(
         "keep_images",

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import uninstall_signal_handlers
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
@@ -37,6 +38,7 @@ from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Change, Event, Remove, Reset
+from sap_ros.engine.events import Image as ImageEvent
 from sap_ros.messages import (
     canvas_to_pixel,
     depth_event,
@@ -47,12 +49,15 @@ from sap_ros.messages import (
     from_prompt,
     from_remove,
     image_event,
+    packet_of,
+    with_projection,
 )
+from sap_ros.missing import how_to_install
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.clouds import cloud_event
 from sap_ros.node.detections import DetectionInput
 from sap_ros.node.diagnostics import Health
-from sap_ros.node.image_input import ImageInput, newest_only
+from sap_ros.node.image_input import ImageInput, message_type, newest_only
 from sap_ros.node.outputs import Outputs
 from sap_ros.node.parameters import (
     check_changes,
@@ -61,6 +66,7 @@ from sap_ros.node.parameters import (
     settings,
 )
 from sap_ros.node.transforms import TfTransforms
+from sap_ros.node.video_input import VideoInput
 from sap_ros.node.worker import Worker
 from sap_ros.srv import AddObject, RemoveObject
 
@@ -87,6 +93,7 @@ class SapNode(LifecycleNode):
         self._health = Health()
         self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
         self._images: ImageInput | None = None
+        self._video: VideoInput | None = None  # from its first packet on
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
         self._projection: Projection = Equirectangular()
@@ -124,6 +131,7 @@ class SapNode(LifecycleNode):
             values = read_parameters(self)
             settings(values)  # the engine checks them as well
             self._projection = projection_of(values["projection"], values["camera_file"])
+            message_type(values["image_transport"])
             self._values = values
             self._transforms.timeout = self._values["tf_timeout"]
             self._close_outputs()
@@ -207,6 +215,9 @@ class SapNode(LifecycleNode):
             if source is not None:
                 source.destroy()
         self._images = self._detections = None
+        video, self._video = self._video, None
+        if video:
+            video.stop()
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
@@ -227,8 +238,8 @@ class SapNode(LifecycleNode):
         self._outputs = None
 
     def _subscribe(self) -> None:
-        compressed = self._values["image_transport"] == "compressed"
-        self._images = ImageInput(self, compressed, self._take_image, self._warn)
+        transport = self._values["image_transport"]
+        self._images = ImageInput(self, transport, self._take_image, self._warn)
         self._detections = DetectionInput(self, self._put, self._warn)
         self._inputs = [
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
@@ -256,18 +267,39 @@ class SapNode(LifecycleNode):
 
     # Inputs
 
-    def _take_image(self, message: Image | CompressedImage) -> None:
+    def _take_image(self, message: Any) -> None:
+        """A sensor_msgs Image or CompressedImage, or an FFMPEGPacket."""
         self._health.came("image")
         if self._worker is None or not self._enabled:
             return
         try:
-            event = image_event(message, self._projection)
+            packet = packet_of(message)
+            if packet is None:
+                self._put_image(image_event(message, self._projection))
+                return
+            if self._video is None:
+                self._video = VideoInput(self._put_video_image, self._warn)
+            self._video.put(packet)
         except ValueError as error:
             self._warn(str(error))
+        except ModuleNotFoundError as error:
+            self._warn(f"the images are packets of a video: {how_to_install(error)}")
+
+    def _put_video_image(self, image: ImageEvent) -> None:
+        """Called in the thread of the video input."""
+        try:
+            self._put_image(with_projection(image, self._projection))
+        except ValueError as error:
+            self._warn(str(error))
+
+    def _put_image(self, event: ImageEvent) -> None:
+        """Called in the executor's thread, or in that of the video input."""
+        worker = self._worker
+        if worker is None or not self._enabled:
             return
         if event.size[0] == 2 * event.size[1]:
             self._size = event.size
-        self._worker.put(event)
+        worker.put(replace(event, delay=round(self._values["stamp_offset"] * 1e9)))
 
     def _take_cloud(self, message: PointCloud2) -> None:
         self._health.came("points")
@@ -367,6 +399,8 @@ class SapNode(LifecycleNode):
 
     def _serve_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
+        if self._video is not None:
+            self._video.restart()  # packets are not decoded while images are ignored
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored"
         return response
@@ -396,7 +430,7 @@ class SapNode(LifecycleNode):
             self.get_logger().debug(trace)
         seconds = outputs.publish(answer, values)
         now = self.get_clock().now().nanoseconds
-        latency = (now - answer.stamp) / 1e9 if answer.stamp else math.nan
+        latency = (now - answer.taken) / 1e9 if answer.stamp else math.nan
         self._health.finished({**answer.seconds, **seconds}, latency, answer.encoded)
 
     def _tell_labels(self, labels: Mapping[int, str]) -> None:

@@ -94,6 +94,8 @@ class MovingScene:
             Objects are then slimmer, and move by 0.8 m to either side.
         twins: the objects are three pairs of the same shape, size and colour: 1 and 4, 2 and 5, 3 and 6. The
             two of a pair stand 30 to 60 degrees apart, seen from the room's middle, and move on their own.
+        tilt: rotation (3, 3) of the robot on uneven ground at a time in s, from its tilted axes to level ones
+            with its heading; None: the ground is level.
 
     Instance ids are 1 to 6, in the order of ``solids``; pillars belong to the background.
 
@@ -101,7 +103,14 @@ class MovingScene:
         ValueError: the number of pillars is negative, or there is no place for so many.
     """
 
-    def __init__(self, seed: int = 0, occluders: int = 0, twins: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        occluders: int = 0,
+        twins: bool = False,
+        tilt: Callable[[float], np.ndarray] | None = None,
+    ) -> None:
+        self._tilt = tilt
         if occluders < 0:
             raise ValueError(f"the number of occluders is {occluders}; it must not be negative")
         rng = np.random.default_rng(seed)
@@ -177,6 +186,13 @@ class MovingScene:
         position = np.array([0.7 * np.cos(angle), 0.7 * np.sin(angle), _EYE])
         return position, float(0.6 * np.sin(2 * np.pi * time / 20))
 
+    def rotation(self, time: float) -> np.ndarray:
+        """Rotation (3, 3) from the camera's axes to the room's at a time in s."""
+        heading = self.pose(time)[1]
+        cos, sin = np.cos(heading), np.sin(heading)
+        level = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        return level if self._tilt is None else level @ self._tilt(time)
+
     def render(self, time: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The panorama at a time in s: (H, W, 3) uint8 RGB, and its instances (H, W) uint8."""
         u, v = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
@@ -223,9 +239,7 @@ class MovingScene:
 
         ``start`` is where the rays start, in m in that frame.
         """
-        eye, heading = self.pose(time)
-        cos, sin = np.cos(heading), np.sin(heading)
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        turn, eye = self.rotation(time), self.pose(time)[0]
         rays = (rays @ turn.T).astype(np.float32)
         eye = (eye + turn @ np.array(start)).astype(np.float32)
         depth, wall = self._room(rays, eye)

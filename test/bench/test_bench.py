@@ -15,6 +15,7 @@ from sap_ros.bench.rendering import rendering
 from sap_ros.bench.result import Goal, Timing, stopwatch, timed
 from sap_ros.bench.scenes import clicks_on, labelled
 from sap_ros.bench.sessions import reprompt
+from sap_ros.bench.video import decoding
 from sap_ros.cli import app
 
 
@@ -69,6 +70,13 @@ def test_a_second_prompt_is_timed_against_the_first():
     result = reprompt(load_model(image_size=64), repeats=1)
     assert set(result.figures) == {"auto", "scan"}
     assert all(seconds > 0 for taken in result.figures.values() for seconds in taken)
+
+
+def test_all_codecs_are_decoded():
+    pytest.importorskip("av", reason="PyAV is not installed")
+    result = decoding(repeats=1, images=6, size=(256, 128))
+    assert set(result.figures) == {"h264", "hevc", "av1"}
+    assert all(rate > 0 for rates in result.figures.values() for rate in rates)
 
 
 def test_both_backends_are_timed_by_turns():

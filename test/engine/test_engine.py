@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sap_ros.engine.events import (
     MAX_LABEL,
     Change,
     Cloud,
+    Depth,
     PromptGiven,
     Remove,
     Reset,
@@ -115,6 +117,69 @@ def test_of_the_clouds_the_nearest_in_time_is_taken_at_its_own_stamp(make_engine
     (found,) = tell(engine, image(panorama, 10), mask_at(*AHEAD))[-1].objects
     assert found.range == pytest.approx(3, abs=0.05)
     assert any(source == Stamped("lidar", round(9.9 * SECOND)) for _, source, _ in transforms.asked)
+
+
+LATE = 2 * SECOND  # by which the images below are stamped late
+
+
+def late(panorama, seconds):
+    return replace(image(panorama, seconds), delay=LATE)
+
+
+def test_late_stamps_are_corrected_for_tf_and_clouds_and_kept_in_answers(make_engine, panorama):
+    transforms = KnownTransforms(lidar_to_camera=Transform(), camera_to_map=Transform())
+    engine = make_engine(transforms, target_frame="map", fixed_frame="odom")
+    for at, distance in ((8, 3.0), (10, 4.0)):
+        wall = np.random.default_rng(0).normal((distance, 0, 0), 0.01, (100, 3))
+        engine.take(Cloud(lambda wall=wall: wall, at * SECOND, "lidar"), 0.0)
+    answer = tell(engine, late(panorama, 10), mask_at(*AHEAD))[-1]
+    assert (answer.stamp, answer.taken) == (10 * SECOND, 8 * SECOND)
+    assert answer.objects[0].range == pytest.approx(3, abs=0.05)
+    assert {stamped.stamp for asked in transforms.asked for stamped in asked[:2]} == {8 * SECOND}
+
+
+def test_a_depth_panorama_has_the_stamps_of_late_images(make_engine, panorama):
+    engine = make_engine()
+    near, far = (np.full((256, 512), value, np.float32) for value in (3.0, 4.0))
+    engine.take(Depth(SIZE, lambda: far, 8 * SECOND), 0.0)
+    engine.take(Depth(SIZE, lambda: near, 10 * SECOND), 0.0)
+    answer = tell(engine, late(panorama, 10), mask_at(*AHEAD))[-1]
+    assert answer.objects[0].range == pytest.approx(3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("space", "frame", "stamp"),
+    [
+        (Space.PIXELS, "", 10),  # clicked on the image that was shown
+        (Space.DIRECTIONS, "camera", 10),
+        (Space.DIRECTIONS, "hand", 8),  # another sensor's time
+    ],
+)
+def test_a_prompt_is_for_its_late_stamped_image(make_engine, panorama, space, frame, stamp):
+    transforms = KnownTransforms(hand_to_camera=Transform())
+    engine = make_engine(transforms, fixed_frame="odom")
+    shown = [late(panorama, seconds) for seconds in (9, 10, 11)]
+    tell(engine, *shown)
+    points = [[256.0, 128, 0]] if space == Space.PIXELS else [[1.0, 0, 0]]
+    given = PromptGiven(points=np.array(points), space=space, frame_id=frame, stamp=stamp * SECOND)
+    engine.take(given, 0.0)
+    engine.accept(0.0)
+    (accepted,) = engine._inbox.accepted
+    assert accepted.image is shown[1]
+    if frame:
+        at, source, fixed = transforms.asked[-1]
+        assert (at.stamp, source.stamp, fixed) == (8 * SECOND, 8 * SECOND, "")
+
+
+def test_an_old_direction_in_the_images_frame_is_corrected_as_the_images_are(make_engine, panorama):
+    transforms = KnownTransforms()
+    engine = make_engine(transforms, fixed_frame="odom", keep_images=0)
+    old = PromptGiven(
+        points=np.array([[1.0, 0, 0]]), space=Space.DIRECTIONS, stamp=9 * SECOND, frame_id="camera"
+    )
+    tell(engine, late(panorama, 11), old)
+    asked = (Stamped("camera", 9 * SECOND), Stamped("camera", 7 * SECOND), "odom")
+    assert asked in transforms.asked
 
 
 def test_a_cloud_that_cannot_be_read_takes_nothing_but_the_ranges(make_engine, panorama):

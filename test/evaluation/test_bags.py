@@ -18,12 +18,12 @@ from sap_ros.camera_files import read_camera
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
-from sap_ros.core.projection import TwoFisheyes
+from sap_ros.core.projection import Equirectangular, TwoFisheyes
 from sap_ros.core.prompts import from_pixels
 from sap_ros.core.session import PanoramaSession
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make, types
 from sap_ros.evaluation.make_bag import write_bag
-from sap_ros.evaluation.replay import Topics, find_topics, live, replay
+from sap_ros.evaluation.replay import Topics, find_topics, first_size, live, replay
 from sap_ros.files import read_panorama
 from sap_ros.messages import image_to_rgb
 from sap_ros.synthesis.fisheyes import fisheyes_of
@@ -50,6 +50,39 @@ def raw(time, pixels, frame="camera"):
         encoding="rgb8", is_bigendian=0, step=pixels.shape[1] * 3,
         data=np.frombuffer(pixels.tobytes(), np.uint8),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("kind", ["CompressedImage", "FFMPEGPacket"])
+def test_packets_of_a_video_are_replayed_in_order(pictures, tmp_path, storage, kind):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    from sap_ros.bench.video import encode
+
+    shown = [read_panorama(path) for path in sorted(pictures[0].iterdir())]
+    with BagWriter(tmp_path / "bag", storage) as bag:
+        for k, data in enumerate(encode(shown[1:2] + shown, "h264", every=2)[1:], 1):
+            head, data = header(k * 10**9, "camera"), np.frombuffer(data, np.uint8)
+            if kind == "FFMPEGPacket":
+                packet = make(
+                    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket", header=head, width=512, height=256,
+                    encoding="h264", pts=k, flags=0, is_bigendian=False, data=data,
+                )  # fmt: skip
+            else:
+                packet = make(
+                    "sensor_msgs/msg/CompressedImage", header=head, format="h264", data=data
+                )
+            bag.write("/video", k * 10**9, packet)
+    with Bag(tmp_path / "bag") as bag:
+        assert first_size(bag, "/video", Equirectangular()) == (512, 256)
+        told = replay(
+            bag, find_topics(bag), PanoramaSession(load_model("sap-nano"), "direct"),
+            tmp_path / "out", [from_pixels(2, [(215, 111)], (512, 256))], storage=storage,
+        )  # fmt: skip
+    # The stream was joined after its first packet, a key frame.
+    assert told.images == FRAMES - 1
+    stamps = [m.header.stamp.sec for m in read(tmp_path / "out/bag", "/sap/masks")]
+    assert stamps == [2, 3, 4]
+    assert sum("waiting for a key frame" in note for note in told.notes) == 1
 
 
 def point(time, u, v):

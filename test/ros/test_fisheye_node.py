@@ -11,7 +11,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 
 from diagnostic_msgs.msg import DiagnosticArray
 from sap_ros.msg import Object
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from sap_ros.camera_files import read_camera, write_camera
 from sap_ros.synthesis.fisheyes import fisheyes_of
@@ -55,6 +55,34 @@ def test_masks_and_bearings_are_on_the_panorama(make_rig, camera, camera_file, s
         assert (on & true).sum() / (on | true).sum() > 0.9
     rig.until(lambda: overlays)
     assert (overlays[-1].width, overlays[-1].height) == (512, 256)
+
+
+def test_pictures_as_packets_of_a_video(make_rig, camera, camera_file, spots):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    from sap_ros.bench.video import encode
+
+    panorama, labels = spots
+    packets = encode([fisheyes_of(np.roll(panorama, k, 1), camera) for k in (2, 1, 0)])
+    rig = _up(make_rig, camera_file, image_transport="compressed").up_compressed()
+    for stamp, data in enumerate(packets, 1):
+        message = CompressedImage(format="h264", data=data)
+        message.header.stamp.sec, message.header.frame_id = stamp, "camera_frame"
+        rig.compressed.publish(message)
+        rig.spin(0.1)
+    rig.click(256, 128)
+    mask, objects = rig.answer(3)
+    found = np.frombuffer(mask.data, np.uint8).reshape(256, 512) == 1
+    true = labels == labels[128, 256]
+    assert (found & true).sum() / (found | true).sum() > 0.9
+    assert math.degrees(abs(objects.objects[0].azimuth)) < 1
+    # In the middle of the stream the camera is set to another size, which its file is not for.
+    said = []
+    rig.peer.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda m: said.append(m.status[0].message), 10
+    )
+    other = encode([np.zeros((160, 640, 3), np.uint8)])[0]
+    rig.compressed.publish(CompressedImage(format="h264", data=other))
+    rig.until(lambda: any("the picture is 640x160" in text for text in said))
 
 
 def test_pictures_that_cannot_be_used_are_one_line_and_the_next_one_is_answered(

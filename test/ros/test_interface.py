@@ -381,13 +381,42 @@ def test_compressed_images_are_beside_the_topic_that_image_is_remapped_to(make_r
     rig.until(lambda: rig.peer.count_subscribers("/camera/image_raw/compressed") == 1)
 
 
-@pytest.mark.parametrize(("name", "named"), [("h264", "'h264'"), ("jpeg", "cannot be decoded")])
+@pytest.mark.skipif(
+    importlib.util.find_spec("ffmpeg_image_transport_msgs") is not None,
+    reason="ffmpeg_image_transport_msgs is installed",
+)
+def test_a_transport_without_its_package_is_refused_when_configured(make_rig):
+    rig = make_rig(image_transport="ffmpeg")
+    assert rig.sap.trigger_configure().name == "FAILURE"
+
+
+def test_packets_of_ffmpeg_image_transport(make_rig, panorama):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    messages = pytest.importorskip("ffmpeg_image_transport_msgs.msg")
+    rig = make_rig(image_transport="ffmpeg")
+    publisher = rig.peer.create_publisher(messages.FFMPEGPacket, "image/ffmpeg", 1)
+    rig.up(publisher)
+    from sap_ros.bench.video import encode
+
+    (data,) = encode([panorama])
+    message = messages.FFMPEGPacket(encoding="h264;yuv420p;bgr8;bgr8", data=data)
+    message.header.stamp.sec = 3
+    publisher.publish(message)
+    rig.click(300, 120)
+    rig.answer(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("h264", "is not h264"), ("jpeg", "cannot be decoded")]
+)
 def test_what_cannot_be_decoded_is_said(make_rig, panorama, name, named):
+    if name == "h264":
+        pytest.importorskip("av", reason="PyAV is not installed")
     rig = make_rig(image_transport="compressed").up_compressed()
     said = []
     rig.peer.create_subscription(DiagnosticArray, "/diagnostics", said.append, 10)
     rig.click(300, 120)
-    message = CompressedImage(format=name, data=b"\0\0\0\1gB")
+    message = CompressedImage(format=name, data=b"no image")
     message.header.stamp.sec = 1
     rig.compressed.publish(message)
     rig.until(lambda: any(named in m.status[0].message for m in said))
@@ -397,6 +426,23 @@ def test_what_cannot_be_decoded_is_said(make_rig, panorama, name, named):
     message.header.stamp.sec = 2
     rig.compressed.publish(message)
     rig.answer(2)
+
+
+def test_late_stamps_are_corrected_where_things_are_placed_in_space(make_rig, panorama):
+    rig = make_rig(stamp_offset=2.0)
+    markers = []
+    rig.peer.create_subscription(MarkerArray, "markers", markers.append, 10)
+    rig.up()
+    rig.publish(panorama, stamp=5)
+    rig.click(300, 120)
+    masks, objects = rig.answer(5)
+    assert masks.header.stamp.sec == objects.header.stamp.sec == 5
+    rig.until(lambda: markers)
+    assert {m.header.stamp.sec for m in markers[-1].markers} == {3}
+    rig.sap.set_parameters([Parameter("stamp_offset", value=1.0)])
+    rig.publish(panorama, stamp=6)
+    rig.answer(6)
+    rig.until(lambda: {m.header.stamp.sec for m in markers[-1].markers} == {5})
 
 
 def test_an_optical_frame_has_its_z_axis_ahead(make_rig, panorama):
@@ -600,7 +646,7 @@ def test_the_readmes_topics_and_services_are_the_nodes(make_rig):
         "prompt/detections",
         "prompt/camera_info",
     )
-    optional = {f"/sap/{name}" for name in ("image/compressed", *of_vision_msgs)}
+    optional = {f"/sap/{name}" for name in ("image/compressed", "image/ffmpeg", *of_vision_msgs)}
     rig.until(lambda: told - optional <= own(), 10)
     assert told - optional == own() - optional
     services = {name for name, _ in rig.peer.get_service_names_and_types()}

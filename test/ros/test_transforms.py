@@ -99,18 +99,19 @@ def test_a_position_in_another_frame_is_seen_from_the_camera(make_rig, spots):
     np.testing.assert_array_equal(np.frombuffer(other.answer(1)[0].data, np.uint8), labels)
 
 
-def test_bearings_are_in_the_target_frame_at_the_images_stamp(make_rig, panorama):
-    """The camera turns: what counts is where it was at the stamp."""
-    rig = make_rig(target_frame="odom").up()
+@pytest.mark.parametrize("late", [0, 1])
+def test_bearings_are_in_the_target_frame_at_the_images_stamp(make_rig, panorama, late):
+    """The camera turns: what counts is where it was at the stamp, less `stamp_offset`."""
+    rig = make_rig(target_frame="odom", stamp_offset=float(late)).up()
     broadcaster = tf2_ros.TransformBroadcaster(rig.peer)
     for seconds, yaw in ((1, 0.0), (2, math.pi / 2), (3, math.pi)):
         broadcaster.sendTransform(_transform("odom", "camera_link", yaw, seconds=seconds))
         rig.spin(0.1)
-    rig.publish(panorama, stamp=2)
+    rig.publish(panorama, stamp=2 + late)
     _add(rig, _mask_prompt(rig, 256, 128))  # straight ahead
     found = _objects(rig)
     assert found.header.frame_id == "odom"
-    assert found.header.stamp.sec == 2
+    assert found.header.stamp.sec == 2 + late  # the camera's
     assert found.objects[0].azimuth == pytest.approx(math.pi / 2, abs=0.1)
 
 
