@@ -202,7 +202,7 @@ class DualFisheye:
             with the resolution of the lenses' centres.
         distance: in m. Views show things at this distance from the rig's origin without a step between the
             lenses; nearer and farther ones are off by their parallax, at most the distance of the lenses
-            divided by the thing's own distance, in rad. Without translations it has no effect.
+            divided by the object's own distance, in rad. Without translations it has no effect.
         blend: width of the band along the lenses' border in which both are blended, in rad; at most the
             lenses' overlap.
         any_size: the values are those of a picture with this aspect ratio and any resolution.
