@@ -1,8 +1,10 @@
 """files: what is read, and what is said of files that are no panorama."""
 
+import errno
 import struct
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,8 +83,24 @@ def test_labels_of_sixteen_bits_survive(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(OSError, match="could not be written"):
+    with pytest.raises(OSError, match=r"No such file or directory: .*none"):
         write_image(tmp_path / "none" / "out.png", np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("side", [8, 2000])
+def test_a_full_disk_is_noticed_and_leaves_the_former_file(tmp_path, side):
+    """With small files, too, which fit into a buffer."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full")
+    path = tmp_path / "out.png"
+    write_image(path, np.zeros((4, 4), np.uint8))
+    before = path.read_bytes()
+    (tmp_path / ".out.part.png").symlink_to(full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_image(path, np.random.default_rng(0).integers(0, 255, (side, side), np.uint8))
+    assert error.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
 
 
 def _png_of(width, height):

@@ -1,5 +1,6 @@
 """Labelling a folder: clicks, undo, what is saved, and that `sap eval` and training read it."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -214,12 +215,12 @@ def test_nothing_is_half_written_when_writing_fails(label, pictures, monkeypatch
     before = {name: (pictures / name).read_bytes() for name in files(pictures)}
     click(labelling, GREEN)
 
-    def full(source, target):
-        raise OSError("no space left on device")
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sap_ros.synthesis.dataset.cv2.imwrite", lambda *_: False)
-        with pytest.raises(OSError, match="could not be written"):
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
             labelling.save()
     assert {name: (pictures / name).read_bytes() for name in files(pictures)} == before
     assert labelling.changed
