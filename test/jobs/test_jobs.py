@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -201,8 +201,14 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path):
     while len(list(tmp_path.glob("*.txt"))) < 2:
         assert time.monotonic() < end
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
+    for _ in range(
+        4
+    ):  # Python drops an interrupt that comes while it runs a finalizer: as a person, try again
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+            break
+    assert process.returncode not in (None, 0)
     workers = [int(path.name.split("_")[1]) for path in tmp_path.glob("worker_*")]
     assert len(workers) == 2
     for pid in workers:
