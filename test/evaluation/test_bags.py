@@ -73,7 +73,7 @@ def test_packets_of_a_video_are_replayed_in_order(pictures, tmp_path, storage, k
                 )
             bag.write("/video", k * 10**9, packet)
     with Bag(tmp_path / "bag") as bag:
-        assert first_size(bag, "/video", Equirectangular()) == (512, 256)
+        assert first_size(bag, Topics("/video"), Equirectangular()) == (512, 256)
         told = replay(
             bag, find_topics(bag), PanoramaSession(load_model("sap-nano"), "direct"),
             tmp_path / "out", [from_pixels(2, [(215, 111)], (512, 256))], storage=storage,
