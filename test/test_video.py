@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("av", reason="PyAV is not installed")
 
-from sap_ros.bench import video
 from sap_ros.bench.video import encode
 from sap_ros.core.projection import Equirectangular
 from sap_ros.messages import ImageReader, packet_of
 from sap_ros.synthesis.moving import MovingScene
 from sap_ros.video import Packet, VideoDecoder, codec_of
+from sap_ros.video_encoder import ENCODERS, VideoEncoder
 
 CODECS = ("h264", "hevc", "av1")
 SIZE = (256, 128)
@@ -100,7 +100,7 @@ def test_no_image_is_wrong_whichever_packets_are_lost(drive, structure, count, m
             **encoder[1],
             "x265-params": "log-level=none:pools=none:" + encoder[1]["x265-params"],
         }
-    monkeypatch.setitem(video._ENCODERS, codec, encoder)
+    monkeypatch.setitem(ENCODERS, codec, encoder)
     packets = list(enumerate(encode(drive, codec, EVERY)))
     right = {image.stamp: image.read().astype(int) for image in decode(codec, packets)[0]}
     assert len(right) == 25
@@ -124,7 +124,7 @@ def test_a_damaged_h264_packet_gives_no_image(drive):
 
 def test_a_damaged_hevc_packet_is_noticed_if_the_images_have_hashes(drive, monkeypatch):
     options = {"tune": "zerolatency", "x265-params": "log-level=none:pools=none:hash=1"}
-    monkeypatch.setitem(video._ENCODERS, "hevc", ("libx265", options))
+    monkeypatch.setitem(ENCODERS, "hevc", ("libx265", options))
     packets = list(enumerate(encode(drive[:10], "hevc", EVERY)))
     right = {image.stamp: image.read().astype(int) for image in decode("hevc", packets)[0]}
     for k in range(1, 9):
@@ -155,6 +155,12 @@ def test_a_stream_that_gives_no_image_is_reported(streams):
     found, said = decode("hevc", packets)
     assert [image.stamp for image in found][:1] == [0]
     assert said
+
+
+@pytest.mark.parametrize(("codec", "size"), [("vp9", SIZE), ("h264", (255, 128))])
+def test_what_cannot_be_encoded_is_refused(codec, size):
+    with pytest.raises(ValueError, match="must be"):
+        VideoEncoder(codec, size)
 
 
 def test_random_bytes_are_survived(streams):
