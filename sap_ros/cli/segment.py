@@ -183,8 +183,11 @@ def demo(
         ) from error
     if camera:
         from sap_ros.camera_files import read_camera
+        from sap_ros.video_encoder import VideoEncoder
 
         lenses = read_camera(camera)
+        if codec:  # refused before the node is started, if it is
+            VideoEncoder(codec, lenses.picture_size)
         camera = str(Path(camera).resolve()) if Path(camera).is_file() else camera
         sent: Any = "compressed" if codec else "raw"
         with running_node(model, device, strategy, backend, sent, camera, codec) as client:
