@@ -29,6 +29,8 @@ _DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d"}
 
 #: Maximum number of images that a decoder holds back, to sort them; no profile of these codecs allows more.
 _HELD_BACK = 16
+#: Number of threads for h265, whose images may be coded in parts.
+_HEVC_THREADS = 4
 #: Maximum number of bytes of parameter sets that are kept for the image that follows them.
 _MAX_PARAMETERS = 1 << 16
 
@@ -124,7 +126,8 @@ class VideoDecoder:
             self._decoder = self._av.CodecContext.create(_DECODERS[packet.codec], "r")
             # Threads for whole images would delay each by several; with those for parts of an image, FFmpeg's
             # decoder for h264 hands on damaged images without an error.
-            self._decoder.thread_count = 1
+            self._decoder.thread_type = "SLICE"
+            self._decoder.thread_count = _HEVC_THREADS if packet.codec == "hevc" else 1
             # Otherwise that for hevc leaves images out without an error, and ignores hashes of images.
             self._decoder.options = {"err_detect": "explode+crccheck"}
             if packet.codec != "hevc":  # FFmpeg's decoder for it notices itself what is missing
