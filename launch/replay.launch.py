@@ -7,17 +7,15 @@ from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
-    IncludeLaunchDescription,
     RegisterEventHandler,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.event_handlers import OnStateTransition
-from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
+from sap_ros.launch_parts import sap_node
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,10 +46,4 @@ def generate_launch_description() -> LaunchDescription:
     ended = RegisterEventHandler(
         OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="bag ended"))])
     )
-    # All arguments of sap.launch.py are also arguments of this file, and are passed on unchanged.
-    node = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(
-            PathJoinSubstitution([FindPackageShare("sap_ros"), "launch", "sap.launch.py"])
-        )
-    )
-    return LaunchDescription([*arguments, active, ended, node])
+    return LaunchDescription([*arguments, active, ended, sap_node()])

@@ -28,6 +28,7 @@ _PARAMETERS: dict[str, type] = {
     "image_transport": str,
     "projection": str,
     "camera_file": str,
+    "lens_topics": bool,
     "target_frame": str,
     "use_sim_time": bool,
 }
@@ -58,6 +59,22 @@ def generate_launch_description() -> LaunchDescription:
             default_value=_FROM_FILE,
             description="camera file for dual_fisheye, or a preset: insta360, theta_s, side_by_side, "
             "stacked; default: from params_file, else empty",
+        ),
+        DeclareLaunchArgument(
+            "lens_topics",
+            default_value=_FROM_FILE,
+            description="dual_fisheye: each lens has a topic, image_front and image_back; default: from params_file, "
+            "else false",
+        ),
+        DeclareLaunchArgument(
+            "image_front",
+            default_value="/image_front",
+            description="lens_topics: topic of the images of the camera file's first lens",
+        ),
+        DeclareLaunchArgument(
+            "image_back",
+            default_value="/image_back",
+            description="lens_topics: topic of the images of the second lens",
         ),
         DeclareLaunchArgument(
             "target_frame",
@@ -156,7 +173,9 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name="sap",
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
-        remappings=[("image", LaunchConfiguration("image"))],
+        remappings=[
+            (name, LaunchConfiguration(name)) for name in ("image", "image_front", "image_back")
+        ],
         output="screen",
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sap_ros.engine.events import Image
+from sap_ros.frame_numbers import FrameNumbers, OrderHints, obus
 
 # By a part of the names that drivers and encoders use (h264, avc, libx265, hevc_nvenc, ...): codec.
 _CODECS = {
@@ -28,8 +29,8 @@ _DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d"}
 
 #: Maximum number of images that a decoder holds back, to sort them; no profile of these codecs allows more.
 _HELD_BACK = 16
-#: Number of threads, for the images that are coded in parts.
-_THREADS = 4
+#: Number of threads for h265, whose images may be coded in parts.
+_HEVC_THREADS = 4
 #: Maximum number of bytes of parameter sets that are kept for the image that follows them.
 _MAX_PARAMETERS = 1 << 16
 
@@ -96,7 +97,7 @@ class VideoDecoder:
         """Forgets the stream: the next image will be that of a key frame."""
         self._decoder: Any = None
         self._parameters = b""
-        self._order = FrameNumbers()
+        self._order: FrameNumbers | OrderHints | None = None
         self._given: dict[int, Packet] = {}  # by number: packets whose images are not decoded yet
         self._count = 0
 
@@ -116,18 +117,22 @@ class VideoDecoder:
         before, self._parameters = self._parameters, b""
         data = packet.data if "parameters" in parts else before + packet.data
         whole = Packet(packet.codec, data, packet.stamp, packet.frame_id)
-        if packet.codec == "h264" and self._decoder is not None and not self._order.follows(data):
+        if self._order is not None and not self._order.follows(data):
             self._lose("a packet of the video was lost")
         if self._decoder is None:
             if not whole.starts:
                 self._wait()
                 return []
             self._decoder = self._av.CodecContext.create(_DECODERS[packet.codec], "r")
-            # Threads for parts of an image; those for whole images would delay each image by several.
+            # Threads for whole images would delay each by several; with those for parts of an image, FFmpeg's
+            # decoder for h264 hands on damaged images without an error.
             self._decoder.thread_type = "SLICE"
-            self._decoder.thread_count = 1 if packet.codec == "av1" else _THREADS
-            self._order = FrameNumbers()
-            self._order.follows(data)
+            self._decoder.thread_count = _HEVC_THREADS if packet.codec == "hevc" else 1
+            # Otherwise that for hevc leaves images out without an error, and ignores hashes of images.
+            self._decoder.options = {"err_detect": "explode+crccheck"}
+            if packet.codec != "hevc":  # FFmpeg's decoder for it notices itself what is missing
+                self._order = FrameNumbers() if packet.codec == "h264" else OrderHints()
+                self._order.follows(data)
             self._told = False
         return self._decode(whole)
 
@@ -211,95 +216,10 @@ def _nal_units(codec: str, data: bytes) -> set[str]:
 
 
 def _av1_units(codec: str, data: bytes) -> set[str]:
-    """The parts of an av1 packet up to its first frame (AV1 specification, 5.3)."""
+    """The parts of an av1 packet up to its first frame."""
     found: set[str] = set()
-    at = 0
-    while at < len(data):
-        first = data[at]
-        kind, extended, sized = first >> 3 & 15, first >> 2 & 1, first >> 1 & 1
-        if first & 0x81 or not sized:  # reserved bits; all but the last must have a size
-            return found
-        at += 1 + extended
-        size = shift = 0
-        while at < len(data):  # LEB128
-            size |= (data[at] & 127) << shift
-            shift, at = shift + 7, at + 1
-            if not data[at - 1] & 128:
-                break
+    for kind, _ in obus(data):
         found.add("parameters" if kind == 1 else "other")
         if kind in (3, 6):  # frame header, frame
             return found | {"image"}
-        at += size
     return found
-
-
-class FrameNumbers:
-    """Notices a lost h264 packet by the images' ``frame_num`` (ITU-T H.264, 7.3 and 7.4.3).
-
-    FFmpeg's decoder fills a gap with copies and says nothing; the images after it are smeared.
-    """
-
-    def __init__(self) -> None:
-        self._bits = 0  # length of frame_num; 0: not known yet
-        self._colour_planes = False
-        self._last: int | None = None  # frame_num of the last image that others refer to
-
-    def follows(self, data: bytes) -> bool:
-        """Whether a packet is the next one that is needed after those before."""
-        at = data.find(b"\0\0\1")
-        while 0 <= at < len(data) - 3:
-            kind, refers = data[at + 3] & 31, data[at + 3] >> 5 & 3
-            if kind == 7:
-                self._parameters(_Bits(data[at + 4 : at + 260]))
-            elif kind in (1, 5) and self._bits:
-                bits = _Bits(data[at + 4 : at + 36])
-                for _ in ("first_mb_in_slice", "slice_type", "pic_parameter_set_id"):
-                    bits.exp_golomb()
-                if self._colour_planes:
-                    bits.take(2)
-                number, last = bits.take(self._bits), self._last
-                if refers or kind == 5:
-                    self._last = number
-                if kind == 5 or last is None:
-                    return True
-                return number in (last, (last + 1) % (1 << self._bits))
-            at = data.find(b"\0\0\1", at + 3)
-        return True
-
-    def _parameters(self, bits: _Bits) -> None:
-        profile = bits.take(8)
-        bits.take(16)
-        bits.exp_golomb()
-        self._colour_planes = False
-        if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128):
-            formats = bits.exp_golomb()
-            if formats == 3:
-                self._colour_planes = bool(bits.take(1))
-            bits.exp_golomb()
-            bits.exp_golomb()
-            bits.take(1)
-            if bits.take(1):
-                self._bits = 0  # scaling matrices precede the length: losses are not noticed
-                return
-        self._bits = min(bits.exp_golomb() + 4, 16)
-
-
-class _Bits:
-    """Reads the bits of a NAL unit, without its emulation prevention bytes; past its end they are 0."""
-
-    def __init__(self, data: bytes) -> None:
-        clean = data.replace(b"\0\0\3", b"\0\0")
-        self._value, self._left = int.from_bytes(clean, "big"), 8 * len(clean)
-
-    def take(self, count: int) -> int:
-        """The next bits as a number."""
-        self._left -= count
-        shifted = self._value >> self._left if self._left >= 0 else 0
-        return shifted & ((1 << count) - 1)
-
-    def exp_golomb(self) -> int:
-        """The next unsigned Exp-Golomb code."""
-        zeros = 0
-        while self._left > 0 and not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from sap_ros.bench.result import Goal, Result, timed
 from sap_ros.synthesis.moving import MovingScene
 from sap_ros.video import Packet, VideoDecoder
+from sap_ros.video_encoder import ENCODERS, VideoEncoder
 
 #: What the fastest of the drivers for 360° cameras sends, in pixels and images per second.
 _SIZE, _RATE = (2304, 1152), 30.0
 #: Of a camera's good video, in bits per second; noise is added to the images until they need as much.
 _BIT_RATE = 40_000_000
-
-# By codec: the encoder, and the options with which it sends a packet per image at once, as cameras do.
-_ENCODERS = {
-    "h264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency"}),
-    "hevc": (
-        "libx265",
-        {"preset": "ultrafast", "tune": "zerolatency", "x265-params": "log-level=none:pools=none"},
-    ),
-    "av1": ("libsvtav1", {"preset": "12", "svtav1-params": "pred-struct=1:lp=1"}),
-}
 
 
 def encode(
@@ -39,24 +28,10 @@ def encode(
         every: number of images from one key frame to the next.
         bit_rate: bits per second, at 30 images per second; 0: what the encoder's default quality takes.
     """
-    import av
-
-    name, options = _ENCODERS[codec]
-    encoder: Any = av.CodecContext.create(name, "w")
-    encoder.height, encoder.width = images[0].shape[:2]
-    encoder.pix_fmt, encoder.gop_size = "yuv420p", every
-    encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
-    encoder.options = options
-    if bit_rate:
-        encoder.bit_rate = bit_rate
-        if codec == "av1":  # the only control of the rate that it has without a delay
-            encoder.options = {**options, "svtav1-params": options["svtav1-params"] + ":rc=2"}
-    packets = []
-    for i, image in enumerate(images):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts = i
-        packets += encoder.encode(frame)
-    return [bytes(packet) for packet in [*packets, *encoder.encode(None)]]
+    height, width = images[0].shape[:2]
+    encoder = VideoEncoder(codec, (width, height), every, bit_rate)
+    packets = [packet for image in images for packet in encoder.encode(image)]
+    return packets + encoder.flush()
 
 
 def decoding(repeats: int = 3, images: int = 30, size: tuple[int, int] = _SIZE) -> Result:
@@ -72,7 +47,7 @@ def decoding(repeats: int = 3, images: int = 30, size: tuple[int, int] = _SIZE) 
     ]
     rows, goals = [], []
     figures: dict[str, list[float]] = {}
-    for codec in _ENCODERS:
+    for codec in ENCODERS:
         data = encode(
             [image.astype(np.uint8) for image in shown], codec, every=images, bit_rate=_BIT_RATE
         )

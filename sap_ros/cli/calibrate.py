@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sap_ros.cli.shared import IMAGE_BACK
+
 if TYPE_CHECKING:
     import numpy as np
+
+    from sap_ros.core.fisheye import DualFisheye
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _BAGS = (".mcap", ".db3")
@@ -26,6 +30,7 @@ def calibrate(
     image: Annotated[
         str, typer.Option(help="Topic of the images of a bag; not needed if there is only one.")
     ] = "",
+    image_back: IMAGE_BACK = "",
     pictures: Annotated[
         int, typer.Option(help="Number of pictures to use, evenly spaced in the source.")
     ] = 20,
@@ -43,7 +48,7 @@ def calibrate(
     if out.suffix not in (".yaml", ".yml"):
         raise ValueError(f"--out is {out}; it must end in .yaml")
     start = read_camera(camera)
-    found = _evenly(_images(source, image), pictures)
+    found = _evenly(_images(source, image, image_back, start), pictures)
     if not found:
         raise ValueError(f"{source} holds no picture ({', '.join(_PICTURES)}, a video or a bag)")
     sizes = {(picture.shape[1], picture.shape[0]) for picture in found}
@@ -78,8 +83,17 @@ def _evenly(images: Iterator[np.ndarray], count: int) -> list[np.ndarray]:
     return [kept[int(i * spaced)] for i in range(min(count, len(kept)))]
 
 
-def _images(source: Path, topic: str) -> Iterator[np.ndarray]:
-    """The pictures (H, W, 3) uint8 RGB of a video, a folder or a bag."""
+def _images(
+    source: Path, topic: str, back: str = "", camera: DualFisheye | None = None
+) -> Iterator[np.ndarray]:
+    """The pictures (H, W, 3) uint8 RGB of a video, a folder or a bag.
+
+    Args:
+        source: where they are.
+        topic: of a bag; empty: the only one.
+        back: topic of the second lens's images, if each lens has one.
+        camera: describes the picture of both; needed with ``back``.
+    """
     if not source.exists():
         raise ValueError(f"there is no file or folder {source}")
     is_bag = source.suffix in _BAGS
@@ -91,22 +105,25 @@ def _images(source: Path, topic: str) -> Iterator[np.ndarray]:
 
             yield from (read_image(p) for p in inside if p.suffix.lower() in _PICTURES)
     if is_bag:
-        yield from _of_bag(source, topic)
+        yield from _of_bag(source, topic, back, camera)
     elif source.is_file():
         yield from _of_video(source)
 
 
-def _of_bag(source: Path, topic: str) -> Iterator[np.ndarray]:
-    from sap_ros.core.projection import Equirectangular
+def _of_bag(
+    source: Path, topic: str, back: str, camera: DualFisheye | None
+) -> Iterator[np.ndarray]:
+    from sap_ros.core.projection import Equirectangular, TwoFisheyes
     from sap_ros.evaluation.bags import Bag
     from sap_ros.evaluation.replay import find_topics
-    from sap_ros.messages import ImageReader
+    from sap_ros.lenses import TopicReader
 
     with Bag(source) as bag:
-        topics = find_topics(bag, topic)
-        reader = ImageReader(Equirectangular(), lambda text: typer.echo(f"note: {text}"))
-        for _, _, message in bag.messages([topics.images]):
-            for image in reader.read(message):
+        topics = find_topics(bag, topic, back=back).cameras
+        projection = TwoFisheyes(camera) if back and camera else Equirectangular()
+        reader = TopicReader(topics, projection, lambda text: typer.echo(f"note: {text}"))
+        for name, _, message in bag.messages(topics):
+            for image in reader.read(name, message):
                 yield image.read()
 
 

@@ -16,6 +16,7 @@ from sap_ros.cli.shared import (
     CAMERA,
     CHECKPOINT,
     DEVICE,
+    IMAGE_BACK,
     MODEL,
     PROJECTION,
     STRATEGY,
@@ -83,6 +84,10 @@ def replay(
     ray: RAY = "",
     projection: PROJECTION = "equirectangular",
     camera: CAMERA = "",
+    image_back: IMAGE_BACK = "",
+    lens_tolerance: Annotated[
+        float, typer.Option(help="See the node's parameter lens_tolerance, in s.")
+    ] = 0.02,
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, the same command given again does those that are missing."""
@@ -97,7 +102,7 @@ def replay(
         camera = str(Path(camera).resolve())
     settings = ReplaySettings(
         image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
-        _check_storage(storage), projection, camera,
+        _check_storage(storage), projection, camera, image_back, lens_tolerance,
     )  # fmt: skip
     opened = settings.opened()
     if len(bags) > 1 or ray or jobs not in (None, 1):
@@ -148,6 +153,8 @@ class ReplaySettings:
     storage: Any
     projection: str
     camera: str
+    image_back: str
+    lens_tolerance: float
 
     def opened(self) -> Projection:
         """How the images show the sphere."""
@@ -175,10 +182,10 @@ class ReplaySettings:
 
         axes = ImageAxes(self.forward_column, self.convention)
         with Bag(bag) as recorded:
-            topics = find_topics(recorded, self.image, self.prompt, self.truth)
+            topics = find_topics(recorded, self.image, self.prompt, self.truth, self.image_back)
             prompts: list[Prompt] = []
             if self.point:
-                size = first_size(recorded, topics.images, self.opened())
+                size = first_size(recorded, topics, self.opened())
                 prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(
@@ -195,6 +202,7 @@ class ReplaySettings:
                 video_rate=self.rate,
                 storage=self.storage,
                 progress=progress,
+                lens_tolerance=self.lens_tolerance,
             )
 
 

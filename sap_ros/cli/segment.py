@@ -155,8 +155,24 @@ def demo(
     device: DEVICE = "cpu",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
+    camera: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Stream the pictures of two fisheye lenses, by this camera file or preset.",
+            show_default=False,
+        ),
+    ] = "",
+    codec: Annotated[
+        str,
+        typer.Option(help="Stream a video: h264, hevc or av1 (with --camera).", show_default=False),
+    ] = "",
 ) -> None:
     """Run the ROS 2 node as a separate process, click on a panorama over DDS, show the masks."""
+    if codec and not camera:
+        raise ValueError(f"--codec is {codec}; it needs --camera")
+    if camera and (panorama is not None or point):
+        raise ValueError("--camera streams a traced drive: give no panorama and no --point with it")
     try:
         from sap_ros.demo.client import running_node
         from sap_ros.demo.live import show_live
@@ -165,6 +181,18 @@ def demo(
         raise ValueError(
             f"the demo needs ROS 2 and this package built with colcon ({error}); `make demo` does both"
         ) from error
+    if camera:
+        from sap_ros.camera_files import read_camera
+        from sap_ros.video_encoder import VideoEncoder
+
+        lenses = read_camera(camera)
+        if codec:  # refused before the node is started, if it is
+            VideoEncoder(codec, lenses.picture_size)
+        camera = str(Path(camera).resolve()) if Path(camera).is_file() else camera
+        sent: Any = "compressed" if codec else "raw"
+        with running_node(model, device, strategy, backend, sent, camera, codec) as client:
+            show_live(client, out, camera=lenses)
+        return
     still = load_still(panorama, point or [])
     with running_node(model, device, strategy, backend) as client:
         show_still(client, still, out)

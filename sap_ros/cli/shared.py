@@ -52,6 +52,14 @@ PROJECTION = Annotated[
         help="How an image shows the sphere: equirectangular, or dual_fisheye (two lenses; needs --camera)."
     ),
 ]
+IMAGE_BACK = Annotated[
+    str,
+    typer.Option(
+        metavar="TOPIC",
+        help="Topic of the second lens's images, if each lens has a topic; --image is then that of the first.",
+        show_default=False,
+    ),
+]
 CAMERA = Annotated[
     str,
     typer.Option(

@@ -28,6 +28,7 @@ from std_srvs.srv import Trigger
 
 from sap_ros.core.instances import Instances, State, measure
 from sap_ros.msg import ObjectArray
+from sap_ros.video_encoder import VideoEncoder
 
 _NAMESPACE, _FRAME = "/sap", "camera_link"
 _START_UP, _ANSWER = 120.0, 900.0  # seconds
@@ -56,13 +57,21 @@ class Answer:
 
 @contextmanager
 def running_node(
-    model: str, device: str, strategy: str, backend: str, transport: Transport = "raw"
+    model: str,
+    device: str,
+    strategy: str,
+    backend: str,
+    transport: Transport = "raw",
+    camera_file: str = "",
+    codec: str = "",
 ) -> Iterator[Client]:
     """Starts the installed node as a separate process and activates it; ends it when done.
 
     Args:
         model, device, strategy, backend: parameters of the node.
         transport: how images are sent to it; ``compressed`` means JPEG.
+        camera_file: the pictures are those of two fisheye lenses, described by this file or preset.
+        codec: the images are sent as a video, as ``compressed``; empty: not.
 
     Raises:
         OSError: the node does not start, or has died.
@@ -74,6 +83,8 @@ def running_node(
     command = [str(executable), "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     values = {"model": model, "device": device, "strategy": strategy, "backend": backend}
     values["image_transport"] = transport
+    if camera_file:
+        values |= {"projection": "dual_fisheye", "camera_file": camera_file}
     for parameter in (*(f"{name}:={value}" for name, value in values.items()), reliable):
         command += ["-p", parameter]
     if shutil.which("python3") is None:
@@ -82,7 +93,7 @@ def running_node(
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     process = subprocess.Popen(command)
     try:
-        with client_of(process.pid, transport) as client:
+        with client_of(process.pid, transport, codec) as client:
             client.bring_up()
             yield client
         if process.poll() is not None:
@@ -98,10 +109,10 @@ def running_node(
 
 
 @contextmanager
-def client_of(node_pid: int, transport: Transport) -> Iterator[Client]:
+def client_of(node_pid: int, transport: Transport, codec: str = "") -> Iterator[Client]:
     """A client of the node with this process id, which need not be up yet."""
     rclpy.init()
-    client = Client(transport, node_pid)
+    client = Client(transport, node_pid, codec)
     try:
         yield client
     finally:
@@ -116,11 +127,13 @@ class Client(Node):
     Args:
         transport: how images are published.
         node_pid: process id of the node.
+        codec: of the video that the images are sent as (``compressed``); empty: they are sent one by one.
     """
 
-    def __init__(self, transport: Transport, node_pid: int) -> None:
+    def __init__(self, transport: Transport, node_pid: int, codec: str = "") -> None:
         super().__init__("sap_demo", namespace=_NAMESPACE)
-        self.node_pid, self._transport = node_pid, transport
+        self.node_pid, self._transport, self._codec = node_pid, transport, codec
+        self._encoder: VideoEncoder | None = None
         kind = Image if transport == "raw" else CompressedImage
         self._image = self.create_publisher(kind, _IMAGE_TOPICS[transport], 1)
         self._click = self.create_publisher(PointStamped, "prompt/point", 10)
@@ -261,6 +274,11 @@ class Client(Node):
             message = Image(encoding="rgb8", height=image.shape[0], width=image.shape[1])
             message.step = 3 * image.shape[1]
             data = image.tobytes()
+        elif self._codec:
+            if self._encoder is None:
+                self._encoder = VideoEncoder(self._codec, (image.shape[1], image.shape[0]))
+            message = CompressedImage(format=self._codec)
+            (data,) = self._encoder.encode(image)
         else:
             message = CompressedImage(format="jpeg")
             data = cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sap_ros.core import sphere
+from sap_ros.core.fisheye import DualFisheye
 from sap_ros.core.instances import State
 from sap_ros.core.overlay import draw_overlay
 from sap_ros.core.scan import Scan
@@ -35,6 +36,7 @@ def show_live(
     size: tuple[int, int] = (1024, 512),
     frames: int = 32,
     rate: float = 4.0,
+    camera: DualFisheye | None = None,
 ) -> list[Answer]:
     """Streams the moving scene to the node in real time; prints a table, writes ``live.{jpg,csv}``.
 
@@ -44,6 +46,7 @@ def show_live(
         size: (width, height) of the panoramas.
         frames: number of panoramas.
         rate: images per second, whether or not the node keeps up.
+        camera: two fisheye lenses, whose pictures are sent in place of the panoramas.
 
     Raises:
         OSError: the node does not respond.
@@ -52,16 +55,24 @@ def show_live(
     # Every second object: two cores can track three at this rate.
     chosen = {i: solid.name for i, solid in enumerate(scene.solids, 1) if i % 2}
     names = dict(enumerate(chosen.values(), 1))
+    if camera is not None:
+        if camera.any_size:
+            camera = camera.of_picture(size)
+        size = camera.panorama_size
     print(f"Rendering {frames} panoramas of {size[0]}x{size[1]}, {frames / rate:.0f} s of driving")
     sequence = [scene.render(k / rate, size) for k in range(frames)]
     images, truths = ([pair[i] for pair in sequence] for i in (0, 1))
+    sent = images
+    if camera is not None:
+        print("Rendering what the two lenses see, {}x{}".format(*camera.picture_size))
+        sent = [scene.render_fisheye(k / rate, camera) for k in range(frames)]
     client.reset()
     truths = [_renumbered(truth, list(chosen)) for truth in truths]
     directions = [centre_click(truths[0] == i) for i in names]
     clicks = [sphere.direction_to_pixel(direction, size) for direction in directions]
-    first = client.ask(images[0], [(float(u), float(v)) for u, v in clicks])
+    first = client.ask(sent[0], [(float(u), float(v)) for u, v in clicks])
     # The node has its objects now. The stream continues at full rate.
-    answers = [first, *client.stream(images[1:], 1 / rate)]
+    answers = [first, *client.stream(sent[1:], 1 / rate)]
     answers[1:] = [Answer(a.index + 1, a.instances, a.latency) for a in answers[1:]]
     rows: list[dict[str, Any]] = [
         {

@@ -41,9 +41,9 @@ from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
 from sap_ros.evaluation.replay_files import ReplayFiles
 from sap_ros.files import write_text
+from sap_ros.lenses import TOLERANCE, TopicReader
 from sap_ros.messages import (
     CANVAS_SUFFIX,
-    ImageReader,
     canvas_to_pixel,
     from_detections,
     from_gaze,
@@ -73,22 +73,35 @@ class Topics:
     """The topics of a bag to replay.
 
     Attributes:
-        images: the panoramas, raw, compressed or packets of a video.
+        images: the panoramas, raw, compressed or packets of a video; or the images of the first lens.
         prompts: prompts and removals, of the types of the node's topics.
         truth: label images with the images' stamps; empty for none.
+        back: the images of the second lens, if each lens has a topic; empty: there is one topic.
     """
 
     images: str
     prompts: tuple[str, ...] = ()
     truth: str = ""
+    back: str = ""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The topics with images."""
+        return (self.images, self.back) if self.back else (self.images,)
 
 
-def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: str = "") -> Topics:
+def find_topics(
+    bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: str = "", back: str = ""
+) -> Topics:
     """Checks the given topics, and finds the others by their types and names.
 
     Raises:
         ValueError: a topic does not exist, has the wrong type, or is ambiguous.
     """
+    if back and not images:
+        raise ValueError(
+            f"{bag.path}: name the topic of the first lens, beside {back} of the second"
+        )
     if not images:
         images_there = [t for t in bag.of_kind(IMAGES) if t != truth]
         found = [t for t in images_there if "mask" not in t and "truth" not in t]
@@ -96,7 +109,8 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
             names = ", ".join(images_there) or "none"
             raise ValueError(f"{bag.path}: name the topic of the images; there are {names}")
         images = found[0]
-    bag.need(images, IMAGES)
+    for topic in (images, back) if back else (images,):
+        bag.need(topic, IMAGES)
     for topic in prompts:
         bag.need(topic, _PROMPTS)
     if truth:
@@ -113,21 +127,22 @@ def find_topics(bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: 
             raise ValueError(
                 f"{bag.path} has prompts for several nodes ({', '.join(nodes)}): name the topics of one"
             )
-    return Topics(images, tuple(prompts), truth)
+    return Topics(images, tuple(prompts), truth, back)
 
 
-def first_size(bag: Bag, topic: str, projection: Projection) -> tuple[int, int]:
-    """Width and height of the panorama of the first image of a topic.
+def first_size(bag: Bag, topics: Topics, projection: Projection) -> tuple[int, int]:
+    """Width and height of the panorama of the first image.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
     notes: list[str] = []
-    reader = ImageReader(projection, notes.append)
-    for _, _, message in bag.messages([topic]):
-        if images := reader.read(message):
+    reader = TopicReader(topics.cameras, projection, notes.append)
+    for topic, _, message in bag.messages(topics.cameras):
+        if images := reader.read(topic, message):
             return images[0].size
-    raise ValueError("; ".join([f"{bag.path} has no image on {topic}", *notes[:1]]))
+    where = " and ".join(topics.cameras)
+    raise ValueError("; ".join([f"{bag.path} has no image on {where}", *notes[:1]]))
 
 
 @dataclass
@@ -205,6 +220,7 @@ def replay(
     video_rate: float = 0.0,
     storage: Any = "mcap",
     progress: Callable[[], None] = lambda: None,
+    lens_tolerance: float = TOLERANCE,
 ) -> Replay:
     """Replays a bag: passes its messages to the engine one by one, as the node does.
 
@@ -220,6 +236,7 @@ def replay(
         video_rate: images per second of the video; 0: as recorded.
         storage: storage format of the bag that is written.
         progress: called after each image.
+        lens_tolerance: largest difference between the stamps of the two lenses' images, in s.
 
     Raises:
         ValueError: nothing can be replayed.
@@ -228,7 +245,7 @@ def replay(
     out.mkdir(parents=True, exist_ok=True)
     engine = Engine(session, settings)
     first_prompts = prompts
-    source = _Messages(bag, topics, result, limit, session.projection)
+    source = _Messages(bag, topics, result, limit, session.projection, lens_tolerance)
     truths = _Truths(bag, topics.truth, result)
     with BagWriter(out / "bag", storage) as writer, ReplayFiles(out, video_rate) as outputs:
         shot: _Shot | None = None
@@ -279,7 +296,8 @@ def replay(
         result.notes.append(f"{bag.damage}; what could be read was replayed")
     if not result.images:
         raise ValueError(
-            f"{bag.path}: no image of {topics.images} could be used. " + "; ".join(result.notes)
+            f"{bag.path}: no image of {' and '.join(topics.cameras)} could be used. "
+            + "; ".join(result.notes)
         )
     write_text(out / "summary.json", json.dumps(result.summary(), indent=2) + "\n")
     return result
@@ -304,9 +322,10 @@ class _Messages:
         result: Replay,
         limit: int | None,
         projection: Projection,
+        tolerance: float,
     ) -> None:
         self.bag, self.topics, self.result, self.limit = bag, topics, result, limit
-        self.projection = projection
+        self.reader = TopicReader(topics.cameras, projection, result.note, tolerance)
         self.unusable = self._disorder = self._count = 0
         self._latest = -1
         self._size: tuple[int, int] | None = None  # of the newest image
@@ -324,13 +343,13 @@ class _Messages:
             yield time, event
 
     def _events(self) -> Iterator[tuple[int, Event]]:
-        reader = ImageReader(self.projection, self.result.note)
+        reader, cameras = self.reader, self.topics.cameras
         time = 0
-        for topic, time, message in self.bag.messages([self.topics.images, *self.topics.prompts]):
-            is_image = topic == self.topics.images
+        for topic, time, message in self.bag.messages([*cameras, *self.topics.prompts]):
+            is_image = topic in cameras
             try:
                 events: list[Any] = (
-                    reader.read(message)
+                    reader.read(topic, message)
                     if is_image
                     else [_prompt_event(topic, message, self._size, self._frame_id)]
                 )
@@ -348,6 +367,11 @@ class _Messages:
         if self._disorder:
             self.result.note(
                 f"{self._disorder} images have stamps before those of earlier ones; played as recorded"
+            )
+        if self.reader.pairs is not None and self.reader.pairs.unpaired:
+            self.result.note(
+                f"{self.reader.pairs.unpaired} images of a lens were left out: no image of the other lens was near "
+                "enough in time"
             )
         if self.unusable:
             self.result.note(f"{self.unusable} images could not be used")

@@ -67,6 +67,7 @@ class Health:
         silence: float,
         tracking: bool,
         facts: Mapping[str, object],
+        lens: str = "",
     ) -> DiagnosticArray:
         """Makes the diagnostics message.
 
@@ -79,6 +80,7 @@ class Health:
             silence: time without input after which there is a warning, in s.
             tracking: whether there are objects, which need images.
             facts: further values.
+            lens: a line about a lens that is silent.
         """
         level, message = DiagnosticStatus.OK, state
         since = time.monotonic() - self._problem[0] if self._problem else math.inf
@@ -87,6 +89,8 @@ class Health:
             level, message = DiagnosticStatus.WARN, f"no point cloud for {points_age:.1f} s"
         if tracking and image_age > silence:
             level, message = DiagnosticStatus.WARN, f"no image for {image_age:.1f} s"
+        if lens:
+            level, message = DiagnosticStatus.WARN, lens
         if self._problem and since < _WINDOW and self._problem[2] >= level:
             _, message, level = self._problem
         known = self._problem is not None and since < _FORGET

@@ -49,7 +49,8 @@ class ImageInput:
 
     Args:
         node: the node.
-        transport: ``raw``; ``compressed`` or ``ffmpeg``: the subtopic of ``image`` of that name.
+        topic: name of the topic, which may be remapped.
+        transport: ``raw``; ``compressed`` or ``ffmpeg``: the subtopic of that name.
         take: called with each image.
         warn: called with a message if a publisher's quality of service is incompatible.
     """
@@ -57,11 +58,13 @@ class ImageInput:
     def __init__(
         self,
         node: Node,
+        topic: str,
         transport: str,
         take: Callable[[Any], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._node, self._transport, self._take, self._warn = node, transport, take, warn
+        self._node, self._topic, self._transport = node, topic, transport
+        self._take, self._warn = take, warn
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._subscription = self._subscribe(
             self._profile(), QoSOverridingOptions.with_default_policies()
@@ -108,10 +111,10 @@ class ImageInput:
     def _subscribe(
         self, profile: QoSProfile, overriding: QoSOverridingOptions | None = None
     ) -> Any:
-        topic = "image"
+        topic = self._topic
         # As in image_transport, these topics are subtopics of the raw one, also if that is remapped.
         if self._transport != "raw":
-            topic = f"{self._node.resolve_topic_name('image')}/{self._transport}"
+            topic = f"{self._node.resolve_topic_name(topic)}/{self._transport}"
         return self._node.create_subscription(
             message_type(self._transport),
             topic,

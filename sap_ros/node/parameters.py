@@ -18,6 +18,7 @@ from sap_ros.core.prompts import MAX_OBJECT_ID
 from sap_ros.core.search import STRATEGIES
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.events import Settings
+from sap_ros.lenses import TOLERANCE
 
 _FOLLOWING = Following()
 
@@ -104,6 +105,20 @@ PARAMETERS = (
         "camera_file",
         "",
         "dual_fisheye: path of a camera file, or name of a preset (insta360, theta_s, side_by_side, stacked)",
+    ),
+    Parameter(
+        "lens_topics",
+        False,
+        "dual_fisheye: each lens has a topic, `image_front` (the camera file's first lens) and `image_back`, in "
+        "place of `image`",
+    ),
+    Parameter(
+        "lens_tolerance",
+        TOLERANCE,
+        "largest difference between the stamps of the two lenses' images that are put together, in s; never more "
+        "than half of the time from image to image",
+        limits=(0.0, 1.0),
+        dynamic=True,
     ),
     Parameter(
         "mask_encoding",

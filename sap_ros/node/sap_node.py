@@ -39,6 +39,7 @@ from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Change, Event, Remove, Reset
 from sap_ros.engine.events import Image as ImageEvent
+from sap_ros.lenses import camera_of
 from sap_ros.messages import (
     canvas_to_pixel,
     depth_event,
@@ -48,16 +49,13 @@ from sap_ros.messages import (
     from_position,
     from_prompt,
     from_remove,
-    image_event,
-    packet_of,
-    with_projection,
 )
-from sap_ros.missing import how_to_install
 from sap_ros.msg import Prompt as PromptMessage
+from sap_ros.node.camera_input import CameraInput
 from sap_ros.node.clouds import cloud_event
 from sap_ros.node.detections import DetectionInput
 from sap_ros.node.diagnostics import Health
-from sap_ros.node.image_input import ImageInput, message_type, newest_only
+from sap_ros.node.image_input import message_type, newest_only
 from sap_ros.node.outputs import Outputs
 from sap_ros.node.parameters import (
     check_changes,
@@ -66,7 +64,6 @@ from sap_ros.node.parameters import (
     settings,
 )
 from sap_ros.node.transforms import TfTransforms
-from sap_ros.node.video_input import VideoInput
 from sap_ros.node.worker import Worker
 from sap_ros.srv import AddObject, RemoveObject
 
@@ -92,8 +89,8 @@ class SapNode(LifecycleNode):
         self._inputs: list[Any] = []
         self._health = Health()
         self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
-        self._images: ImageInput | None = None
-        self._video: VideoInput | None = None  # from its first packet on
+        self._camera: CameraInput | None = None
+        self._silent = ""  # a lens that has sent nothing lately
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
         self._projection: Projection = Equirectangular()
@@ -132,8 +129,10 @@ class SapNode(LifecycleNode):
             settings(values)  # the engine checks them as well
             self._projection = projection_of(values["projection"], values["camera_file"])
             message_type(values["image_transport"])
+            if values["lens_topics"]:
+                camera_of(self._projection)
             self._values = values
-            self._transforms.timeout = self._values["tf_timeout"]
+            self._follow_values()
             self._close_outputs()
             self._outputs = Outputs(self, self._transforms, self._warn)
         except ValueError as error:
@@ -180,7 +179,7 @@ class SapNode(LifecycleNode):
         self._subscribe()
         self.get_logger().info(
             f"{model.name} runs on {self._values['device']} by {model.backend}; waiting for "
-            f"{self._images.topic if self._images else ''} and {self.resolve_topic_name('prompt/point')}"
+            f"{self._topics()} and {self.resolve_topic_name('prompt/point')}"
         )
         return done
 
@@ -211,13 +210,10 @@ class SapNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        for source in (self._images, self._detections):
+        for source in (self._camera, self._detections):
             if source is not None:
                 source.destroy()
-        self._images = self._detections = None
-        video, self._video = self._video, None
-        if video:
-            video.stop()
+        self._camera = self._detections = None
         worker, self._worker = self._worker, None
         if worker:
             worker.stop()
@@ -238,8 +234,16 @@ class SapNode(LifecycleNode):
         self._outputs = None
 
     def _subscribe(self) -> None:
-        transport = self._values["image_transport"]
-        self._images = ImageInput(self, transport, self._take_image, self._warn)
+        self._camera = CameraInput(
+            self,
+            self._values["image_transport"],
+            self._projection,
+            self._values["lens_topics"],
+            self._put_image,
+            self._image_came,
+            self._warn,
+        )
+        self._follow_values()
         self._detections = DetectionInput(self, self._put, self._warn)
         self._inputs = [
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
@@ -260,37 +264,23 @@ class SapNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if changed is not None:
             self._values = {**self._values, **values}
-            self._transforms.timeout = self._values["tf_timeout"]
+            self._follow_values()
             if self._worker and values:
                 self._worker.put(Change(changed))
         return SetParametersResult(successful=True)
 
+    def _follow_values(self) -> None:
+        """Passes parameters on that can be changed at any time and are not the engine's."""
+        self._transforms.timeout = self._values["tf_timeout"]
+        if self._camera is not None and self._camera.pairs is not None:
+            self._camera.pairs.tolerance = self._values["lens_tolerance"]
+
     # Inputs
 
-    def _take_image(self, message: Any) -> None:
-        """A sensor_msgs Image or CompressedImage, or an FFMPEGPacket."""
+    def _image_came(self) -> bool:
+        """Notes that a message with an image has come; returns whether it is processed."""
         self._health.came("image")
-        if self._worker is None or not self._enabled:
-            return
-        try:
-            packet = packet_of(message)
-            if packet is None:
-                self._put_image(image_event(message, self._projection))
-                return
-            if self._video is None:
-                self._video = VideoInput(self._put_video_image, self._warn)
-            self._video.put(packet)
-        except ValueError as error:
-            self._warn(str(error))
-        except ModuleNotFoundError as error:
-            self._warn(f"the images are packets of a video: {how_to_install(error)}")
-
-    def _put_video_image(self, image: ImageEvent) -> None:
-        """Called in the thread of the video input."""
-        try:
-            self._put_image(with_projection(image, self._projection))
-        except ValueError as error:
-            self._warn(str(error))
+        return self._worker is not None and self._enabled
 
     def _put_image(self, event: ImageEvent) -> None:
         """Called in the executor's thread, or in that of the video input."""
@@ -399,8 +389,8 @@ class SapNode(LifecycleNode):
 
     def _serve_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
-        if self._video is not None:
-            self._video.restart()  # packets are not decoded while images are ignored
+        if self._camera is not None:
+            self._camera.restart()  # packets are not decoded while images are ignored
         response.success = True
         response.message = "images are processed" if request.data else "images are ignored"
         return response
@@ -462,9 +452,18 @@ class SapNode(LifecycleNode):
         self._logged[kind] = now
         return True
 
+    def _topics(self) -> str:
+        """The topics of the images."""
+        return self._camera.topics if self._camera else self.resolve_topic_name("image")
+
     def _report(self) -> None:
-        if self._images is not None:
-            self._images.follow_drivers()
+        silent = ""
+        if self._camera is not None:
+            self._camera.follow_drivers()
+            silent = self._camera.silent_lens(self._values["silence"]) if self._enabled else ""
+        if silent and not self._silent:
+            self.get_logger().warning(silent)
+        self._silent = silent
         worker = self._worker
         objects = len(worker.engine.labels) if worker else 0
         state = "active" if worker else "not active"
@@ -479,13 +478,14 @@ class SapNode(LifecycleNode):
         }
         report = self._health.report(
             self.get_fully_qualified_name(),
-            self._images.topic if self._images else self.resolve_topic_name("image"),
+            self._topics(),
             self.get_clock().now(),
             state,
             self._values.get("device", ""),
             self._values.get("silence", 1.0),
             bool(objects) and self._enabled,
             facts,
+            silent,
         )
         self._diagnostics.publish(report)
 

@@ -15,6 +15,7 @@ pytest.importorskip("mcap")
 from rosbags.typesys import get_types_from_msg
 
 from sap_ros.camera_files import read_camera
+from sap_ros.cli.calibrate import _images
 from sap_ros.core import sphere
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
@@ -73,7 +74,7 @@ def test_packets_of_a_video_are_replayed_in_order(pictures, tmp_path, storage, k
                 )
             bag.write("/video", k * 10**9, packet)
     with Bag(tmp_path / "bag") as bag:
-        assert first_size(bag, "/video", Equirectangular()) == (512, 256)
+        assert first_size(bag, Topics("/video"), Equirectangular()) == (512, 256)
         told = replay(
             bag, find_topics(bag), PanoramaSession(load_model("sap-nano"), "direct"),
             tmp_path / "out", [from_pixels(2, [(215, 111)], (512, 256))], storage=storage,
@@ -83,6 +84,40 @@ def test_packets_of_a_video_are_replayed_in_order(pictures, tmp_path, storage, k
     stamps = [m.header.stamp.sec for m in read(tmp_path / "out/bag", "/sap/masks")]
     assert stamps == [2, 3, 4]
     assert sum("waiting for a key frame" in note for note in told.notes) == 1
+
+
+def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
+    camera = read_camera("side_by_side").of_picture((640, 320))
+    picture = fisheyes_of(disks([sphere.angles_to_direction(0.3, 0.1)])[0], camera)
+    with BagWriter(tmp_path / "bag") as bag:
+        for k in range(6):
+            time = 10**9 + k * 10**8
+            if k != 2:  # lost
+                bag.write("/front", time, raw(time, picture[:, :320], "front"))
+            bag.write("/back", time + 10**7, raw(time + 5 * 10**6, picture[:, 320:], "back"))
+    projection = TwoFisheyes(camera)
+    with Bag(tmp_path / "bag") as bag:
+        with pytest.raises(ValueError, match="name the topic of the first lens"):
+            find_topics(bag, back="/back")
+        topics = find_topics(bag, "/front", back="/back")
+        size = first_size(bag, topics, projection)
+        assert size == camera.panorama_size
+        session = PanoramaSession(load_model("sap-nano"), projection=projection)
+        pixel = sphere.direction_to_pixel(sphere.angles_to_direction(0.3, 0.1), size)
+        told = replay(bag, topics, session, tmp_path / "out", [from_pixels(1, [pixel], size)])
+        with pytest.raises(ValueError, match="no image of /front and /back"):
+            replay(bag, topics, session, tmp_path / "none", lens_tolerance=0.001)
+    assert told.images == 5
+    assert any("1 images of a lens were left out" in note for note in told.notes)
+    masks = read(tmp_path / "out" / "bag", "/sap/masks")
+    stamps = [m.header.stamp.sec * 10 + m.header.stamp.nanosec // 10**8 for m in masks]
+    assert stamps == [10, 11, 13, 14, 15]
+    assert {m.header.frame_id for m in masks} == {"front"}
+    (tracked,) = read(tmp_path / "out" / "bag", "/sap/objects")[-1].objects
+    assert tracked.azimuth == pytest.approx(0.3, abs=0.02)
+    pictures = list(_images(tmp_path / "bag", "/front", "/back", camera))  # of sap calibrate
+    assert len(pictures) == 5
+    assert all((shown == picture).all() for shown in pictures)
 
 
 def point(time, u, v):

@@ -26,6 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sap_ros.core import sphere
+from sap_ros.node.camera_input import LENS_TOPICS
 from sap_ros.node.parameters import PARAMETERS, table
 
 README = Path(__file__).parents[2] / "README.md"
@@ -646,7 +647,8 @@ def test_the_readmes_topics_and_services_are_the_nodes(make_rig):
         "prompt/detections",
         "prompt/camera_info",
     )
-    optional = {f"/sap/{name}" for name in ("image/compressed", "image/ffmpeg", *of_vision_msgs)}
+    of_settings = ("image/compressed", "image/ffmpeg", *LENS_TOPICS)
+    optional = {f"/sap/{name}" for name in (*of_settings, *of_vision_msgs)}
     rig.until(lambda: told - optional <= own(), 10)
     assert told - optional == own() - optional
     services = {name for name, _ in rig.peer.get_service_names_and_types()}

@@ -132,7 +132,7 @@ def test_the_launch_file_brings_the_node_up(arguments, state):
 
 _NAMES = (
     "model", "device", "image_transport", "target_frame", "use_sim_time", "max_objects", "projection",
-    "camera_file",
+    "camera_file", "lens_topics",
 )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def params_file(tmp_path):
     path.write_text(
         "/**:\n  ros__parameters:\n    model: sam2.1-tiny\n    device: cuda:1\n"
         "    image_transport: compressed\n    target_frame: odom\n    use_sim_time: true\n"
-        "    max_objects: 7\n    projection: dual_fisheye\n    camera_file: insta360\n"
+        "    max_objects: 7\n    projection: dual_fisheye\n    camera_file: insta360\n    lens_topics: true\n"
     )
     return path
 
@@ -151,20 +151,20 @@ def test_the_parameter_file_is_not_overridden_by_arguments_that_were_not_given(p
     with _launched("namespace:=front", f"params_file:={params_file}", "autostart:=false") as node:
         values = _parameters(node, *_NAMES)
     assert values == [
-        "sam2.1-tiny", "cuda:1", "compressed", "odom", True, 7, "dual_fisheye", "insta360"
+        "sam2.1-tiny", "cuda:1", "compressed", "odom", True, 7, "dual_fisheye", "insta360", True
     ]  # fmt: skip
 
 
 def test_arguments_that_were_given_override_the_parameter_file(params_file):
     given = (
         "device:=cpu", "image_transport:=raw", "target_frame:=", "use_sim_time:=false",
-        "projection:=equirectangular", "camera_file:=",
+        "projection:=equirectangular", "camera_file:=", "lens_topics:=false",
     )  # fmt: skip
     with _launched(
         "namespace:=front", f"params_file:={params_file}", "autostart:=false", *given
     ) as node:
         values = _parameters(node, *_NAMES)
-    assert values == ["sam2.1-tiny", "cpu", "raw", "", False, 7, "equirectangular", ""]
+    assert values == ["sam2.1-tiny", "cpu", "raw", "", False, 7, "equirectangular", "", False]
 
 
 @pytest.mark.parametrize("first", ["configured", "refused"])
@@ -201,6 +201,15 @@ def test_the_web_page_is_served_beside_the_node():
             except urllib.error.URLError:
                 assert time.monotonic() < end, "the page is not served"
                 time.sleep(0.2)
+
+
+def test_each_lens_has_a_topic():
+    arguments = ("projection:=dual_fisheye", "camera_file:=insta360", "lens_topics:=true")
+    with _launched(
+        "namespace:=front", *arguments, "image_front:=/a/image", "image_back:=/b/image"
+    ) as node:
+        _until_state(node, State.PRIMARY_STATE_ACTIVE)
+        assert [node.count_subscribers(t) for t in ("/a/image", "/b/image", "/image")] == [1, 1, 0]
 
 
 def _declared(file):

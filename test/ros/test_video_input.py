@@ -49,6 +49,31 @@ def test_packets_over_dds_become_masks(make_rig, panorama):
     rig.answer(25)
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_packets_of_ffmpeg_image_transport(make_rig, panorama, codec):
+    messages = pytest.importorskip(
+        "ffmpeg_image_transport_msgs.msg", reason="ffmpeg_image_transport_msgs is not installed"
+    )
+    rig = make_rig(image_transport="ffmpeg")
+    publisher = rig.peer.create_publisher(messages.FFMPEGPacket, "image/ffmpeg", 10)
+    rig.up(publisher)
+    rig.click(300, 120)
+    stream = encode([np.roll(panorama, 2 * i, 1) for i in range(6)], codec, every=6)
+    for i, data in enumerate(stream):
+        message = messages.FFMPEGPacket(
+            width=512, height=256, encoding=f"{codec};yuv420p;bgr8;bgr8", pts=i, flags=int(i == 0)
+        )
+        message.data.frombytes(data)
+        message.header.stamp.sec, message.header.frame_id = i + 1, "camera_frame"
+        publisher.publish(message)
+        rig.spin(0.05)
+    masks, objects = rig.answer(6)
+    assert (masks.width, masks.height) == (512, 256)
+    assert masks.header.frame_id == "camera_frame"
+    assert np.frombuffer(masks.data, np.uint8).any()
+    assert len(objects.objects) == 1
+
+
 def packets(count, every):
     shown = [np.full((64, 128, 3), 40 + i, np.uint8) for i in range(count)]
     return [Packet("h264", d, i + 1) for i, d in enumerate(encode(shown, "h264", every))]
