@@ -27,6 +27,7 @@ from sap_ros.engine.answers import Answer
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import Engine, run
 from sap_ros.engine.events import (
+    Attitude,
     Detections,
     Event,
     Image,
