@@ -439,7 +439,7 @@ def _prompt_event(
         frame_id: its frame.
 
     Raises:
-        ValueError: the message needs TF.
+        ValueError: the message needs the calibration of another camera.
     """
     kind = message.__msgtype__
     if kind == PROMPT:
@@ -453,8 +453,8 @@ def _prompt_event(
     if kind == DETECTIONS:
         if frame_id and message.header.frame_id not in ("", frame_id):
             raise ValueError(
-                f"detections of {message.header.frame_id!r}, not of the panoramas' frame, {frame_id!r}, need TF, "
-                "which is not replayed"
+                f"detections of {message.header.frame_id!r}, not of the panoramas' frame, {frame_id!r}, need that "
+                "camera's calibration, which is not replayed"
             )
         return from_detections(message, None)
     if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:
