@@ -30,6 +30,7 @@ _PARAMETERS: dict[str, type] = {
     "camera_file": str,
     "lens_topics": bool,
     "target_frame": str,
+    "level_frame": str,
     "use_sim_time": bool,
 }
 
@@ -40,6 +41,11 @@ def generate_launch_description() -> LaunchDescription:
             "namespace", default_value="sap", description="namespace of the node and its topics"
         ),
         DeclareLaunchArgument("image", default_value="/image", description="topic of the images"),
+        DeclareLaunchArgument(
+            "imu",
+            default_value="imu/data",
+            description="topic of the IMU with which views are laid out level, in the namespace",
+        ),
         DeclareLaunchArgument(
             "image_transport",
             default_value=_FROM_FILE,
@@ -81,6 +87,12 @@ def generate_launch_description() -> LaunchDescription:
             default_value=_FROM_FILE,
             description="TF frame of the bearings; empty: the image's frame; default: from params_file, "
             "else empty",
+        ),
+        DeclareLaunchArgument(
+            "level_frame",
+            default_value=_FROM_FILE,
+            description="TF frame whose z axis is up, in which views are level; empty: by the IMU, if there is "
+            "one; default: from params_file, else empty",
         ),
         DeclareLaunchArgument(
             "model",
@@ -174,7 +186,8 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
         remappings=[
-            (name, LaunchConfiguration(name)) for name in ("image", "image_front", "image_back")
+            *((name, LaunchConfiguration(name)) for name in ("image", "image_front", "image_back")),
+            ("imu/data", LaunchConfiguration("imu")),
         ],
         output="screen",
     )

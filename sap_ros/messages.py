@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from sap_ros.camera_info import CameraModel
 from sap_ros.engine.answers import ObjectReport
 from sap_ros.engine.events import (
+    Attitude,
     Depth,
     DetectedBox,
     Detections,
@@ -332,6 +334,28 @@ def _distances(message: Any) -> np.ndarray:
         )
     rows = np.frombuffer(message.data, dtype).reshape(height, step // dtype.itemsize)
     return rows[:, :width].astype(np.float32) * np.float32(unit)
+
+
+def attitude_event(message: Any) -> Attitude:
+    """Converts a sensor_msgs/Imu, whose orientation is that of its frame in one whose z axis is up (REP 145).
+
+    Raises:
+        ValueError: it has no orientation, or an invalid one.
+    """
+    if message.orientation_covariance[0] == -1:
+        raise ValueError(
+            "views are not levelled: the IMU gives no orientation (orientation_covariance[0] is -1); take the "
+            "output of a filter, such as imu_filter_madgwick"
+        )
+    q = message.orientation
+    quaternion = np.array([q.x, q.y, q.z, q.w])
+    if not np.isfinite(quaternion).all() or not quaternion.any():
+        raise ValueError(
+            f"views are not levelled: the IMU's orientation is {tuple(quaternion.tolist())}; it must be a "
+            "quaternion (x, y, z, w) that is finite and not zero"
+        )
+    up = Rotation.from_quat(quaternion).as_matrix()[2]
+    return Attitude(up, nanoseconds(message.header.stamp), message.header.frame_id)
 
 
 def from_remove(message: Any) -> Remove | Reset:

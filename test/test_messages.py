@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from sap_ros.camera_info import CameraModel
 from sap_ros.engine.events import Space
-from sap_ros.messages import MAX_DETECTIONS, depth_event, from_detections
+from sap_ros.messages import MAX_DETECTIONS, attitude_event, depth_event, from_detections
 
 HEAD = Message(stamp=Message(sec=3, nanosec=5), frame_id="front")
 
@@ -150,3 +151,33 @@ def test_depths_are_read_in_metres():
 def test_a_depth_that_cannot_be_read_is_named(message, named):
     with pytest.raises(ValueError, match=named):
         depth_event(message).read()
+
+
+def imu(x, y, z, w, covariance=0.0):
+    return Message(
+        header=HEAD,
+        orientation=Message(x=x, y=y, z=z, w=w),
+        orientation_covariance=np.full(9, covariance),
+    )
+
+
+@given(st.floats(-3.1, 3.1), st.floats(-1.5, 1.5), st.floats(-3.1, 3.1), st.floats(0.5, 2))
+def test_up_in_an_imus_frame_is_turned_upright_by_its_orientation(yaw, pitch, roll, length):
+    orientation = Rotation.from_euler("ZYX", [yaw, pitch, roll])
+    event = attitude_event(imu(*(orientation.as_quat() * length)))
+    np.testing.assert_allclose(orientation.apply(event.up), (0, 0, 1), atol=1e-9)
+    assert (event.stamp, event.frame_id) == (3 * 10**9 + 5, "front")
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (imu(0, 0, 0, 1, covariance=-1.0), r"orientation_covariance\[0\] is -1"),
+        (imu(0.0, 0.0, 0.0, 0.0), r"orientation is \(0.0, 0.0, 0.0, 0.0\)"),
+        (imu(math.nan, 0.0, 0.0, 1.0), "finite and not zero"),
+    ],
+)
+def test_an_imu_without_an_orientation_is_named(message, named):
+    with pytest.raises(ValueError, match=named) as raised:
+        attitude_event(message)
+    assert str(raised.value).startswith("views are not levelled: ")

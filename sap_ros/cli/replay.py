@@ -74,6 +74,12 @@ def replay(
         str,
         typer.Option(help="body or optical, see the node's parameter image_frame_convention."),
     ] = "body",
+    level_frame: Annotated[
+        str, typer.Option(help="See the node's parameter level_frame; by the bag's /tf.")
+    ] = "",
+    imu: Annotated[
+        str, typer.Option(help="Topic of the IMU with which views are laid out level.")
+    ] = "",
     storage: _STORAGE = "mcap",
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
@@ -102,7 +108,7 @@ def replay(
         camera = str(Path(camera).resolve())
     settings = ReplaySettings(
         image, tuple(prompt or ()), tuple(point or ()), truth, limit, rate, forward_column, convention,
-        _check_storage(storage), projection, camera, image_back, lens_tolerance,
+        _check_storage(storage), projection, camera, image_back, lens_tolerance, level_frame, imu,
     )  # fmt: skip
     opened = settings.opened()
     if len(bags) > 1 or ray or jobs not in (None, 1):
@@ -155,6 +161,8 @@ class ReplaySettings:
     camera: str
     image_back: str
     lens_tolerance: float
+    level_frame: str
+    imu: str
 
     def opened(self) -> Projection:
         """How the images show the sphere."""
@@ -182,7 +190,9 @@ class ReplaySettings:
 
         axes = ImageAxes(self.forward_column, self.convention)
         with Bag(bag) as recorded:
-            topics = find_topics(recorded, self.image, self.prompt, self.truth, self.image_back)
+            topics = find_topics(
+                recorded, self.image, self.prompt, self.truth, self.image_back, self.imu
+            )
             prompts: list[Prompt] = []
             if self.point:
                 size = first_size(recorded, topics, self.opened())
@@ -197,7 +207,7 @@ class ReplaySettings:
                 session(),
                 out,
                 prompts,
-                Settings(largest_id=MAX_OBJECT_ID, axes=axes),
+                Settings(largest_id=MAX_OBJECT_ID, axes=axes, level_frame=self.level_frame),
                 limit=self.limit,
                 video_rate=self.rate,
                 storage=self.storage,

@@ -26,22 +26,29 @@ _BORDER_POINTS = 101  # per side
 
 @dataclass(frozen=True)
 class View:
-    """A square pinhole view without roll.
+    """A square pinhole view.
 
     Attributes:
         yaw: azimuth of the optical axis, counter-clockwise from straight ahead, in rad.
         pitch: elevation of the optical axis, in rad.
         fov: field of view, horizontal and vertical, in rad.
+        roll: by how much the camera is turned clockwise about the optical axis, in rad; at 0 the panorama's
+            z axis is upright in the view.
     """
 
     yaw: float
     pitch: float
     fov: float = RIGHT_ANGLE
+    roll: float = 0.0
 
     @cached_property
     def rotation(self) -> sphere.Array:
         """Rotation (3, 3) from the view's optical frame to the body frame."""
-        return sphere.view_rotation(self.yaw, self.pitch)
+        level = sphere.view_rotation(self.yaw, self.pitch)
+        if not self.roll:
+            return level
+        sine, cosine = math.sin(self.roll), math.cos(self.roll)
+        return level @ np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
     @property
     def axis(self) -> sphere.Array:
@@ -53,6 +60,16 @@ class View:
         """Solid angle of the view, in sr."""
         half = math.tan(self.fov / 2)
         return 4 * math.asin(half**2 / (1 + half**2))
+
+
+def level_view(direction: ArrayLike, fov: float = RIGHT_ANGLE, up: sphere.Up = sphere.UP) -> View:
+    """The view along a direction (3,) in which ``up`` is upright; ``fov`` in rad."""
+    yaw, pitch = (float(angle) for angle in sphere.direction_to_angles(direction))
+    view = View(yaw, pitch, fov)
+    if up == sphere.UP:
+        return view
+    right, down, _ = np.array(up) @ view.rotation
+    return View(yaw, pitch, fov, math.atan2(right, -down))
 
 
 def focal_length(size: int, fov: float) -> float:
@@ -146,13 +163,32 @@ def column_span(view: View, size: int, width: int) -> tuple[int, int]:
 
 
 def _border(view: View, size: int) -> np.ndarray:
-    """Directions (4 * 101, 3) along a view's border."""
+    """Directions (P, 3) along a view's border, with its highest and lowest ones."""
     edge = np.linspace(0, size, _BORDER_POINTS)
     near, far = np.zeros_like(edge), np.full_like(edge, size)
     border = np.stack(
         [np.concatenate([edge, edge, near, far]), np.concatenate([near, far, edge, edge])], axis=-1
     )
-    return view_to_direction(border, view, size)
+    directions = view_to_direction(border, view, size)
+    return np.concatenate([directions, _apexes(view, size)]) if view.roll else directions
+
+
+def _apexes(view: View, size: int) -> np.ndarray:
+    """Where the sides of a view are highest or lowest, if that is between its corners, (P, 3).
+
+    Without roll these are corners or the middles of the sides. A side is an arc of a great circle.
+    """
+    half = size / 2 / focal_length(size, view.fov)
+    normals = np.array([[1, 0, -half], [1, 0, half], [0, 1, -half], [0, 1, half]]) @ view.rotation.T
+    normals /= math.hypot(1, half)
+    highest = np.array(sphere.UP) - normals * normals[:, 2:]
+    length = np.linalg.norm(highest, axis=1, keepdims=True)
+    highest = highest[length[:, 0] > _POLE_SLACK] / length[length[:, 0] > _POLE_SLACK]
+    both = np.concatenate([highest, -highest])
+    pixels = direction_to_view(both, view, size)
+    # Comparisons with NaN, behind the view, are False.
+    inside = ((pixels > -_POLE_SLACK) & (pixels < size + _POLE_SLACK)).all(1)
+    return np.asarray(both[inside])
 
 
 def _poles(view: View) -> np.ndarray:

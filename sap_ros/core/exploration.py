@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, warp_mask
+from sap_ros.core.camera import level_view, warp_mask
 from sap_ros.core.framing import Framing, cut_off, deepest_pixel, spread
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
@@ -190,8 +190,7 @@ class ObjectViews:
         if len(extent) > 1:
             view = self._framing.fitted(self._views, extent)
             return None if view is None else self._views.add(view)
-        azimuth, elevation = sphere.direction_to_angles(extent[0])
-        return self._views.add(View(float(azimuth), float(elevation)))
+        return self._views.add(level_view(extent[0], up=self._views.scan.up))
 
     def _continue_over_scan(self, found: Found) -> Step | None:
         visited = [i for i in self._visited if i < len(self._views)]

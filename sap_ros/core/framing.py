@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, view_to_direction
+from sap_ros.core.camera import View, level_view, view_to_direction
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.motion import check_ranges, grown
 
@@ -77,21 +77,21 @@ class Framing:
 
     def fitted(self, views: PerspectiveViews, directions: np.ndarray) -> View | None:
         """The view that holds directions (P, 3) with the padding; None if it would be too wide."""
-        view = framed(directions, self.padding)
+        view = framed(directions, self.padding, views.scan.up)
         if view is None or view.fov > self.widest:
             return None
         finest = finest_fov(views.size, views.panorama_size[0], self.zoom)
-        return View(view.yaw, view.pitch, max(view.fov, min(finest, self.widest)))
+        return replace(view, fov=max(view.fov, min(finest, self.widest)))
 
     def following(
         self, views: PerspectiveViews, directions: np.ndarray, motion: float
     ) -> View | None:
         """The same for an object that may have moved by an angle in rad from directions (P, 3)."""
         view = self.fitted(views, directions)
-        around = framed(grown(directions, motion), _MOTION_PADDING)
+        around = framed(grown(directions, motion), _MOTION_PADDING, views.scan.up)
         if view is None or around is None or around.fov > self.widest:
             return None
-        return View(view.yaw, view.pitch, max(view.fov, around.fov))
+        return replace(view, fov=max(view.fov, around.fov))
 
     def refitted(
         self, views: PerspectiveViews, index: int, mask: ViewMask, on_object: np.ndarray
@@ -114,13 +114,13 @@ class Framing:
         if view is None or not cut_off(mask):
             return view
         wider = min(self.widest, _WIDEN * views.views[index].fov)
-        return View(view.yaw, view.pitch, max(view.fov, wider))
+        return replace(view, fov=max(view.fov, wider))
 
 
-def framed(directions: np.ndarray, padding: float) -> View | None:
+def framed(directions: np.ndarray, padding: float, up: sphere.Up = sphere.UP) -> View | None:
     """The view that holds directions (P, 3) with a padding; None if no view holds them.
 
-    The view is centred on their bounding box.
+    The view is upright with regard to ``up``, and centred on their bounding box.
     """
     axis = directions.mean(0)
     for _ in range(_CENTRING_STEPS):
@@ -128,8 +128,7 @@ def framed(directions: np.ndarray, padding: float) -> View | None:
         if length < 1e-6:
             return None
         axis = axis / length
-        azimuth, elevation = (float(a) for a in sphere.direction_to_angles(axis))
-        view = View(azimuth, elevation)
+        view = level_view(axis, up=up)
         rays = directions @ view.rotation
         if rays[:, 2].min() < _LEAST_COSINE:
             return None
@@ -137,7 +136,7 @@ def framed(directions: np.ndarray, padding: float) -> View | None:
         offset = np.array([x.max() + x.min(), y.max() + y.min(), 2.0]) / 2
         half = max(x.max() - x.min(), y.max() - y.min()) / 2
         axis = view.rotation @ offset
-    return View(azimuth, elevation, 2 * math.atan(half * padding + 1e-6))
+    return replace(view, fov=2 * math.atan(half * padding + 1e-6))
 
 
 def finest_fov(size: int, width: int, zoom: float) -> float:

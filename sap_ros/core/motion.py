@@ -156,7 +156,7 @@ def turn_between(before: np.ndarray, after: np.ndarray) -> float:
     """How far everything has turned about the vertical axis from one panorama to the next, because the camera turned.
 
     Args:
-        before, after: (H, 2H, 3) uint8.
+        before, after: (H, 2H, 3) uint8, level.
 
     Returns:
         The change of all azimuths in rad, to a degree; 0 if the panoramas do not show it.
@@ -169,6 +169,17 @@ def turn_between(before: np.ndarray, after: np.ndarray) -> float:
         return 0.0
     # Columns count to the right, azimuth to the left.
     return math.remainder(-2 * math.pi * columns / _TURN_SHAPE[0], 2 * math.pi)
+
+
+def turned(image: np.ndarray, rotation: Rotation, labels: bool = False) -> np.ndarray:
+    """A panorama (H, W) or (H, W, channels), with everything in it rotated; ``labels``: without interpolation."""
+    height, width = image.shape[:2]
+    back = rotation.as_matrix().T
+    x, y, z = sphere.grid_dot((0, height), (0, width), (width, height), back)
+    u, v = sphere.components_to_pixel(x, y, z, (width, height))
+    columns, rows = (u - 0.5).astype(np.float32), (v - 0.5).clip(0, height - 1).astype(np.float32)
+    how = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
+    return np.asarray(cv2.remap(image, columns, rows, how, borderMode=cv2.BORDER_WRAP))
 
 
 def _steps(image: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Renders views from a panorama: with cv2.remap on the CPU, with ``grid_sample`` on a torch device.
 
-A yaw is a horizontal shift of the panorama, so all columns of a scan share one look-up table per pitch.
+A yaw is a horizontal shift of the panorama, so all columns of a scan share one look-up table per pitch; in a
+tilted panorama each view has its own.
 The tables depend only on sizes and are kept for further images.
 """
 
@@ -42,7 +43,7 @@ class ViewRenderer:
 
         Args:
             view: the view.
-            keep: keep the look-up table, which all views with the same pitch and field of view share;
+            keep: keep the look-up table, which all views with the same pitch, roll and field of view share;
                 for the views of a scan.
         """
         level = self._level(view.fov)
@@ -55,7 +56,7 @@ class ViewRenderer:
         height, width = self._level(view.fov).image.shape[:2]
         table = _render_table if keep else _single_table
         shift, fraction = _yaw_shift(view.yaw, width)
-        at_zero = View(-2 * np.pi * fraction / width, view.pitch, view.fov)
+        at_zero = View(-2 * np.pi * fraction / width, view.pitch, view.fov, view.roll)
         region = _surroundings(at_zero, self.size, width, height)
         moved = Region(region.top, region.left + shift, region.rows, region.columns)
         return moved, table(at_zero, self.size, region, (width, height))
@@ -141,7 +142,8 @@ def _surroundings(view: View, size: int, width: int, height: int) -> Region:
     return Region(top, left, bottom - top, right - left)
 
 
-@lru_cache(maxsize=16)
+# Those of a tilted scan of 24 views are kept.
+@lru_cache(maxsize=32)
 def _render_table(
     view: View, size: int, region: Region, panorama: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +189,7 @@ class TorchRenderer:
         level = self._level(view.fov)
         height, width = level.shape[-2] - 2, level.shape[-1] - 2
         table = _grid if keep else _grid.__wrapped__
-        x, y = table(view.pitch, self.size, view.fov, (width, height), self.device)
+        x, y = table(view.pitch, view.roll, self.size, view.fov, (width, height), self.device)
         x = torch.remainder(x - view.yaw / (2 * math.pi) * width, width)
         # grid_sample's coordinates: -1 to 1 between the outermost pixel centres; the level has a border of
         # one pixel.
@@ -211,16 +213,24 @@ class TorchRenderer:
         return self._levels[times]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _grid(
-    pitch: float, size: int, fov: float, panorama: tuple[int, int], device: torch.device
+    pitch: float,
+    roll: float,
+    size: int,
+    fov: float,
+    panorama: tuple[int, int],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Panorama pixels (x, y), (S, S) each, of a view at yaw 0."""
     offset = (torch.arange(size, device=device) + 0.5 - size / 2) / focal_length(size, fov)
+    right, down = offset[None], offset[:, None]
+    if roll:
+        sine, cosine = math.sin(roll), math.cos(roll)
+        right, down = cosine * right - sine * down, sine * right + cosine * down
     sine, cosine = math.sin(pitch), math.cos(pitch)
     # Rays are not normalised; the formulas are those of sphere.direction_to_pixel, on the device.
-    forward, up = cosine + sine * offset, sine - cosine * offset
-    level = torch.hypot(forward[:, None], offset[None])
-    x = 0.5 + torch.atan2(offset[None], forward[:, None]) / (2 * math.pi)
-    y = 0.5 - torch.atan2(up[:, None], level) / math.pi
+    forward, up = cosine + sine * down, sine - cosine * down
+    x = 0.5 + torch.atan2(right, forward) / (2 * math.pi)
+    y = 0.5 - torch.atan2(up, torch.hypot(forward, right)) / math.pi
     return x * panorama[0], y * panorama[1]

@@ -8,17 +8,23 @@ arXiv 2603.12759, section on the scan).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import View, sees
+from sap_ros.core.camera import View, level_view, sees
 
 Order = Literal["column_first", "row_first"]
+
+# Steps in which views follow the tilt, in rad: up is off by at most 1.5 degrees.
+_TILT_STEP = math.radians(2)
+
+# Up directions whose horizontal part is shorter than this are straight up or straight down.
+_VERTICAL = 1e-9
 
 # Points of a meridian at which the coverage by the rows is checked: every half degree.
 _MERIDIAN_POINTS = 361
@@ -33,6 +39,7 @@ class Scan:
         overlap: overlap of consecutive views, as a share of the field of view, 0 to 0.9.
         order: ``column_first`` (the paper's method: a closed zigzag up one column and down the next) or
             ``row_first`` (ablation: row by row from the bottom; this path is not closed).
+        up: unit vector, see :mod:`sap_ros.core.sphere`; the scan's poles are up and down, and its views upright.
 
     The yaw step is ``fov * (1 - overlap)``, reduced if necessary to get an even number of columns. The
     lowest and the highest row touch the poles with a view's edge; the pitch step is at most
@@ -47,6 +54,7 @@ class Scan:
     fov_degrees: float = 90.0
     overlap: float = 0.5
     order: Order = "column_first"
+    up: sphere.Up = sphere.UP
 
     def __post_init__(self) -> None:
         if not 30 <= self.fov_degrees <= 120:
@@ -65,14 +73,14 @@ class Scan:
 
     @cached_property
     def yaws(self) -> tuple[float, ...]:
-        """Yaw of each column, in rad, starting straight ahead and going right."""
+        """Yaw of each column in level axes, in rad, starting straight ahead and going right."""
         step = self.fov_degrees * (1 - self.overlap)
         columns = 2 * math.ceil(180 / step - 1e-9)
         return tuple(-2 * math.pi * i / columns for i in range(columns))
 
     @cached_property
     def pitches(self) -> tuple[float, ...]:
-        """Pitch of each row, in rad, ascending."""
+        """Pitch of each row in level axes, in rad, ascending."""
         step = self.fov_degrees * (1 - self.overlap)
         rows = math.ceil((180 - self.fov_degrees) / step - 1e-9) + 1
         top = math.radians(180 - self.fov_degrees) / 2
@@ -94,16 +102,21 @@ class Scan:
     def views(self) -> tuple[View, ...]:
         """All views, in the order of the path."""
         if self.order == "column_first":
-            return tuple(
-                View(yaw, pitch, self.fov)
+            angles = [
+                (yaw, pitch)
                 for i, yaw in enumerate(self.yaws)
                 for pitch in (self.pitches if i % 2 == 0 else self.pitches[::-1])
-            )
-        return tuple(
-            View(yaw, pitch, self.fov)
-            for j, pitch in enumerate(self.pitches)
-            for yaw in (self.yaws if j % 2 == 0 else self.yaws[::-1])
-        )
+            ]
+        else:
+            angles = [
+                (yaw, pitch)
+                for j, pitch in enumerate(self.pitches)
+                for yaw in (self.yaws if j % 2 == 0 else self.yaws[::-1])
+            ]
+        if self.up == sphere.UP:
+            return tuple(View(yaw, pitch, self.fov) for yaw, pitch in angles)
+        axes = sphere.angles_to_direction(*np.array(angles).T) @ sphere.levelling(self.up).T
+        return tuple(level_view(axis, self.fov, self.up) for axis in axes)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -120,3 +133,27 @@ class Scan:
         """
         n = len(self)
         return tuple((start + i) % n for i in range(n if length is None else length))
+
+
+@lru_cache(maxsize=64)
+def tilted(scan: Scan, up: sphere.Up) -> Scan:
+    """The scan about another up direction."""
+    return scan if scan.up == up else replace(scan, up=up)
+
+
+def steady(up: sphere.Up) -> sphere.Up:
+    """An up direction to a step of two degrees; with a tilt below one degree it is :data:`sphere.UP`.
+
+    Views are laid out about it, so that their look-up tables can be kept while the tilt changes a little.
+    """
+    x, y, z = up
+    across = math.hypot(x, y)
+    tilt = math.atan2(across, z) / _TILT_STEP
+    # Straight down has no azimuth.
+    forward, left = (x / across, y / across) if across > _VERTICAL else (0.0, 1.0 if z < 0 else 0.0)
+    forward, left = round(tilt * forward), round(tilt * left)
+    if not forward and not left:
+        return sphere.UP
+    steps = math.hypot(forward, left)
+    sine, cosine = math.sin(steps * _TILT_STEP), math.cos(steps * _TILT_STEP)
+    return sine * forward / steps, sine * left / steps, cosine

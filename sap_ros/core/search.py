@@ -23,7 +23,7 @@ import numpy as np
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import FOUND_IN_VIEW
-from sap_ros.core.camera import View
+from sap_ros.core.camera import level_view
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
 from sap_ros.core.framing import Framing, cut_off
@@ -34,7 +34,7 @@ from sap_ros.core.motion import Following, grown, rotation_between
 from sap_ros.core.projection import Picture
 from sap_ros.core.prompts import ViewPrompts
 from sap_ros.core.redetection import find_again, on_another, place_of
-from sap_ros.core.scan import Scan
+from sap_ros.core.scan import Scan, tilted
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
 from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover
@@ -118,8 +118,8 @@ class Search(Protocol):
         """Searches for an object that was prompted on an earlier panorama."""
 
 
-#: Makes the search for a picture.
-OpenSearch = Callable[[Picture], Search]
+#: Makes the search for a picture and its up direction.
+OpenSearch = Callable[[Picture, sphere.Up], Search]
 
 
 def search_by(
@@ -132,6 +132,8 @@ def search_by(
     fusion: Fusion | None = None,
 ) -> OpenSearch:
     """Returns a function that makes the search for a picture.
+
+    The views are level, except for ``direct`` and ``patches``, which show the panorama as it is.
 
     Args:
         strategy: name of the strategy.
@@ -154,20 +156,22 @@ def search_by(
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     chosen_framing, chosen_scan = framing or Framing(), scan or Scan()
 
-    def perspective(picture: Picture, model: Model) -> EncodedViews[PerspectiveViews]:
-        views = PerspectiveViews(picture, model.image_size, chosen_scan, model.device)
-        return EncodedViews(model, views)
+    def perspective(
+        picture: Picture, up: sphere.Up, model: Model
+    ) -> EncodedViews[PerspectiveViews]:
+        scan = tilted(chosen_scan, up)
+        return EncodedViews(model, PerspectiveViews(picture, model.image_size, scan, model.device))
 
-    def whole(picture: Picture) -> Search:
+    def whole(picture: Picture, up: sphere.Up) -> Search:
         views = WholePanorama(picture.panorama(), model.image_size)
         return ViewSearch(EncodedViews(model, views), prompted)
 
-    def crops(picture: Picture) -> Search:
+    def crops(picture: Picture, up: sphere.Up) -> Search:
         views = Crops(picture.panorama(), model.image_size)
         return ViewSearch(EncodedViews(model, views), prompted)
 
-    def fine(picture: Picture) -> Search:
-        encoded = perspective(picture, model)
+    def fine(picture: Picture, up: sphere.Up) -> Search:
+        encoded = perspective(picture, up, model)
         if strategy == "scan":
             return ViewSearch(encoded, prompted)
         if strategy == "frontier":
@@ -182,9 +186,9 @@ def search_by(
         return fine
     small = model.resized(coarse)
 
-    def coarse_to_fine(picture: Picture) -> Search:
-        first = FrontierSearch(perspective(picture, small), chosen_framing)
-        return CoarseToFine(fine(picture), first, fusion or model.fusion)
+    def coarse_to_fine(picture: Picture, up: sphere.Up) -> Search:
+        first = FrontierSearch(perspective(picture, up, small), chosen_framing)
+        return CoarseToFine(fine(picture, up), first, fusion or model.fusion)
 
     return coarse_to_fine
 
@@ -302,8 +306,7 @@ class ObjectViewSearch:
         """Searches for a lost object by its appearance, in one view around its last position and some others."""
         views, known = self.encoded.views, tracked.track
         assert known is not None
-        azimuth, elevation = sphere.direction_to_angles(known.directions.mean(0))
-        near = views.add(View(float(azimuth), float(elevation)))
+        near = views.add(level_view(known.directions.mean(0), up=views.scan.up))
         far = _further_views(views, tracked, run.following)
         return _find_again(self.encoded, tracked, run, (near,), far, self._framing)
 

@@ -20,15 +20,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.transform import Rotation
 
+from sap_ros.core import sphere
 from sap_ros.core.appearance import Appearances
 from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import NO_OBJECT, Fusion, ViewMask
 from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
-from sap_ros.core.motion import Following, turn_between
+from sap_ros.core.motion import Following, turn_between, turned
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import Prompt
+from sap_ros.core.scan import steady
 from sap_ros.core.tracked_object import TrackedObject
 
 if TYPE_CHECKING:
@@ -106,6 +110,7 @@ class PanoramaSession:
         )
         self._search: Search | None = None
         self._picture: Picture | None = None
+        self._up: sphere.Up | None = None  # of the panorama; None: not known
         self._objects: dict[int, TrackedObject] = {}
         # By id: the object before its prompts that were not looked for yet; None: it did not exist.
         self._before: dict[int, TrackedObject | None] = {}
@@ -137,44 +142,54 @@ class PanoramaSession:
         """Number of views of this panorama that have been encoded, without coarse ones."""
         return 0 if self._search is None else self._search.encoded.count
 
-    def set_image(self, image: np.ndarray) -> None:
+    def set_image(self, image: np.ndarray, up: ArrayLike | None = None) -> None:
         """Sets an independent image, uint8 RGB: a panorama (H, 2H, 3), 512x256 to 8192x4096, or what the
         projection takes.
+
+        Args:
+            image: the image.
+            up: (3,) the direction opposite to gravity, in the panorama's axes, if the camera is tilted: views are
+                laid out level with it, except for the strategies ``direct`` and ``patches``. Masks and bearings
+                refer to the panorama all the same. None: it is not known, and taken to be z.
 
         Prompts keep their directions; everything else that is known of the objects is discarded.
 
         Raises:
-            ValueError: the image has a wrong type, shape or size.
+            ValueError: the image has a wrong type, shape or size, or ``up`` is not finite or has no length.
         """
-        self._take(self.projection.open(image))
+        known = _checked_up(up)
+        self._take(self.projection.open(image), known)
         self._before.clear()
         for object_id, tracked in self._objects.items():
             self._objects[object_id] = TrackedObject(tracked.prompt)
 
-    def next_image(self, image: np.ndarray) -> None:
-        """Sets the next image of a stream, with the same requirements as :meth:`set_image`.
+    def next_image(self, image: np.ndarray, up: ArrayLike | None = None) -> None:
+        """Sets the next image of a stream, with the same arguments and errors as :meth:`set_image`.
 
         :meth:`segment` follows the objects that have been looked for, from memory; prompts that are added
-        after this call are on this panorama.
+        after this call are on this panorama. What changes with the tilt is taken off the objects' motion.
         """
+        known = _checked_up(up)
         picture = self.projection.open(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
             self._note_found()  # the tracks are updated even if the instances were not requested
-        last = self._picture
-        self._take(picture)
+        last, last_up = self._picture, self._up
+        self._take(picture, known)
         before = [tracked for tracked in self._before.values() if tracked is not None]
         there = [*self._objects.values(), *before]
         lost = [tracked for tracked in there if tracked.lost_for]
         if lost and last is not None:
-            angle = turn_between(last.panorama(_TURN_WIDTH), picture.panorama(_TURN_WIDTH))
+            turn = _turn(last, last_up, picture, known)
             for tracked in lost:
-                tracked.turn(angle)
+                tracked.turn(turn)
         for tracked in there:
+            if not tracked.lost_for:
+                tracked.tilt(last_up, known)
             tracked.advance()
 
-    def _take(self, picture: Picture) -> None:
-        self._search = self._open_search(picture)
-        self._picture = picture
+    def _take(self, picture: Picture, up: sphere.Up | None) -> None:
+        self._search = self._open_search(picture, steady(up or sphere.UP))
+        self._picture, self._up = picture, up
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Adds an object, or corrects the object with the prompt's id.
@@ -221,6 +236,7 @@ class PanoramaSession:
         """Moves an object to this session that another session found on an earlier panorama."""
         other._note_found()
         tracked = other._objects.pop(object_id)
+        tracked.tilt(other._up, self._up)
         tracked.advance()
         self._objects[object_id] = tracked
 
@@ -361,3 +377,35 @@ def _mask_of(
     """The region of an object that was looked for, and its mask (rows, columns) there."""
     assert tracked.fused is not None
     return tracked.fused.region, tracked.fused.region.read(labels) == object_id
+
+
+def _checked_up(up: ArrayLike | None) -> sphere.Up | None:
+    """An up direction as a unit vector."""
+    if up is None:
+        return None
+    vector = np.asarray(up, np.float64)
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (3,) or not 1e-9 < length < np.inf:
+        raise ValueError(
+            f"up is {vector.tolist()}; it must be a vector (3,) that is finite and has a length"
+        )
+    x, y, z = (float(value) for value in vector / length)
+    return x, y, z
+
+
+def _turn(
+    last: Picture, last_up: sphere.Up | None, picture: Picture, up: sphere.Up | None
+) -> Rotation:
+    """How everything is rotated from one panorama to the next, by their contents and up directions."""
+    if last_up is None or up is None:  # as if the camera was not tilted
+        last_up = up = sphere.UP
+    ups = steady(last_up), steady(up)
+    level = [Rotation.from_matrix(sphere.levelling(up)) for up in ups]
+    panoramas = [
+        each.panorama(_TURN_WIDTH)
+        if up == sphere.UP
+        else turned(each.panorama(_TURN_WIDTH), axes.inv())
+        for each, up, axes in zip((last, picture), ups, level, strict=True)
+    ]
+    about = Rotation.from_euler("z", turn_between(*panoramas))
+    return level[1] * about * level[0].inv() if ups != (sphere.UP, sphere.UP) else about

@@ -9,6 +9,7 @@ Frames and units, used everywhere in the package:
   [0, H]; the centre of the pixel in column i, row j is (i + 0.5, j + 0.5). The middle of the
   panorama, u = W / 2, looks along x; u = 0 and u = W are both straight behind: the seam.
 - A *view* is a pinhole camera in the optical frame: x right, y down, z along the optical axis.
+- *Up* is the unit vector opposite to gravity, in the panorama's axes: z, unless the camera is tilted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+
+#: An up direction; a tuple, to be compared and hashed.
+Up = tuple[float, float, float]
+
+#: That of a camera that is not tilted.
+UP: Up = (0.0, 0.0, 1.0)
+
+# Up directions that are closer to straight down than this (as 1 + z) count as straight down.
+_UPSIDE_DOWN = 1e-12
 
 
 def angles_to_direction(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
@@ -84,6 +94,18 @@ def view_rotation(yaw: float, pitch: float) -> Array:
             [0.0, -level, up],
         ]
     )
+
+
+def levelling(up: ArrayLike) -> Array:
+    """The smallest rotation (3, 3) from level axes, in which z is up, to those in which ``up`` (3,) is up.
+
+    If ``up`` is straight down, it is half a turn about x.
+    """
+    x, y, z = np.asarray(up, np.float64)
+    if 1 + z < _UPSIDE_DOWN:
+        return np.diag([1.0, -1.0, -1.0])
+    k = 1 / (1 + z)
+    return np.array([[1 - x * x * k, -x * y * k, x], [-x * y * k, 1 - y * y * k, y], [-x, -y, z]])
 
 
 def row_solid_angles(size: tuple[int, int]) -> Array:

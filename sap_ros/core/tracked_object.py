@@ -21,6 +21,7 @@ from sap_ros.core.motion import (
     disk_radius,
     main_part,
     rotation_between,
+    turned,
 )
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import POSITIVE, Prompt
@@ -45,6 +46,9 @@ _WHOLE_FADES = 0.95
 # than this share: DAM4SAM's intervals.
 _APPEARANCE_EVERY = 5
 _USUAL = 0.2
+
+# Rotations by less than this are not worth turning an object's last mask, in rad.
+_TURNS_MASK = math.radians(1)
 
 # Approximate number of directions that sample a mask.
 _SAMPLES = 300
@@ -203,17 +207,19 @@ class TrackedObject:
         self.masks = {}
         self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
 
-    def turn(self, angle: float) -> None:
-        """Turns where it was, and its distractors, about the vertical axis by an angle in rad."""
-        rotation = Rotation.from_euler("z", angle)
+    def turn(self, rotation: Rotation) -> None:
+        """Rotates where it was, and its distractors, as things in a panorama do when the camera turns."""
         self.distractors = [
             replace(each, direction=rotation.apply(each.direction)) for each in self.distractors
         ]
         if self.track is None:
             return
-        clicks = self.track.clicks
+        clicks, mask = self.track.clicks, self.track.mask
+        if not self.lost_for and rotation.magnitude() > _TURNS_MASK:  # a lost object's is not used
+            mask = turned(mask, rotation, labels=True)
         self.track = replace(
             self.track,
+            mask=mask,
             directions=rotation.apply(self.track.directions),
             motion=rotation.apply(self.track.motion),
             clicks=replace(
@@ -222,6 +228,11 @@ class TrackedObject:
                 centre=rotation.apply(clicks.centre),
             ),
         )
+
+    def tilt(self, before: sphere.Up | None, after: sphere.Up | None) -> None:
+        """Rotates it as a camera does by being tilted: from one up direction to another; None: it is not known."""
+        if before is not None and after is not None and before != after:
+            self.turn(rotation_between(np.array(before), np.array(after)))
 
     def expected_clicks(self) -> Prompt | None:
         """Its clicks, moved to its expected position on this panorama; None if it was never found."""

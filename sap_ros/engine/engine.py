@@ -13,6 +13,7 @@ import numpy as np
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer, Rejection, reports
 from sap_ros.engine.events import (
+    Attitude,
     Cloud,
     Depth,
     Detections,
@@ -24,6 +25,7 @@ from sap_ros.engine.events import (
     Settings,
 )
 from sap_ros.engine.inbox import PROMPTS_PER_ANSWER, Accepted, Inbox, fail, fulfil
+from sap_ros.engine.levelling import Levels
 from sap_ros.engine.range_finder import RangeFinder
 from sap_ros.engine.transforms import NoTransforms, Stamped, Transform, Transforms
 from sap_ros.engine.velocity import AngularVelocities
@@ -71,6 +73,7 @@ class Engine:
         self._kept: deque[Image] = deque(maxlen=self._settings.keep_images + 1)
         self._range_finder = RangeFinder(self._transforms, self._problem)
         self._velocities = AngularVelocities(self._transforms, self._problem)
+        self._levels = Levels(self._transforms, self._problem)
         self._inbox = Inbox(self._transforms)
         self._order: dict[int, int] = {}  # value of _looks when each object was looked for last
         self._looks = 0
@@ -131,6 +134,8 @@ class Engine:
             self._inbox.put_detections(event, now)
         elif isinstance(event, Cloud | Depth):
             self._range_finder.take(event)
+        elif isinstance(event, Attitude):
+            self._levels.take(event)
         elif isinstance(event, Remove):
             self.accept(now)  # earlier prompts get their ids first
             self._remove(event)
@@ -224,7 +229,7 @@ class Engine:
         began = time.monotonic()
         before = self._current
         try:
-            self._session.next_image(image.read())
+            self._session.next_image(image.read(), self._levels.up(image, self._settings))
         except Exception:
             self._newest = before
             self._kept.remove(image)
@@ -319,7 +324,7 @@ class Engine:
             return
         pixels = image.read()
         past = session.sibling()
-        past.set_image(pixels)
+        past.set_image(pixels, self._levels.up(image, self._settings))
         past.add_prompt(prompt)
         past.segment(self._check)
         session.adopt(past, prompt.object_id)

@@ -1,4 +1,4 @@
-"""The engine's events: images, prompts, detections, clouds, depths, removals, settings."""
+"""The engine's events: images, prompts, detections, clouds, depths, attitudes, removals, settings."""
 
 from __future__ import annotations
 
@@ -162,6 +162,21 @@ class Depth:
 
 
 @dataclass(frozen=True, eq=False)
+class Attitude:
+    """Which way is up, as measured by an IMU.
+
+    Attributes:
+        up: (3,) unit vector opposite to gravity, in the IMU's frame.
+        stamp: in ns.
+        frame_id: TF frame of the IMU; empty: the image's.
+    """
+
+    up: np.ndarray
+    stamp: int
+    frame_id: str
+
+
+@dataclass(frozen=True, eq=False)
 class Remove:
     """Removes an object.
 
@@ -196,6 +211,8 @@ class Settings:
         axes: axes of the images' frame.
         target_frame: TF frame of bearings and positions; empty: the image's.
         fixed_frame: TF frame that is fixed in the world; empty: none.
+        level_frame: TF frame whose z axis is up, in which views are level; empty: by the attitudes, if there are
+            any.
         patience: how long a prompt stamped later than the newest image waits for its own image, in s.
         cloud_tolerance: largest difference between the stamps of an image and of the cloud or depth panorama
             that gives its ranges, in s.
@@ -220,6 +237,7 @@ class Settings:
     axes: ImageAxes = field(default_factory=ImageAxes)
     target_frame: str = ""
     fixed_frame: str = ""
+    level_frame: str = ""
     patience: float = 0.5
     cloud_tolerance: float = 0.1
     ground_frame: str = ""
@@ -259,4 +277,4 @@ class Change:
     settings: Settings
 
 
-Event = Image | PromptGiven | Detections | Cloud | Depth | Remove | Reset | Change
+Event = Image | PromptGiven | Detections | Cloud | Depth | Attitude | Remove | Reset | Change

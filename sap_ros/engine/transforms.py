@@ -38,7 +38,7 @@ class Transform:
 
 
 class Transforms(Protocol):
-    """A source of transforms: TF on a robot, :class:`NoTransforms` in a replay."""
+    """A source of transforms: TF on a robot, what a bag has recorded in a replay."""
 
     def lookup(self, target: Stamped, source: Stamped, fixed_frame: str = "") -> Transform:
         """Returns the transform of points from the source frame to the target frame.
@@ -55,11 +55,11 @@ class Transforms(Protocol):
 
 
 class NoTransforms:
-    """For replays without TF: knows only the identity, for equal or unnamed frames."""
+    """In place of TF where there is none: knows only the identity, for equal or unnamed frames."""
 
     def lookup(self, target: Stamped, source: Stamped, fixed_frame: str = "") -> Transform:
         if target.frame_id and source.frame_id and target.frame_id != source.frame_id:
             raise ValueError(
-                f"no transform from {source.frame_id!r} to {target.frame_id!r}: TF is not replayed"
+                f"no transform from {source.frame_id!r} to {target.frame_id!r}: there is no TF"
             )
         return Transform()

@@ -27,6 +27,7 @@ from sap_ros.engine.answers import Answer
 from sap_ros.engine.axes import ImageAxes
 from sap_ros.engine.engine import Engine, run
 from sap_ros.engine.events import (
+    Attitude,
     Detections,
     Event,
     Image,
@@ -39,11 +40,13 @@ from sap_ros.engine.events import (
 from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
+from sap_ros.evaluation.recorded_transforms import recorded_transforms
 from sap_ros.evaluation.replay_files import ReplayFiles
 from sap_ros.files import write_text
 from sap_ros.lenses import TOLERANCE, TopicReader
 from sap_ros.messages import (
     CANVAS_SUFFIX,
+    attitude_event,
     canvas_to_pixel,
     from_detections,
     from_gaze,
@@ -65,6 +68,7 @@ POINT, POINT_STAMPED = "geometry_msgs/msg/Point", "geometry_msgs/msg/PointStampe
 GAZE = "geometry_msgs/msg/Vector3Stamped"
 REMOVE = "std_msgs/msg/UInt16"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
+IMU = "sensor_msgs/msg/Imu"
 _PROMPTS = (PROMPT, POINT, POINT_STAMPED, GAZE, REMOVE, DETECTIONS)
 
 
@@ -77,12 +81,14 @@ class Topics:
         prompts: prompts and removals, of the types of the node's topics.
         truth: label images with the images' stamps; empty for none.
         back: the images of the second lens, if each lens has a topic; empty: there is one topic.
+        imu: the IMU that levels the views; empty for none.
     """
 
     images: str
     prompts: tuple[str, ...] = ()
     truth: str = ""
     back: str = ""
+    imu: str = ""
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -91,7 +97,12 @@ class Topics:
 
 
 def find_topics(
-    bag: Bag, images: str = "", prompts: Sequence[str] = (), truth: str = "", back: str = ""
+    bag: Bag,
+    images: str = "",
+    prompts: Sequence[str] = (),
+    truth: str = "",
+    back: str = "",
+    imu: str = "",
 ) -> Topics:
     """Checks the given topics, and finds the others by their types and names.
 
@@ -115,6 +126,8 @@ def find_topics(
         bag.need(topic, _PROMPTS)
     if truth:
         bag.need(truth, [IMAGE])
+    if imu:
+        bag.need(imu, [IMU])
     if not prompts:
         prompts = [
             topic
@@ -127,7 +140,7 @@ def find_topics(
             raise ValueError(
                 f"{bag.path} has prompts for several nodes ({', '.join(nodes)}): name the topics of one"
             )
-    return Topics(images, tuple(prompts), truth, back)
+    return Topics(images, tuple(prompts), truth, back, imu)
 
 
 def first_size(bag: Bag, topics: Topics, projection: Projection) -> tuple[int, int]:
@@ -243,7 +256,7 @@ def replay(
     """
     result = Replay()
     out.mkdir(parents=True, exist_ok=True)
-    engine = Engine(session, settings)
+    engine = Engine(session, settings, recorded_transforms(bag))
     first_prompts = prompts
     source = _Messages(bag, topics, result, limit, session.projection, lens_tolerance)
     truths = _Truths(bag, topics.truth, result)
@@ -267,6 +280,8 @@ def replay(
                 finish()
                 shot = _Shot(time)
             engine.take(event, time / 1e9)
+            if isinstance(event, Attitude):
+                continue  # hundreds a second, which no answer waits for
             if first_prompts and isinstance(event, Image):
                 for prompt in first_prompts:
                     engine.take(_prompt_given(prompt, engine.settings.axes), time / 1e9)
@@ -345,14 +360,18 @@ class _Messages:
     def _events(self) -> Iterator[tuple[int, Event]]:
         reader, cameras = self.reader, self.topics.cameras
         time = 0
-        for topic, time, message in self.bag.messages([*cameras, *self.topics.prompts]):
+        imu = self.topics.imu
+        wanted = [*cameras, *self.topics.prompts, *([imu] if imu else [])]
+        for topic, time, message in self.bag.messages(wanted):
             is_image = topic in cameras
             try:
-                events: list[Any] = (
-                    reader.read(topic, message)
-                    if is_image
-                    else [_prompt_event(topic, message, self._size, self._frame_id)]
-                )
+                events: list[Any]
+                if is_image:
+                    events = reader.read(topic, message)
+                elif topic == imu:
+                    events = [attitude_event(message)]
+                else:
+                    events = [_prompt_event(topic, message, self._size, self._frame_id)]
             except ValueError as error:
                 self.unusable += is_image
                 self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
@@ -420,7 +439,7 @@ def _prompt_event(
         frame_id: its frame.
 
     Raises:
-        ValueError: the message needs TF.
+        ValueError: the message needs the calibration of another camera.
     """
     kind = message.__msgtype__
     if kind == PROMPT:
@@ -434,8 +453,8 @@ def _prompt_event(
     if kind == DETECTIONS:
         if frame_id and message.header.frame_id not in ("", frame_id):
             raise ValueError(
-                f"detections of {message.header.frame_id!r}, not of the panoramas' frame, {frame_id!r}, need TF, "
-                "which is not replayed"
+                f"detections of {message.header.frame_id!r}, not of the panoramas' frame, {frame_id!r}, need that "
+                "camera's calibration, which is not replayed"
             )
         return from_detections(message, None)
     if message.header.frame_id.endswith(CANVAS_SUFFIX) and size is not None:

@@ -282,6 +282,13 @@ PARAMETERS = (
         dynamic=True,
     ),
     Parameter(
+        "level_frame",
+        "",
+        "TF frame whose z axis is up, such as odom or map (REP 105): views are laid out level with it when the "
+        "camera is tilted; empty: by `imu/data`, if it is received, else views are as upright as the panorama",
+        dynamic=True,
+    ),
+    Parameter(
         "tf_timeout",
         0.2,
         "how long to wait for a transform, in s",
@@ -384,6 +391,7 @@ def settings(values: Mapping[str, Any]) -> Settings:
         axes=ImageAxes(values["forward_column"], values["image_frame_convention"]),
         target_frame=values["target_frame"],
         fixed_frame=values["fixed_frame"],
+        level_frame=values["level_frame"],
         patience=values["patience"],
         cloud_tolerance=values["cloud_tolerance"],
         ground_frame=values["ground_frame"],

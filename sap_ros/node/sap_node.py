@@ -25,8 +25,9 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import uninstall_signal_handlers
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import Image, Imu, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
@@ -41,6 +42,7 @@ from sap_ros.engine.events import Change, Event, Remove, Reset
 from sap_ros.engine.events import Image as ImageEvent
 from sap_ros.lenses import camera_of
 from sap_ros.messages import (
+    attitude_event,
     canvas_to_pixel,
     depth_event,
     from_gaze,
@@ -71,6 +73,8 @@ from sap_ros.srv import AddObject, RemoveObject
 _PATIENCE = 5.0
 #: How long a service that waits for the worker blocks the executor at a time, in s.
 _TURN = 0.005
+#: Number of an IMU's messages that wait while an image is received.
+_IMU_DEPTH = 50
 #: Log messages that differ only in numbers are logged once per this period, in s.
 _LOG_PERIOD = 1.0
 
@@ -254,6 +258,12 @@ class SapNode(LifecycleNode):
             self.create_subscription(UInt16, "remove", self._take_remove, 10),
             self.create_subscription(PointCloud2, "points", self._take_cloud, newest_only()),
             self.create_subscription(Image, "depth", self._take_depth, newest_only()),
+            self.create_subscription(
+                Imu,
+                "imu/data",
+                self._take_imu,
+                QoSProfile(depth=_IMU_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT),
+            ),
         ]
 
     def _change_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -298,6 +308,15 @@ class SapNode(LifecycleNode):
     def _take_depth(self, message: Image) -> None:
         """A depth panorama, aligned with the images."""
         self._put(depth_event(message))
+
+    def _take_imu(self, message: Imu) -> None:
+        """The orientation of an IMU, with which views are laid out level unless TF does it."""
+        if self._values["level_frame"]:
+            return
+        try:
+            self._put(attitude_event(message))
+        except ValueError as error:
+            self._warn(str(error))
 
     def _take_remove(self, message: UInt16) -> None:
         """The topic equivalent of `remove_object` and `reset`, which can be recorded and replayed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
-from sap_ros.engine.events import Event, Image, PromptGiven, Remove, Reset
+from sap_ros.engine.events import Attitude, Event, Image, PromptGiven, Remove, Reset
 from sap_ros.engine.inbox import fail
 
 #: Period at which the worker checks for subscribers, in s.
@@ -72,7 +72,8 @@ class Worker:
                 _dismiss(queued[0], f"{most} events were queued already")
             self._urgent |= isinstance(event, Remove | Reset)
             self._events.append(event)
-            self._changed.notify()
+            if not isinstance(event, Attitude):  # hundreds a second, each for an image yet to come
+                self._changed.notify()
 
     def stop(self) -> None:
         """Stops the worker after the current view; unfinished work is not answered."""

@@ -66,6 +66,9 @@ views = st.one_of(
     st.builds(View, st.floats(-3.2, 3.2), st.floats(-1.57, 1.57), st.floats(0.3, 1.7)),
     st.sampled_from(Scan().views),
     st.builds(View, st.sampled_from([-1.57, 1.57, 0.0, 3.14]), st.floats(-1.57, 1.57)),
+    st.builds(
+        View, st.floats(-3.2, 3.2), st.floats(-1.57, 1.57), st.just(1.57), st.floats(-3.2, 3.2)
+    ),
 )
 
 
@@ -95,7 +98,8 @@ def test_views_are_those_of_the_other_renderer(distance, side):
     camera = CAMERAS[distance]
     plain = FisheyeRenderer(picture, camera)
     ours = TorchFisheyeRenderer(picture, camera, torch.device("cpu"))
-    for view in (*Scan().views, View(1.57, 0.1, 0.5), View(-1.5, 1.5), View(3.1, 0.0, 0.4)):
+    own = View(1.57, 0.1, 0.5), View(-1.5, 1.5), View(3.1, 0.0, 0.4), View(1.5, 0.2, 1.5, 0.7)
+    for view in (*Scan().views, *own):
         shown = ours.render(view, side)
         assert shown.shape == (side, side, 3)
         # cv2.remap's coordinates have steps of 1/32 pixel.

@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, sees
 from sap_ros.core.fusion import NO_OBJECT, Canvas, connected
-from sap_ros.core.scan import Scan
+from sap_ros.core.scan import Scan, steady, tilted
 
 SCAN = Scan()
 sizes = st.sampled_from([(512, 256), (1000, 500), (1002, 501), (1024, 512)])
-views = st.sampled_from(SCAN.views)
+TILTED = tilted(SCAN, steady((0.2, -0.5, 0.8)))
+views = st.one_of(
+    st.sampled_from(SCAN.views),
+    st.sampled_from(TILTED.views),
+    st.builds(
+        View, st.floats(-3.2, 3.2), st.floats(-1.57, 1.57), st.just(np.pi / 2), st.floats(-3.2, 3.2)
+    ),
+)
 
 
 @given(sizes, views, st.sampled_from([16, 64, 128]))
@@ -36,10 +43,10 @@ def test_a_fused_mask_lies_where_the_view_saw_it(size, view, grid):
         assert np.abs(fused - true)[inner].max() < 0.05
 
 
-@given(sizes)
-def test_all_views_together_leave_no_gap(size):
+@given(sizes, st.sampled_from([SCAN, TILTED]))
+def test_all_views_together_leave_no_gap(size, scan):
     canvas = Canvas(size)
-    for view in SCAN.views:
+    for view in scan.views:
         canvas.add_view(view, np.zeros((16, 16), np.float32), 64)
     assert (canvas.logits() == 0).all()
 

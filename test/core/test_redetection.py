@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import Appearances
@@ -117,7 +118,7 @@ def test_the_turn_of_the_camera_is_seen_though_objects_move(degrees):
 def test_what_is_known_of_a_lost_object_turns_with_the_camera():
     tracked = _tracked(0)
     tracked.distractors = [Distractor(_towards(30))]
-    tracked.turn(np.radians(15))
+    tracked.turn(Rotation.from_euler("z", np.radians(15)))
     assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
     assert _azimuths(tracked.expected_clicks().directions) == [15]
 

@@ -1,5 +1,7 @@
 """rendering: views of a panorama, by cv2.remap and on a torch device."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,13 +13,31 @@ from sap_ros.core import sphere
 from sap_ros.core.camera import View, view_to_direction
 from sap_ros.core.projection import Panorama
 from sap_ros.core.rendering import TorchRenderer, ViewRenderer
-from sap_ros.core.scan import Scan
+from sap_ros.core.scan import Scan, steady, tilted
 from sap_ros.core.views import PerspectiveViews
 
 SCAN = Scan()
 sizes = st.sampled_from([(512, 256), (1000, 500), (1002, 501), (1024, 512)])
-views = st.sampled_from(SCAN.views)
-OWN = (View(0.3, 1.5, np.radians(40)), View(3.1, 0.0, np.radians(20)), View(-3.14, -1.57))
+TILTED = tilted(SCAN, steady((0.2, -0.5, 0.8)))
+views = st.one_of(
+    st.sampled_from(SCAN.views),
+    st.sampled_from(TILTED.views),
+    # Nearly touching a pole with a side or a corner, too.
+    st.builds(
+        View,
+        st.floats(-3.2, 3.2),
+        st.one_of(st.floats(-1.57, 1.57), st.floats(0.7, 0.9)),
+        st.just(np.pi / 2),
+        st.one_of(st.floats(-3.2, 3.2), st.sampled_from([0.1, 0.01, 1.56, np.pi])),
+    ),
+)
+OWN = (
+    View(0.3, 1.5, np.radians(40)),
+    View(3.1, 0.0, np.radians(20)),
+    View(-3.14, -1.57),
+    View(2.0, 1.2, np.radians(60), 0.5),
+    View(-3.1, -0.1, np.radians(30), -2.0),
+)
 
 
 def _position_panorama(size):
@@ -27,7 +47,7 @@ def _position_panorama(size):
 
 
 @given(sizes, views, st.integers(136, 200))  # not so small that the panorama is reduced
-@settings(max_examples=30)
+@settings(max_examples=100)
 def test_a_view_shows_each_direction_where_it_is(size, view, side):
     shown = ViewRenderer(_position_panorama(size), side).render(view).astype(float)
     v, u = np.mgrid[:side, :side] + 0.5
@@ -41,7 +61,7 @@ def test_a_roll_of_the_panorama_rolls_the_view(columns, view):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (256, 512, 3), np.uint8)
     turned = np.roll(image, 64 * columns, axis=1)
-    other = View(view.yaw - 2 * np.pi * columns / 8, view.pitch)
+    other = replace(view, yaw=view.yaw - 2 * np.pi * columns / 8)
     a = ViewRenderer(image, 64).render(view)
     b = ViewRenderer(turned, 64).render(other)
     np.testing.assert_array_equal(a, b)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sap_ros.core import sphere
-from sap_ros.core.camera import sees
-from sap_ros.core.scan import Scan
+from sap_ros.core.camera import level_view, sees
+from sap_ros.core.scan import Scan, steady, tilted
 
 directions = st.tuples(st.floats(-np.pi, np.pi), st.floats(-1, 1)).map(
     lambda a: sphere.angles_to_direction(a[0], np.arcsin(a[1]))
@@ -91,3 +91,55 @@ def test_the_nearest_view_has_no_nearer_one(direction):
 def test_bad_parameters_are_named(bad, named):
     with pytest.raises(ValueError, match=named):
         Scan(**bad)
+
+
+@given(scans, directions, directions)
+def test_a_tilted_scan_is_the_level_one_rotated(scan, up, direction):
+    other = tilted(scan, tuple(up.tolist()))
+    rotation = sphere.levelling(up)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(rotation @ (0, 0, 1), up, atol=1e-6)
+    for view, level in zip(other.views, scan.views, strict=True):
+        np.testing.assert_allclose(view.rotation, rotation @ level.rotation, atol=1e-6)
+        assert view.fov == level.fov
+    assert any(sees(view, direction, slack=1e-6) for view in other.views)
+    best = other.views[other.nearest(direction)].axis @ direction
+    assert best >= max(view.axis @ direction for view in other.views) - 1e-9
+
+
+@given(directions, directions, st.floats(0.2, 2))
+def test_what_is_up_is_upright_in_a_level_view(direction, up, fov):
+    view = level_view(direction, fov, tuple(up.tolist()))
+    assert view.fov == fov
+    np.testing.assert_allclose(view.axis, direction, atol=1e-9)
+    right, down, _ = up @ view.rotation
+    assert down <= 1e-9
+    assert right == pytest.approx(0, abs=1e-9)
+
+
+@given(directions)
+def test_a_steady_tilt_is_near_the_true_one_and_stays(up):
+    near = np.array(steady(tuple(up.tolist())))
+    assert np.linalg.norm(near) == pytest.approx(1)
+    off = np.degrees(sphere.angle_between(near, up))
+    assert off <= 1.5
+    assert steady(tuple(near.tolist())) == pytest.approx(near, abs=1e-9)
+    if np.degrees(sphere.angle_between(up, sphere.UP)) < 1:
+        assert tuple(near) == sphere.UP
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (1e-12, 0.0, -1.0)])
+def test_a_camera_may_hang_upside_down_or_look_up(up):
+    scan = tilted(Scan(), steady(up))
+    np.testing.assert_allclose(scan.up, up, atol=1e-9)
+    for view in scan.views:
+        right, down, _ = np.array(up) @ view.rotation
+        assert down < 0
+        assert right == pytest.approx(0, abs=1e-9)
+
+
+def test_a_small_tilt_keeps_the_views_and_their_tables():
+    scan = Scan()
+    assert tilted(scan, steady((0.01, -0.01, 0.9999))) is scan
+    one, other = ((np.sin(a), 0.0, np.cos(a)) for a in np.radians([19.2, 20.9]))
+    assert tilted(scan, steady(one)).views == tilted(scan, steady(other)).views

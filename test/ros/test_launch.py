@@ -132,7 +132,7 @@ def test_the_launch_file_brings_the_node_up(arguments, state):
 
 _NAMES = (
     "model", "device", "image_transport", "target_frame", "use_sim_time", "max_objects", "projection",
-    "camera_file", "lens_topics",
+    "camera_file", "lens_topics", "level_frame",
 )  # fmt: skip
 
 
@@ -143,6 +143,7 @@ def params_file(tmp_path):
         "/**:\n  ros__parameters:\n    model: sam2.1-tiny\n    device: cuda:1\n"
         "    image_transport: compressed\n    target_frame: odom\n    use_sim_time: true\n"
         "    max_objects: 7\n    projection: dual_fisheye\n    camera_file: insta360\n    lens_topics: true\n"
+        "    level_frame: map\n"
     )
     return path
 
@@ -151,20 +152,21 @@ def test_the_parameter_file_is_not_overridden_by_arguments_that_were_not_given(p
     with _launched("namespace:=front", f"params_file:={params_file}", "autostart:=false") as node:
         values = _parameters(node, *_NAMES)
     assert values == [
-        "sam2.1-tiny", "cuda:1", "compressed", "odom", True, 7, "dual_fisheye", "insta360", True
+        "sam2.1-tiny", "cuda:1", "compressed", "odom", True, 7, "dual_fisheye", "insta360", True,
+        "map",
     ]  # fmt: skip
 
 
 def test_arguments_that_were_given_override_the_parameter_file(params_file):
     given = (
         "device:=cpu", "image_transport:=raw", "target_frame:=", "use_sim_time:=false",
-        "projection:=equirectangular", "camera_file:=", "lens_topics:=false",
+        "projection:=equirectangular", "camera_file:=", "lens_topics:=false", "level_frame:=",
     )  # fmt: skip
     with _launched(
         "namespace:=front", f"params_file:={params_file}", "autostart:=false", *given
     ) as node:
         values = _parameters(node, *_NAMES)
-    assert values == ["sam2.1-tiny", "cpu", "raw", "", False, 7, "equirectangular", "", False]
+    assert values == ["sam2.1-tiny", "cpu", "raw", "", False, 7, "equirectangular", "", False, ""]
 
 
 @pytest.mark.parametrize("first", ["configured", "refused"])
@@ -223,7 +225,7 @@ def test_what_show_args_says_of_the_parameters_holds():
     defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
     for name in ("model", "device", "image_transport", "projection"):
         assert f"default: from params_file, else {defaults[name]}" in shown[name].description
-    assert defaults["target_frame"] == defaults["camera_file"] == ""
+    assert defaults["target_frame"] == defaults["camera_file"] == defaults["level_frame"] == ""
     shipped = yaml.safe_load((LAUNCH_FILE.parents[1] / "config" / "sap.yaml").read_text())
     assert not set(shipped["/**"]["ros__parameters"]) & {"use_sim_time", *_NAMES}
 

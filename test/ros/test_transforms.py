@@ -21,7 +21,10 @@ from visualization_msgs.msg import MarkerArray
 
 from sap_ros.core import sphere
 from sap_ros.core.instances import measure
+from sap_ros.core.loading import load_model
 from sap_ros.core.motion import rotation_between
+from sap_ros.core.prompts import from_pixels
+from sap_ros.core.session import PanoramaSession
 from sap_ros.node.transforms import bearing_quaternion
 from sap_ros.synthesis.moving import MovingScene
 
@@ -113,6 +116,35 @@ def test_bearings_are_in_the_target_frame_at_the_images_stamp(make_rig, panorama
     assert found.header.frame_id == "odom"
     assert found.header.stamp.sec == 2 + late  # the camera's
     assert found.objects[0].azimuth == pytest.approx(math.pi / 2, abs=0.1)
+
+
+def _robot(tilt):
+    """A panorama (256, 512, 3) of a tilted robot, and a pixel of an object."""
+    image, labels = MovingScene(2, tilt=lambda _: tilt.as_matrix()).render(0, (512, 256))
+    v, u = (int(np.median(part)) for part in np.nonzero(labels == 5))
+    return image, (u + 0.5, v + 0.5)
+
+
+def test_views_are_level_and_bearings_are_too_by_tf(make_rig):
+    """The robot is rolled and pitched by 20 degrees, and tf has it from odom to the camera."""
+    tilt = Rotation.from_euler("xy", [20, 20], degrees=True)
+    image, click = _robot(tilt)
+    session = PanoramaSession(load_model())
+    session.set_image(image, tilt.inv().apply(sphere.UP))
+    session.add_prompt(from_pixels(1, [click], (512, 256)))
+    expected = session.segment()
+    rig = make_rig(strategy="auto", level_frame="odom", target_frame="odom").up()
+    mounted = _transform("odom", "camera_link")
+    turn = mounted.transform.rotation
+    turn.x, turn.y, turn.z, turn.w = (float(value) for value in tilt.as_quat())
+    _fixed(rig, mounted)
+    rig.publish(image, stamp=1)
+    rig.click(*click)
+    masks, objects = rig.answer(1)
+    np.testing.assert_array_equal(np.frombuffer(masks.data, np.uint8), expected.labels.ravel())
+    d = objects.objects[0].direction
+    expected_direction = tilt.apply(expected.objects[0].direction)
+    np.testing.assert_allclose([d.x, d.y, d.z], expected_direction, atol=1e-5)
 
 
 def test_a_missing_frame_is_named(make_rig, panorama):
