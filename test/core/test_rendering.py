@@ -119,3 +119,22 @@ def test_a_compiled_model_encodes_the_same(panorama):
     view = ViewRenderer(panorama, 64).render(View(0.0, 0.0))
     for one, other in zip(compiled.encode(view).maps, plain.encode(view).maps, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@given(
+    st.integers(256, 600),
+    st.lists(st.tuples(st.floats(-4, 4), st.floats(-1.5, 1.5), st.floats(0.3, 1.6)), max_size=6),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_view_is_the_same_whichever_views_were_rendered_before(height, before):
+    image = np.random.default_rng(height).integers(0, 255, (height, 2 * height, 3), np.uint8)
+    view, renderer = View(0.4, -0.2, 1.5), ViewRenderer(image, 32)
+    for yaw, pitch, fov in before:
+        renderer.render(View(yaw, pitch, fov), keep=False)
+    reduced = image
+    while reduced.shape[1] / (2 * np.pi) >= 2 * 32 / view.fov:
+        rows = reduced.shape[0] // 2
+        reduced = cv2.resize(reduced, (2 * rows, rows), interpolation=cv2.INTER_AREA)
+    assert len(reduced) < height
+    expected = ViewRenderer(reduced, 32).render(view)
+    assert np.array_equal(renderer.render(view), expected)
