@@ -58,7 +58,8 @@ heldout: install/.stamp $(STAMPS)/dev
 	@$(ENV) sap eval data/heldout --limit 16 --out data/heldout_eval
 
 check: $(STAMPS)/dev
-	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
+	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports \
+	  && python scripts/check_ros_api.py
 
 clean:
 	rm -rf .venv build install log demo_out
