@@ -520,12 +520,12 @@ class _NextTurn:
 
 
 def main() -> None:
-    """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid."""
+    """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid or ROS cannot start it."""
     try:
         rclpy.init()
         node = SapNode()
-    except ValueError as error:
-        print(f"sap_node: {error}", file=sys.stderr)  # noqa: T201
+    except (ValueError, RuntimeError) as error:  # RuntimeError: rclpy's, such as of SROS 2
+        print(f"sap_node: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         rclpy.try_shutdown()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
