@@ -122,3 +122,35 @@ def test_the_dockerfile_runs_what_the_makefile_runs():
     left_out = (ROOT / ".dockerignore").read_text().splitlines()
     needed = ("config", "launch", "msg", "package.xml", "requirements", "sap_ros", "scripts", "srv")
     assert not any(Path(name).match(pattern) for name in needed for pattern in left_out)
+
+
+@pytest.mark.slow
+def test_what_is_missing_on_a_jetson_is_said_in_one_line(checkout):
+    """Without NVIDIA's torch, and without ROS 2, of which there are no wheels for aarch64."""
+    (version,) = (checkout / ".venv").glob("lib/python*/site-packages/torch/version.py")
+    version.write_text("cuda = None\n")
+    release, uname = checkout / "nv_tegra_release", checkout / "bin" / "uname"
+    release.touch()
+    uname.parent.mkdir()
+    uname.write_text("#!/bin/sh\necho aarch64\n")
+    uname.chmod(0o755)
+    script = checkout / "scripts" / "setup.sh"
+    script.write_text(script.read_text().replace("/etc/nv_tegra_release", str(release)))
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", "TORCH_INDEX_URL")
+    }
+    environment["PATH"] = f"{uname.parent}:{environment['PATH']}"
+    for step, said in (
+        (
+            "core",
+            "a Jetson without NVIDIA's build of torch 2.5 or later; install that (https://docs.nvidia",
+        ),
+        ("ros", "ROS 2 is not sourced, and there are no wheels of it for aarch64"),
+    ):
+        done = subprocess.run(
+            ["bash", str(script), step],
+            cwd=checkout, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert said in done.stderr
