@@ -41,6 +41,9 @@ def policy(readme: str, namespace: str = "sap", image: str = "image") -> str:
         ]
         for kind in ("in", "out")
     }
+    # README.md says of these: with the same suffixes as image.
+    lenses = [name for name in rows["in"] if re.fullmatch("image_(front|back)", name)]
+    rows["in"] += [f"{name}/{suffix}" for name in lenses for suffix in ("compressed", "ffmpeg")]
     (table,) = re.findall(r"^\| service \| type .*\n\|.*\n((?:\|.*\n)+)", readme, re.MULTILINE)
     services = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
     root = ET.Element("policy", version="0.2.0")
