@@ -4,7 +4,7 @@
 # make test-web  the web page's tests, also those in a browser
 # make heldout the held-out panoramas, made anew, and the shipped weights' table on them
 #              PANORAMAS=folder PHOTOGRAPHS=folder INDEX=csv  what they are made from (docs/training.md)
-# make check   lint, types, import rules
+# make check   lint, types, import rules, what the ROS distributions have
 # make build   set up and build with colcon; then: source scripts/env.bash
 # make clean   remove all that these have made
 SHELL := /bin/bash
@@ -58,7 +58,8 @@ heldout: install/.stamp $(STAMPS)/dev
 	@$(ENV) sap eval data/heldout --limit 16 --out data/heldout_eval
 
 check: $(STAMPS)/dev
-	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports
+	@$(ENV) ruff check . && ruff format --check . && mypy && lint-imports \
+	  && python scripts/check_rosdep.py && python scripts/check_ros_api.py
 
 clean:
 	rm -rf .venv build install log demo_out

@@ -34,7 +34,7 @@ setup(
         ],
     },
     install_requires=[
-        "torch>=2.5.1",
+        "torch>=2.5.0a0",  # NVIDIA's build for JetPack 6 is a 2.5.0a0
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",

@@ -103,7 +103,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "device",
             default_value=_FROM_FILE,
-            description="torch device: cpu, cuda, cuda:1; default: from params_file, else cpu",
+            description="torch device: auto (CUDA if there is a GPU for it, else cpu), cpu, cuda, cuda:1; "
+            "default: from params_file, else auto",
         ),
         DeclareLaunchArgument(
             "params_file",

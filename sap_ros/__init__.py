@@ -25,6 +25,9 @@ __version__ = "0.1.0"
 # process on two cores, as on any robot, spinning makes a view 25 times slower; without one, it gives 18
 # instead of 15 images per second.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# ONNX Runtime otherwise sends events over the network from its import on, and keeps an id of the machine in the
+# user's cache folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Instance",

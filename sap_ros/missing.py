@@ -1,6 +1,8 @@
-"""Tells what to install if a Python package is missing. Imports nothing, because it runs when imports fail."""
+"""Tells what to install if a package is missing. Imports os alone, because it runs when imports fail."""
 
 from __future__ import annotations
+
+import os
 
 _COMMANDS = {
     "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a CUDA build: "
@@ -10,7 +12,7 @@ _COMMANDS = {
     "--no-build-isolation sam2==1.1.0",
     "cv2": "pip install opencv-python-headless",
     "PIL": "pip install pillow",
-    "rclpy": "source ROS 2 (source /opt/ros/jazzy/setup.bash), or run `make build` and source "
+    "rclpy": "source ROS 2 (source /opt/ros/DISTRIBUTION/setup.bash), or run `make build` and source "
     "scripts/env.bash in the checkout of sap_ros",
     "sap_ros.msg": "build the package with colcon and source install/local_setup.bash",
 }
@@ -24,6 +26,11 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "ray": "cluster",
 }
+
+
+def apt_install(package: str) -> str:
+    """The command that installs a ROS package on Ubuntu, for the distribution that is sourced."""
+    return f"apt install ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package}"
 
 
 def how_to_install(error: ModuleNotFoundError) -> str:

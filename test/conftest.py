@@ -21,6 +21,8 @@ settings.load_profile("sap")
 
 # Tests talk over DDS on this machine only.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+if os.environ.get("ROS_DISTRO") == "humble":
+    os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,17 +9,21 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from inspect import signature
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from sap_ros.camera_files import read_camera, write_camera
+from sap_ros.cli import app
 from sap_ros.cli.shared import parse_points
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import MODELS, build_architecture
+from sap_ros.core.loading import load_model
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.fisheyes import fisheyes_of
 
@@ -178,6 +182,24 @@ def test_the_demo_says_what_it_needs(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_the_device_is_auto_by_default():
+    def defaults(group, name):
+        for child, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from defaults(command, f"{name} {child}")
+            yield from (
+                (f"{name} {child}", parameter.default)
+                for parameter in command.params
+                if parameter.name == "device"
+            )
+
+    found = dict(defaults(typer.main.get_command(app), "sap"))
+    assert {"sap segment", "sap demo", "sap eval video", "sap bench", "sap web"} <= set(found)
+    assert set(found.values()) == {"auto"}
+    (parameter,) = (p for p in signature(load_model).parameters.values() if p.name == "device")
+    assert parameter.default == "auto"
+
+
 def test_models_lists_the_models():
     done = sap("models")
     assert done.returncode == 0
@@ -189,7 +211,7 @@ def test_models_lists_the_models():
 
 
 def test_models_are_measured_on_each_backend():
-    done = sap("models", "sap-nano", "--measure")
+    done = sap("models", "sap-nano", "--measure", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert any(line.startswith("cpu: ") for line in lines)

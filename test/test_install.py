@@ -1,12 +1,17 @@
 """What `pip install .` and `colcon test` do, as far as it can be seen without doing it."""
 
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+
+import sap_ros
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,3 +43,33 @@ def test_colcon_test_runs_these_tests():
     pytest_arguments = command[command.index("--command") + 1 :]
     assert "pytest" in pytest_arguments
     assert ROOT / "test" in [Path(part).resolve() for part in pytest_arguments]
+
+
+@pytest.mark.filterwarnings("ignore:nodes.Node.traverse:DeprecationWarning")  # in catkin_pkg
+def test_the_version_is_the_same_everywhere():
+    """In package.xml, setup.py, the package and the changelog, which has the form of REP-132."""
+    changelog = pytest.importorskip("catkin_pkg.changelog")
+    version = ET.parse(ROOT / "package.xml").findtext("version")
+    assert sap_ros.__version__ == version
+    assert re.search(r'^    version="(.*)",$', (ROOT / "setup.py").read_text(), re.M)[1] == version
+    log = changelog.get_changelog_from_path(str(ROOT / "CHANGELOG.rst"), "sap_ros")
+    newest, date, _ = next(log.foreach_version())
+    assert newest == version
+    assert date is not None
+
+
+def test_a_dependency_that_rosdep_does_not_know_is_named(tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        "check_rosdep", ROOT / "scripts" / "check_rosdep.py"
+    )
+    check_rosdep = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check_rosdep)
+    package = tmp_path / "package.xml"
+    text = (ROOT / "package.xml").read_text()
+    package.write_text(text.replace("<depend>std_msgs<", "<depend>standard_msgs<"))
+    keys = tmp_path / "keys.txt"
+    keys.write_text(check_rosdep.KEYS.read_text().replace("rviz2 humble", "rviz2"))
+    assert check_rosdep.check(ROOT / "package.xml") == []
+    first, second = check_rosdep.check(package, keys)
+    assert "no key rviz2 for humble, by" in first
+    assert "no key standard_msgs for humble, jazzy, kilted, rolling" in second

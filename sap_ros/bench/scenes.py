@@ -13,7 +13,7 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import build_architecture
-from sap_ros.core.loading import Backend, FixedBackend, load_model
+from sap_ros.core.loading import Backend, FixedBackend, load_model, usable_device
 from sap_ros.core.model import Model
 from sap_ros.core.nano import PretrainedTrunk
 from sap_ros.evaluation.clicks import centre_click
@@ -69,7 +69,7 @@ def random_model(
     sam = build_architecture(name, image_size)
     if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
         sam.image_encoder.trunk.fold()
-    return Model(sam, name, device, backend=backend)
+    return Model(sam, name, usable_device(device), backend=backend)
 
 
 def model_of(name: str, device: str, backend: Backend = "auto") -> Model:

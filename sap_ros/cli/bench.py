@@ -57,7 +57,7 @@ def bench(
     out: Annotated[
         Path, typer.Option(help="Folder for one JSON file per benchmark, and plots.")
     ] = Path("bench_out"),
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
 ) -> None:
     """Measure speed and memory, mostly relative to another method or a lower bound in the same run; exit code 1
     if a goal is missed."""
@@ -69,7 +69,8 @@ def bench(
 
     if what not in ("all", *_NAMES):
         raise ValueError(f"there is no benchmark {what!r}; there are all, {', '.join(_NAMES)}")
-    here = machine(usable_device(device))
+    chosen = usable_device(device)
+    here, device = machine(chosen), str(chosen)
     out.mkdir(parents=True, exist_ok=True)
     console = get_console()
     if what == "all":

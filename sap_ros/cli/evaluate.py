@@ -83,7 +83,7 @@ def images(
     ] = "clicks",
     limit: _LIMIT = None,
     out: _OUT = Path("eval_out"),
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
@@ -112,7 +112,7 @@ def ablations(
     model: _MODELS = None,
     limit: _LIMIT = None,
     out: _OUT = Path("ablations_out"),
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     jobs: JOBS = None,
     ray: RAY = "",
 ) -> None:
@@ -163,7 +163,7 @@ def video(
     rate: Annotated[float, typer.Option(help="Frames per second of the videos.")] = 4.0,
     limit: _LIMIT = None,
     out: _OUT = Path("eval_out"),
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
 ) -> None:
     """Track the objects of a video's first frame: J and F, wrong takes, times to find them again."""
     from rich.console import Console

@@ -34,14 +34,17 @@ _SHOWN = 10  # failures that are listed
 
 
 def make_pool(jobs: int | None, ray: str, device: str = "cpu") -> Pool:
-    """The workers that the options ask for.
+    """The workers that the options ask for. On a cluster, ``auto`` is the device of this machine.
 
     Raises:
-        ValueError: the number of jobs is too small.
+        ValueError: the number of jobs is too small, or the device cannot be used here.
     """
     if ray:
+        from sap_ros.core.loading import usable_device
         from sap_ros.jobs.cluster import RayPool
 
+        if device == "auto":
+            device = str(usable_device(device))
         return RayPool(ray, jobs or 0, device.startswith("cuda"))
     from sap_ros.jobs.local import InProcess, Processes
 

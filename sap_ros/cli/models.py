@@ -25,7 +25,7 @@ def models(
             "to be downloaded are replaced by random ones, which take as long.",
         ),
     ] = False,
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
 ) -> None:
     """List the models: where their weights are, their size and licence, and published or measured speeds."""
     from rich.console import Console
@@ -75,7 +75,9 @@ def _measure(names: list[str], device: str) -> None:
     from sap_ros.core.checkpoints import model_info
     from sap_ros.core.loading import installed_backends, usable_device
 
-    for key, value in machine(usable_device(device)).items():
+    chosen = usable_device(device)
+    device = str(chosen)
+    for key, value in machine(chosen).items():
         typer.echo(f"{key}: {value}")
     columns = "{:<20} {:>4} {:>5} {:>8} {:<12} {:<8} {:>10} {:>9}"
     typer.echo(

@@ -36,7 +36,7 @@ def photographs(
         ),
     ] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
 ) -> None:
     """Mean IoU on photographs after 1, 3 and 5 clicks and with a box; clicks needed for an IoU of 0.85."""
     import json

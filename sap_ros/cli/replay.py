@@ -83,7 +83,7 @@ def replay(
     storage: _STORAGE = "mcap",
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
     jobs: JOBS = None,

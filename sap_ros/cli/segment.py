@@ -55,7 +55,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sap_out"),
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
     fusion: FUSION = "auto",
@@ -152,7 +152,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo_out"),
     model: MODEL = "sap-nano",
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     backend: BACKEND = "auto",
     strategy: STRATEGY = "auto",
     camera: Annotated[

@@ -16,7 +16,12 @@ MODEL = Annotated[str, typer.Option(help="Model; `sap models` lists them.")]
 CHECKPOINT = Annotated[
     Path | None, typer.Option(help="File with other weights for that model.", show_default=False)
 ]
-DEVICE = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1.")]
+DEVICE = Annotated[
+    str,
+    typer.Option(
+        help="Torch device: auto (CUDA if there is a GPU for it, else cpu), cpu, cuda, cuda:1."
+    ),
+]
 BACKEND = Annotated[
     str,
     typer.Option(

@@ -32,7 +32,7 @@ def web(
     port: Annotated[int, typer.Option(help="TCP port.")] = 8360,
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
-    device: DEVICE = "cpu",
+    device: DEVICE = "auto",
     strategy: STRATEGY = "auto",
     view_size: VIEW_SIZE = None,
 ) -> None:

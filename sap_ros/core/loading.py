@@ -27,7 +27,7 @@ def _silent(_: str) -> None:
 def load_model(
     name: str = DEFAULT_MODEL,
     checkpoint: Path | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     image_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     compiled: bool = False,
@@ -39,7 +39,8 @@ def load_model(
     Args:
         name: a key of :data:`sap_ros.core.checkpoints.MODELS`; selects architecture and weights.
         checkpoint: a file with other weights for that architecture.
-        device: a torch device, such as ``cpu`` or ``cuda:0``.
+        device: ``auto`` (CUDA if there is a GPU for it, else the CPU), or a torch device, such as ``cpu`` or
+            ``cuda:0``.
         image_size: side of a view in pixels, a multiple of 32 (edgetam: of 256); None: the model's default.
         progress: called during a download with the downloaded bytes and the total bytes.
         compiled: see :class:`sap_ros.core.model.Model`.
@@ -78,9 +79,15 @@ def load_model(
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The torch device of that name. Raises ValueError if it is unknown, or cannot be used here."""
+    """The torch device of that name, see :func:`load_model`.
+
+    Raises:
+        ValueError: it is unknown, or cannot be used here.
+    """
     import torch
 
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

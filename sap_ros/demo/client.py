@@ -89,7 +89,10 @@ def running_node(
         command += ["-p", parameter]
     if shutil.which("python3") is None:
         raise OSError("python3 is not on the PATH; activate the environment first")
-    # Discovery stays on this machine, whatever the network, unless the user set it otherwise.
+    # Discovery stays on this machine, whatever the network, unless the user set it otherwise. Humble knows only
+    # the second variable, which later distributions warn of.
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     process = subprocess.Popen(command)
     try:

@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from sap_ros.core.instances import measure
+from sap_ros.missing import apt_install
 from sap_ros.node.convert import image_message
 from sap_ros.node.detections import pixel_box
 from sap_ros.synthesis.moving import MovingScene
@@ -102,7 +103,7 @@ def main() -> None:
         pass
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"sap_drive: {error.name} is not installed (apt install ros-jazzy-vision-msgs)"
+            f"sap_drive: {error.name} is not installed ({apt_install('vision-msgs')})"
         ) from None
     finally:
         rclpy.try_shutdown()

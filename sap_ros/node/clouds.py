@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 from sap_ros.engine.answers import PointsOnObjects
 from sap_ros.engine.events import Cloud
 from sap_ros.messages import nanoseconds
+from sap_ros.missing import apt_install
 from sap_ros.node.convert import cloud_message
 
 _DATATYPES = range(PointField.INT8, PointField.FLOAT64 + 1)
@@ -21,8 +22,8 @@ def _library() -> Any:
         from sensor_msgs_py import point_cloud2
     except ImportError:
         raise ValueError(
-            "ranges need sensor_msgs_py, which is not installed (apt install "
-            "ros-jazzy-sensor-msgs-py; there is no wheel of it)"
+            "ranges need sensor_msgs_py, which is not installed "
+            f"({apt_install('sensor-msgs-py')}; there is no wheel of it)"
         ) from None
     return point_cloud2
 

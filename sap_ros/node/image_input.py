@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.node import Node
+from rclpy.node import Node, SubscriptionEventCallbacks  # whose own module differs by distribution
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
+
+from sap_ros.missing import apt_install
 
 
 def newest_only(reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT) -> QoSProfile:
@@ -37,7 +38,7 @@ def message_type(transport: str) -> Any:
     except ImportError:
         raise ValueError(
             "image_transport ffmpeg needs ffmpeg_image_transport_msgs, which is not installed "
-            "(apt install ros-jazzy-ffmpeg-image-transport-msgs)"
+            f"({apt_install('ffmpeg-image-transport-msgs')})"
         ) from None
     return FFMPEGPacket
 

@@ -44,7 +44,11 @@ class Parameter:
 PARAMETERS = (
     Parameter("model", DEFAULT_MODEL, "model to load", tuple(MODELS)),
     Parameter("checkpoint", "", "file with other weights for that model; empty: its own"),
-    Parameter("device", "cpu", "torch device: cpu, cuda, cuda:1"),
+    Parameter(
+        "device",
+        "auto",
+        "torch device: auto (CUDA if there is a GPU for it, else cpu), cpu, cuda, cuda:1",
+    ),
     Parameter(
         "backend",
         "auto",

@@ -33,7 +33,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from sap_ros.camera_files import projection_of
 from sap_ros.core.framing import Framing
-from sap_ros.core.loading import load_model
+from sap_ros.core.loading import load_model, usable_device
 from sap_ros.core.projection import Equirectangular, Projection
 from sap_ros.core.session import PanoramaSession
 from sap_ros.engine.answers import Answer
@@ -98,6 +98,7 @@ class SapNode(LifecycleNode):
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
         self._projection: Projection = Equirectangular()
+        self._device = ""  # that the model runs on, from the first activation on
         self._size: tuple[int, int] | None = None  # of the newest image's panorama
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: diagnostics continue while simulated time is paused.
@@ -148,10 +149,11 @@ class SapNode(LifecycleNode):
         values = self._values
         try:
             checkpoint = Path(values["checkpoint"]) if values["checkpoint"] else None
+            device = str(usable_device(values["device"]))
             model = load_model(
                 values["model"],
                 checkpoint,
-                values["device"],
+                device,
                 values["view_size"] or None,
                 compiled=values["compile"],
                 backend=values["backend"],
@@ -170,6 +172,7 @@ class SapNode(LifecycleNode):
             self.get_logger().error(str(error) if expected else repr(error))
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
+        self._device = device
         self._health = Health()
         self._tell_labels({})  # replaces the latched labels of an earlier activation
         self._worker = Worker(
@@ -182,7 +185,7 @@ class SapNode(LifecycleNode):
         done = super().on_activate(state)
         self._subscribe()
         self.get_logger().info(
-            f"{model.name} runs on {self._values['device']} by {model.backend}; waiting for "
+            f"{model.name} runs on {device} by {model.backend}; waiting for "
             f"{self._topics()} and {self.resolve_topic_name('prompt/point')}"
         )
         return done
@@ -222,7 +225,7 @@ class SapNode(LifecycleNode):
         if worker:
             worker.stop()
             del worker
-            if str(self._values.get("device", "")).startswith("cuda"):
+            if self._device.startswith("cuda"):
                 import torch
 
                 torch.cuda.empty_cache()  # torch keeps freed memory that other nodes may need
@@ -500,7 +503,7 @@ class SapNode(LifecycleNode):
             self._topics(),
             self.get_clock().now(),
             state,
-            self._values.get("device", ""),
+            self._device,
             self._values.get("silence", 1.0),
             bool(objects) and self._enabled,
             facts,
@@ -517,12 +520,12 @@ class _NextTurn:
 
 
 def main() -> None:
-    """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid."""
+    """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid or ROS cannot start it."""
     try:
         rclpy.init()
         node = SapNode()
-    except ValueError as error:
-        print(f"sap_node: {error}", file=sys.stderr)  # noqa: T201
+    except (ValueError, RuntimeError) as error:  # RuntimeError: rclpy's, such as of SROS 2
+        print(f"sap_node: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         rclpy.try_shutdown()
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
@@ -15,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
 from sap_ros.engine.transforms import Stamped, Transform
+from sap_ros.missing import apt_install
 
 #: After a time-out, the node does not wait for the same transform again for this long, in s.
 _RETRY = 1.0
@@ -39,8 +41,15 @@ class TfTransforms:
             self._tf2: Any = None
             return
         self._tf2 = tf2_ros
-        # Given the node, the buffer is cleared when simulated time jumps back.
+        # Given the node, the buffer is cleared when simulated time jumps back; Humble's is not.
         self._buffer = tf2_ros.Buffer(node=node)
+        if not hasattr(self._buffer, "time_jump_callback"):
+            back = JumpThreshold(
+                min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True
+            )
+            self._jump_handle = node.get_clock().create_jump_callback(
+                back, post_callback=lambda jump: self._buffer.clear()
+            )
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
         self._static = tf2_ros.StaticTransformBroadcaster(node)
@@ -55,7 +64,7 @@ class TfTransforms:
         if self._tf2 is None:
             raise ValueError(
                 f"a transform from {from_id!r} to {to_id!r} needs tf2_ros, which is not installed "
-                "(apt install ros-jazzy-tf2-ros-py; there is no wheel of it)"
+                f"({apt_install('tf2-ros-py')}; there is no wheel of it)"
             )
         then = Time(nanoseconds=source.stamp)
         # Waiting for the same missing transform again and again would block the worker.

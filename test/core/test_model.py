@@ -11,7 +11,7 @@ from torch import nn
 
 from sap_ros.core import checkpoints
 from sap_ros.core.checkpoints import MODELS, build_architecture, input_side, read_weights
-from sap_ros.core.loading import load_model
+from sap_ros.core.loading import load_model, usable_device
 
 
 class _Code:
@@ -170,3 +170,14 @@ def test_encoding_is_the_same_for_the_same_view(random_model, panorama):
     a, b = random_model.encode(view), random_model.encode(view)
     assert [m.shape for m in a.maps] == [(256, 1, 32), (64, 1, 64), (16, 1, 256)]
     assert all(torch.equal(x, y) for x, y in zip(a.maps, b.maps, strict=True))
+
+
+def test_auto_is_cuda_where_there_is_a_gpu(monkeypatch):
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert usable_device("auto").type == load_model().device.type == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if expected == "cpu":
+        with pytest.raises(ValueError, match="'cuda' cannot be used here"):
+            load_model()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device("auto").type == "cpu"

@@ -166,7 +166,7 @@ def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setattr("sap_ros.core.loading.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"onnxruntime and onnx are not installed: pip install"):
         load_model(backend="onnxruntime")
-    assert load_model(backend="auto").backend == "torch"
+    assert load_model(device="cpu", backend="auto").backend == "torch"
     with pytest.raises(
         ValueError, match="'tensorflow'; it must be one of auto, torch, onnxruntime"
     ):
@@ -177,7 +177,7 @@ def test_where_nothing_can_be_exported_to_auto_is_torch(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SAP_CACHE", str(tmp_path / "file"))
     lines = []
-    model = load_model(backend="auto", log=lines.append)
+    model = load_model(device="cpu", backend="auto", log=lines.append)
     assert model.backend == "torch"
     assert "Not a directory" in lines[-1]
     assert lines[-1].endswith("falls back to torch")

@@ -9,7 +9,7 @@ pytest.importorskip("rosbags")
 pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
 
-from geometry_msgs.msg import Point, PointStamped, Vector3Stamped
+from geometry_msgs.msg import Point, PointStamped, Vector3, Vector3Stamped
 from sap_ros.msg import Prompt as PromptMessage
 from std_msgs.msg import UInt16
 
@@ -170,9 +170,9 @@ class Live:
             if kind == "click":
                 message, publisher = PointStamped(point=at), rig.clicks
             elif kind == "gaze":
-                message, publisher = Vector3Stamped(), self.gazes
-                x, y, z = sphere.pixel_to_direction((u, v), SIZE)
-                message.vector.x, message.vector.y, message.vector.z = map(float, (x, y, z))
+                x, y, z = map(float, sphere.pixel_to_direction((u, v), SIZE))
+                message = Vector3Stamped(vector=Vector3(x=x, y=y, z=z))
+                publisher = self.gazes
             else:
                 message = PromptMessage(object_id=rest[0], points=[at], labels=[int(kind != "off")])
                 publisher = self.prompts

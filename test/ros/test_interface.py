@@ -4,6 +4,7 @@ import importlib.util
 import math
 import re
 import threading
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import cv2
@@ -693,3 +694,49 @@ def test_a_service_that_waits_holds_up_neither_itself_nor_other_callbacks(make_r
         executor.shutdown()
         spinning.join()
         rig.executor.add_node(rig.sap)
+
+
+POLICY = README.with_name("config") / "sros2" / "sap_policy.xml"
+
+
+def _policy_of(**arguments):
+    spec = importlib.util.spec_from_file_location(
+        "sros2_policy", README.with_name("scripts") / "sros2_policy.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.policy(README.read_text(), **arguments)
+
+
+def test_the_shipped_sros2_policy_is_up_to_date():
+    assert POLICY.read_text() == _policy_of(), "python scripts/sros2_policy.py"
+    other = ET.fromstring(_policy_of(namespace="front", image="/camera/image_raw"))
+    assert other.find(".//enclave").get("path") == "/front/sap"
+    topics = [topic.text for topic in other.iter("topic")]
+    assert {"/camera/image_raw", "/camera/image_raw/compressed", "masks"} <= set(topics)
+    assert "image" not in topics
+
+
+def test_the_sros2_policy_allows_what_the_node_has(make_rig):
+    rig = make_rig(broadcast_tf=True).up()
+    profile = ET.parse(POLICY).find(".//profile")
+    where = profile.get("node"), profile.get("ns")
+    assert where == ("sap", "/sap")
+
+    def allowed(kind, right):
+        found = [
+            name.text for group in profile.iter(f"{kind}s") if group.get(right) for name in group
+        ]
+        return {
+            re.sub("^~", "/sap/sap", name) if name[0] in "~/" else f"/sap/{name}" for name in found
+        }
+
+    for names, kind, right in (
+        (rig.peer.get_publisher_names_and_types_by_node, "topic", "publish"),
+        (rig.peer.get_subscriber_names_and_types_by_node, "topic", "subscribe"),
+        (rig.peer.get_service_names_and_types_by_node, "service", "reply"),
+    ):
+        rig.until(lambda names=names: names(*where), 10)
+        own = {name for name, _ in names(*where)}
+        assert len(own) > 5
+        assert own <= allowed(kind, right)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy")
 pytest.importorskip("sap_ros.msg", reason="the messages are not built: make build")
+
+from diagnostic_msgs.msg import DiagnosticArray
 
 from sap_ros.core import sphere
 from sap_ros.core.instances import State, measure
@@ -207,6 +210,19 @@ def test_sixteen_bit_masks(make_rig, panorama):
 )
 def test_a_bad_parameter_fails_configuring(make_rig, parameters):
     assert make_rig(**parameters).sap.trigger_configure().name == "FAILURE"
+
+
+def test_the_device_is_chosen_and_reported(make_rig):
+    rig, reports = make_rig(), []
+    assert rig.sap.get_parameter("device").value == "auto"
+    rig.peer.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    rig.up()
+    chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    rig.until(
+        lambda: (
+            ("device", chosen) in {(v.key, v.value) for r in reports for v in r.status[0].values}
+        )
+    )
 
 
 @pytest.mark.parametrize("parameters", [{"checkpoint": "/none.pt"}, {"device": "toaster"}])
