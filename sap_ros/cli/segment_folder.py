@@ -55,11 +55,15 @@ class SegmentSettings:
 def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Job:
     """Segments the pictures of a folder; writes ``masks/PICTURE.png`` and, last, ``objects/PICTURE.json``."""
     from sap_ros.jobs.run import Job
+    from sap_ros.places import Existing, absolute, check_input, check_output
 
-    folder, prompts, out = folder.resolve(), prompts.resolve(), out.resolve()
+    folder, prompts, out = absolute(folder), absolute(prompts), absolute(out)
+    check_input(folder)
+    check_output(out)
+    there = Existing(out / "objects")
 
     def is_done(item: Item) -> bool:
-        return _objects(out, item.name).exists()
+        return f"{item.name}.json" in there
 
     return Job(partial(_make_worker, folder, prompts.parent, out, settings), is_done)
 
@@ -113,16 +117,15 @@ def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, wor
 
 
 def _prompt(object_id: int, given: Any, size: tuple[int, int], masks: Path) -> Prompt:
-    import cv2
     import numpy as np
 
     from sap_ros.core.prompts import Prompt, from_pixels
+    from sap_ros.files import open_image
 
     mask = None
     if given["mask"]:
-        pixels = cv2.imread(str(masks / given["mask"]), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError(f"{masks / given['mask']} cannot be read as an image")
+        with open_image(masks / given["mask"]) as image:
+            pixels = np.array(image)
         mask = pixels.reshape(*pixels.shape[:2], -1).any(-1)
     if not given["points"] and not given["box"]:
         return Prompt(object_id, mask=mask)

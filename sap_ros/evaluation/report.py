@@ -21,6 +21,7 @@ from sap_ros.core.rendering import ViewRenderer
 from sap_ros.evaluation.benchmark import Method, Record, mask_path
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.summary import Row
+from sap_ros.files import open_image, write_text
 
 _CASES = 4  # number of pictures each of the best, median and worst objects
 _SIDE = 360
@@ -71,9 +72,7 @@ def columns(row: Row) -> dict[str, str]:
 def write_results(path: Path, dataset: str, rows: Sequence[Row]) -> None:
     """Writes the table as JSON."""
     text = json.dumps({"dataset": dataset, "rows": [asdict(row) for row in rows]}, indent=2)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n")
-    part.replace(path)
+    write_text(path, text + "\n")
 
 
 def write_report(
@@ -106,9 +105,7 @@ def write_report(
         plots=_plots(rows, records),
         cases=[_cases(row, records, samples, masks) for row in rows],
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    write_text(path, text)
 
 
 def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
@@ -176,7 +173,8 @@ def _cases(
                 continue
             shown.add((panorama, instance))
             sample = samples[panorama]
-            found = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) > 0
+            with open_image(file) as mask:
+                found = np.array(mask) > 0
             picture = _picture(sample.image(), sample.labels() == instance, found)
             caption = f"{kind}: IoU {value:.3f}, object {instance} of {panorama}"
             pictures.append({"data": _jpeg(picture), "caption": caption})
