@@ -33,7 +33,7 @@ def place(text: str | Path) -> Path:
             credentials are found as the package of that protocol does (s3fs: the environment and ~/.aws).
 
     Raises:
-        ValueError: the URL's protocol is unknown, or its package is not installed.
+        OSError: the URL's protocol is unknown, or its package is not installed.
     """
     if isinstance(text, Path) or not _URL.match(str(text)):
         return Path(text)
@@ -44,9 +44,9 @@ def place(text: str | Path) -> Path:
         url = UPath(text, use_listings_cache=False)
         _ = url.fs
     except ImportError as error:
-        raise ValueError(f'{text}: {error}; s3fs comes with pip install ".[remote]"') from error
+        raise OSError(f'{text}: {error}; s3fs comes with pip install ".[remote]"') from error
     except ValueError as error:
-        raise ValueError(f"{text}: {error}") from error
+        raise OSError(f"{text}: {error}") from error
     return cast("Path", url)
 
 

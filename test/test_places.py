@@ -1,5 +1,6 @@
 """Files at URLs: what is read and written there by the commands, over HTTP to a server of the S3 kind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
@@ -84,13 +86,13 @@ def uploaded(folder, url):
     return url
 
 
-def names(url):
-    start = str(url).rstrip("/") + "/"
-    return sorted(str(p).removeprefix(start) for p in place(url).rglob("*") if p.is_file())
+def names(folder):
+    start = str(folder).rstrip("/") + "/"
+    return sorted(str(p).removeprefix(start) for p in place(folder).rglob("*") if p.is_file())
 
 
-def contents(url):
-    return {name: place(f"{url}/{name}").read_bytes() for name in names(url)}
+def contents(folder):
+    return {name: place(f"{folder}/{name}").read_bytes() for name in names(folder)}
 
 
 def test_paths_of_a_disk_are_what_they_were():
@@ -141,11 +143,7 @@ def test_a_bucket_is_segmented_as_a_folder_is(bucket, pictures, tmp_path):
     command = ("segment", there, "--prompts", f"{there}/prompts.csv", "--out", f"{bucket}/out")
     done = sap(*command, "--jobs", 2)
     assert done.returncode == 0, done.stderr
-    local = {
-        p.relative_to(tmp_path / "o").as_posix(): p.read_bytes()
-        for p in sorted((tmp_path / "o").rglob("*"))
-        if p.is_file()
-    }
+    local = contents(tmp_path / "o")
     assert contents(f"{bucket}/out") == local
     assert len(local) == 6
     # The same command does what is missing, and nothing else.
@@ -210,20 +208,69 @@ def test_what_is_wrong_with_a_url_is_one_line(bucket, pictures, tmp_path):
 
 
 def test_wrong_credentials_are_said(bucket):
-    import urllib.request
-
     server = os.environ["AWS_ENDPOINT_URL"]
-    urllib.request.urlopen(
-        f"{server}/moto-api/reset-auth", data=b"0"
-    )  # from now on they are checked
-    with pytest.raises(ValueError, match="access is denied, see the credentials"):
-        check_output(place(f"{bucket}/out"))
+
+    def check_from_now_on(requests):
+        """Credentials are checked after this number of requests, in this process."""
+        kind = {"Content-Type": "text/plain"}
+        urlopen(Request(f"{server}/moto-api/reset-auth", requests, kind)).close()
+
+    check_from_now_on(b"0")
+    try:
+        with pytest.raises(ValueError, match="access is denied, see the credentials"):
+            check_output(place(f"{bucket}/out"))
+    finally:
+        check_from_now_on(b"inf")
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    import fsspec
+def test_a_missing_package_is_named():
+    program = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from sap_ros.places import place\n"
+        "try:\n    place('s3://panoramas/in')\n"
+        "except OSError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 'pip install ".[remote]"' in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1
 
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.setattr(fsspec.registry, "_registry", {})
-    with pytest.raises(ValueError, match=r'pip install "\.\[remote\]"'):
-        place("s3://panoramas/in")
+
+def test_videos_are_made_evaluated_and_replayed_in_a_bucket(bucket, tmp_path):
+    pytest.importorskip("rosbags")
+    drive, made = f"{bucket}/drive", ("--count", 2, "--width", 512, "--frames", 3)
+    for folder in (drive, tmp_path / "drive"):
+        done = sap("synth", "moving", "--out", folder, *made)
+        assert done.returncode == 0, done.stderr
+    assert contents(drive) == contents(tmp_path / "drive")
+
+    scored = ("eval", "video", drive, "--prompt", "clicks", "--out", f"{bucket}/scores")
+    done = sap(*scored, "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    tracks = place(f"{bucket}/scores/tracks.jsonl").read_text().split("\n\n")
+    assert {json.loads(line)[0]["video"] for line in tracks} == {"00000000", "00000001"}
+    before = place(f"{bucket}/scores/tracks.jsonl").read_text()
+    assert sap(*scored).returncode == 0  # there is nothing left to do
+    assert place(f"{bucket}/scores/tracks.jsonl").read_text() == before
+
+    stills = ("eval", drive, "--strategy", "direct", "--limit", 1, "--out", f"{bucket}/stills")
+    done = sap(*stills)
+    assert done.returncode == 0, done.stderr
+    assert {"report.html", "results.json", "scores.jsonl"} <= {*names(f"{bucket}/stills")}
+
+    bags, local = [], []
+    for name in ("00000000", "00000001"):
+        local.append(tmp_path / "bags" / name)
+        done = sap("bag", tmp_path / "drive" / "JPEGImages" / name, "--out", local[-1], "--rate", 4)
+        assert done.returncode == 0, done.stderr
+        bags.append(uploaded(local[-1], f"{bucket}/bags/{name}"))
+    point = ("--point", "256,150")
+    done = sap("replay", *local, *point, "--out", tmp_path / "replayed")
+    assert done.returncode == 0, done.stderr
+    done = sap("replay", *bags, *point, "--out", f"{bucket}/replayed")
+    assert done.returncode == 0, done.stderr
+    here, there = contents(tmp_path / "replayed"), contents(f"{bucket}/replayed")
+    assert here.keys() == there.keys()
+    masks = [name for name in here if name.endswith(".mcap")]
+    assert len(masks) == 2
+    assert all(here[name] == there[name] for name in masks)
+    assert {"report.html", "summary.csv"} <= here.keys()

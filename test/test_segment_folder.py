@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sap_ros.camera_files import read_camera, write_camera
-from sap_ros.cli.prompt_files import read_prompts
+from sap_ros.prompt_files import read_prompts
 from sap_ros.synthesis.fisheyes import fisheyes_of
 
 

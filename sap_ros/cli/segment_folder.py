@@ -74,8 +74,8 @@ def segment_items(prompts: Path) -> Iterator[Item]:
     Raises:
         ValueError: the file of prompts is invalid.
     """
-    from sap_ros.cli.prompt_files import read_prompts
     from sap_ros.jobs.run import Item
+    from sap_ros.prompt_files import read_prompts
 
     for of_picture in read_prompts(prompts):
         yield Item(of_picture.picture, of_picture)

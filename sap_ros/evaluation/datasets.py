@@ -20,7 +20,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import itemgetter
 from pathlib import Path
+from sys import intern
 
 import cv2
 import numpy as np
@@ -35,7 +37,7 @@ _FIRST_COLOUR = 1 << 16
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Truth:
     """An instance of a panorama."""
 
@@ -208,30 +210,28 @@ def _layout(folder: Path, layout: str) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    return sorted(found, key=str)
 
 
 def _read_sap(folder: Path) -> list[Sample]:
     by_name: dict[str, list[Truth]] = {}
     with (folder / "index.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            by_name.setdefault(row["panorama"], []).append(
-                Truth(
-                    int(row["id"]),
-                    row["size"],
-                    row["seam"] == "1",
-                    row["pole"] == "1",
-                    float(row["solid_angle_sr"]),
-                )
-            )
+        rows = csv.reader(file)
+        wanted = ("panorama", "id", "size", "seam", "pole", "solid_angle_sr")
+        columns = itemgetter(*map(next(rows).index, wanted))
+        for name, number, size, seam, pole, solid_angle in map(columns, rows):
+            truth = Truth(int(number), intern(size), seam == "1", pole == "1", float(solid_angle))
+            by_name.setdefault(name, []).append(truth)
+    images, instances = folder / "images", folder / "instances"
     return [
         Sample(
             name,
-            folder / "images" / f"{name}.jpg",
-            folder / "instances" / f"{name}.png",
-            tuple(instances),
+            images / f"{name}.jpg",
+            instances / f"{name}.png",
+            tuple(listed),
         )
-        for name, instances in sorted(by_name.items())
+        for name, listed in sorted(by_name.items())
     ]
 
 

@@ -93,10 +93,9 @@ def write_report(
         samples: the panoramas by name, for the pictures; missing ones are left out.
         masks: folder of the predicted masks.
     """
-    from jinja2 import Environment, PackageLoader
-
-    page = Environment(loader=PackageLoader("sap_ros.evaluation"), autoescape=True)
-    text = page.get_template("report.html.j2").render(
+    render_page(
+        path,
+        "report.html.j2",
         title=f"Segmentation of {dataset}",
         subtitle=f"{rows[0].objects} objects of {rows[0].panoramas} panoramas" if rows else "",
         columns=list(columns(rows[0])) if rows else [],
@@ -105,7 +104,21 @@ def write_report(
         plots=_plots(rows, records),
         cases=[_cases(row, records, samples, masks) for row in rows],
     )
-    write_text(path, text)
+
+
+def render_page(path: Path, template: str, **values: Any) -> None:
+    """Writes a page of the package's templates.
+
+    Args:
+        path: the file.
+        template: its name; all extend ``base.html.j2``, which shows the values ``title``, ``subtitle``, ``columns``,
+            ``rows``, ``legend`` and ``plots`` (PNG in base64).
+        values: see the template.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    pages = Environment(loader=PackageLoader("sap_ros.evaluation"), autoescape=True)
+    write_text(path, pages.get_template(template).render(**values))
 
 
 def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
@@ -134,7 +147,7 @@ def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
     axes.set_xlabel("IoU")
     axes.set_ylabel("share of objects that reach it")
     axes.legend(fontsize=8)
-    return [_png(bars), _png(curves)]
+    return [png_of(bars), png_of(curves)]
 
 
 def _label(row: Row) -> str:
@@ -142,7 +155,8 @@ def _label(row: Row) -> str:
     return name_of(row.method) + clicks
 
 
-def _png(figure: Any) -> str:
+def png_of(figure: Any) -> str:
+    """A figure of matplotlib as PNG, in base64."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return base64.b64encode(file.getvalue()).decode()
