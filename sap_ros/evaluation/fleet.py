@@ -41,9 +41,9 @@ def write_fleet_report(
         f"{images} images of {len(summaries)} bags; objects lost: {lost}, regained: {regained}"
     )
     if failed:
-        subtitle += f"; {len(failed)} bags failed"
+        subtitle += f"; failed bags: {len(failed)}"
     if true := [s["J"] for s in summaries.values() if "J" in s]:
-        subtitle += f"; mean IoU {statistics.fmean(true):.3f} ({len(true)} bags with true masks)"
+        subtitle += f"; mean IoU {statistics.fmean(true):.3f} (bags with true masks: {len(true)})"
     if len(ordered) > _ROWS:
         subtitle += f". The slowest {_ROWS} are listed; all are in summary.csv"
     cells = [_cells(name, summary) for name, summary in ordered[:_ROWS]]
@@ -97,6 +97,8 @@ def _plot(summaries: Mapping[str, dict[str, Any]]) -> str:
     panels[0].hist([_rate(s) for s in summaries.values()], bins=20)
     panels[0].set_xlabel("images/s")
     panels[0].set_ylabel("bags")
+    for axes in panels:
+        axes.yaxis.get_major_locator().set_params(integer=True)
     if true:
         panels[1].hist(true, bins=20, range=(0, 1))
         panels[1].set_xlabel("mean IoU")

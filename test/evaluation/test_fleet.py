@@ -95,7 +95,7 @@ def test_the_report_shows_the_slowest_bags_first_and_the_worst_moments(tmp_path)
     assert page.index("<td>slow</td>") < page.index("<td>fast</td>")
     assert page.index("slow, image 7, object 3: IoU 0.10") < page.index("fast, image 7")
     assert "40 images of 2 bags; objects lost: 3" in page
-    assert "mean IoU 0.700 (1 bags with true masks)" in page
+    assert "mean IoU 0.700 (bags with true masks: 1)" in page
     assert "gone &lt;b&gt;: no such file" in page
     assert "slow: 2 images could not be used" in page
     assert page.count("data:image/png;base64") == 1
