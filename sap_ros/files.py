@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sap_ros.core.panorama import check_panorama
-from sap_ros.places import local_or_bytes, write_whole
+from sap_ros.places import is_url, local_or_bytes, write_whole
 
 #: Width and height of the largest image that is decoded, which is the largest panorama.
 LARGEST_IMAGE = (8192, 4096)
@@ -31,7 +31,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     if not isinstance(source, bytes):
-        if not source.is_file():
+        if not is_url(source) and not source.is_file():
             raise ValueError(f"{source} is no file")
         source = local_or_bytes(source)
     with _PIL_LIMIT:

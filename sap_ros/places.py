@@ -106,8 +106,14 @@ def explained(error: BaseException) -> str:
     return " ".join(str(error).split()) or repr(error)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; at a URL there is nothing to make."""
+    if not is_url(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is never seen incomplete; the folder must exist.
+    """Writes a file that is never seen incomplete; its folder must exist (:func:`make_folder`).
 
     Raises:
         OSError: it could not be written.
@@ -127,13 +133,20 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def local_or_bytes(path: Path) -> Path | bytes:
-    """A file of a disk as it is; the contents of one at a URL (the last few are kept)."""
+    """A file of a disk as it is; the contents of one at a URL (the last few are kept).
+
+    Raises:
+        ValueError: there is no file, at a URL.
+    """
     return _contents(path) if is_url(path) else path
 
 
 @lru_cache(maxsize=_KEPT)
 def _contents(url: Path) -> bytes:
-    return url.read_bytes()
+    try:
+        return cast("Any", url).fs.cat_file(cast("Any", url).path)
+    except FileNotFoundError:
+        raise ValueError(f"{url} is no file") from None
 
 
 @contextmanager

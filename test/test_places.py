@@ -1,7 +1,9 @@
 """Files at URLs: what is read and written there by the commands, over HTTP to a server of the S3 kind."""
 
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -233,6 +235,36 @@ def test_a_missing_package_is_named():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert 'pip install ".[remote]"' in done.stdout, done.stderr
     assert done.stdout.count("\n") == 1
+
+
+class _Requests(logging.Handler):
+    """The methods and paths of the requests that the server has answered."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def emit(self, record):
+        if found := re.search(r"(GET|HEAD|PUT|POST) (/\S+) HTTP", record.getMessage()):
+            self.seen.append((found[1], found[2].partition("?")[0]))
+
+
+def test_a_picture_takes_two_requests_to_read_and_two_to_write(bucket, pictures, monkeypatch):
+    there, requests = uploaded(pictures, f"{bucket}/in"), _Requests()
+    log = logging.getLogger("werkzeug")
+    log.addHandler(requests)
+    monkeypatch.setattr(log, "level", logging.INFO)
+    done = sap("segment", there, "--prompts", pictures / "prompts.csv", "--out", f"{bucket}/out")
+    log.removeHandler(requests)
+    assert done.returncode == 0, done.stderr
+    of_a = [(method, path) for method, path in requests.seen if "a.png" in path]
+    assert of_a == [
+        ("HEAD", "/panoramas/in/a.png"),
+        ("GET", "/panoramas/in/a.png"),
+        ("PUT", "/panoramas/out/masks/a.png.png"),
+        ("PUT", "/panoramas/out/objects/a.png.json"),
+    ]
+    assert len(requests.seen) < 20
 
 
 def test_videos_are_made_evaluated_and_replayed_in_a_bucket(bucket, tmp_path):

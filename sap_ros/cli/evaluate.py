@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.photographs import photographs
 from sap_ros.cli.shared import DEVICE, load_model_with_bar
-from sap_ros.places import absolute, appended, check_output, place
+from sap_ros.places import absolute, appended, check_output, make_folder, place
 
 if TYPE_CHECKING:
     from sap_ros.core.model import Model
@@ -211,7 +211,7 @@ def video(
         for video in videos
     )
     check_output(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with appended(out / "tracks.jsonl") as (results, keep):
         there = {(track.method, track.video) for track in read_tracks([results])}
 
@@ -285,7 +285,7 @@ def _run(
     from sap_ros.jobs.run import Item, Job
 
     check_output(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     items = (
         Item(f"{sample.name} by {name_of(method)}", (method, counted(method, clicks), sample))
         for method in methods

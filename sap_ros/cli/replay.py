@@ -25,7 +25,16 @@ from sap_ros.cli.shared import (
     load_model_with_bar,
     parse_points,
 )
-from sap_ros.places import Existing, absolute, check_output, fetched, is_url, place, written
+from sap_ros.places import (
+    Existing,
+    absolute,
+    check_output,
+    fetched,
+    is_url,
+    make_folder,
+    place,
+    written,
+)
 
 if TYPE_CHECKING:
     from sap_ros.core.loading import Backend
@@ -244,7 +253,7 @@ def _replay_all(bags: list[Path], out: Path, worker: Callable[[], Any], pool: Po
     if twice := {name for name, count in Counter(names).items() if count > 1}:
         raise ValueError(f"several bags are called {', '.join(sorted(twice))}; rename them")
     check_output(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     items = (Item(name, (absolute(bag), out / name)) for name, bag in zip(names, bags, strict=True))
     there = Existing(out)
     job = Job(worker, lambda item: f"{item.name}/summary.json" in there)

@@ -23,7 +23,7 @@ from sap_ros.cli.shared import (
     load_model_with_bar,
     parse_points,
 )
-from sap_ros.places import place
+from sap_ros.places import is_url, place
 
 if TYPE_CHECKING:
     from sap_ros.core.search import Strategy
@@ -106,6 +106,8 @@ def segment(
         conclude(summary)
         return
     assert point is not None
+    if is_url(out):
+        raise ValueError(f"--out is {out}; of a single panorama it must be a folder of a disk")
     from rich.progress import Progress
 
     from sap_ros.core.overlay import contact_sheet, draw_overlay

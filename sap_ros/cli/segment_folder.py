@@ -98,6 +98,7 @@ def _make_worker(
 def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, work: Any) -> None:
     from sap_ros.core.projection import Equirectangular
     from sap_ros.files import read_image, read_panorama, write_image
+    from sap_ros.places import make_folder
     from sap_ros.report import write_objects
 
     read = read_panorama if isinstance(session.projection, Equirectangular) else read_image
@@ -111,7 +112,7 @@ def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, wor
     instances = session.segment()
     picture, objects = _masks(out, work.picture), _objects(out, work.picture)
     for path in (picture, objects):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     write_image(picture, instances.labels)
     write_objects(objects, instances)
 

@@ -23,7 +23,7 @@ from sap_ros.evaluation.clicks import centre_click, correction_click
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
-from sap_ros.places import write_whole
+from sap_ros.places import make_folder, write_whole
 
 PromptKind = Literal["clicks", "box", "mask"]
 
@@ -201,7 +201,7 @@ def segmented(
         )
         if masks is not None:
             path = mask_path(masks, method, sample.name, truth.instance_id, count)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             options = [cv2.IMWRITE_PNG_BILEVEL, 1]
             png = cv2.imencode(".png", found.astype(np.uint8) * 255, options)[1]
             write_whole(path, png.tobytes())

@@ -30,7 +30,7 @@ from sap_ros.camera_files import write_camera
 from sap_ros.core.fisheye import DualFisheye
 from sap_ros.core.instances import Instance, measure, size_class
 from sap_ros.files import write_text
-from sap_ros.places import Existing, is_url, write_whole
+from sap_ros.places import Existing, is_url, make_folder, write_whole
 
 #: Columns of ``index.csv``.
 COLUMNS = (
@@ -56,7 +56,7 @@ class DatasetWriter:
     ) -> None:
         self.folder = folder
         for name in ("images", "instances", "labels", *(["fisheyes"] if camera else [])):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / name)
         if camera:
             # The whole camera, so that a resumed run with another one is refused.
             settings = {**settings, "camera": repr(camera)}
