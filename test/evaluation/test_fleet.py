@@ -19,6 +19,7 @@ def answer(stamp, **states):
     objects = [
         SimpleNamespace(
             object_id=int(name[1:]),
+            direction=np.array([1.0, 0.0, 0.0]),
             state=state,
             score=score,
             solid_angle=0.1,
