@@ -65,7 +65,7 @@ class ReplayFiles:
 
     @property
     def moments(self) -> list[Moment]:
-        return [moment for moment, _ in self._moments.values()]
+        return [self._moments[i][0] for i in sorted(self._moments)]
 
     def __enter__(self) -> ReplayFiles:
         self._file = (self.out / "images.csv").open("w", newline="")
