@@ -95,12 +95,15 @@ def segment(
             projection,
             camera,
         )
+        from sap_ros.prompt_files import count_pictures
+
+        job = segment_job(panorama, prompts, out, settings)
         summary = run_items(
             "Segmenting",
-            segment_job(panorama, prompts, out, settings),
+            job,
             segment_items(prompts),
             make_pool(jobs, ray, device),
-            None,
+            count_pictures(prompts),
         )
         typer.echo(f"{summary.done + summary.kept} panoramas are in {out}/: masks/, objects/")
         conclude(summary)
