@@ -249,10 +249,15 @@ class _Requests(logging.Handler):
             self.seen.append((found[1], found[2].partition("?")[0]))
 
 
-def test_a_picture_takes_two_requests_to_read_and_two_to_write(bucket, pictures, caplog):
+def test_a_picture_takes_two_requests_to_read_and_two_to_write(
+    bucket, pictures, caplog, monkeypatch
+):
     there, requests = uploaded(pictures, f"{bucket}/in"), _Requests()
     log = logging.getLogger("werkzeug")
     log.addHandler(requests)
+    monkeypatch.setattr(
+        log, "disabled", False
+    )  # another test's package may have set up logging anew
     caplog.set_level(logging.INFO, log.name)
     done = sap("segment", there, "--prompts", pictures / "prompts.csv", "--out", f"{bucket}/out")
     log.removeHandler(requests)
