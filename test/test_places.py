@@ -1,9 +1,7 @@
 """Files at URLs: what is read and written there by the commands, over HTTP to a server of the S3 kind."""
 
 import json
-import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -237,32 +235,18 @@ def test_a_missing_package_is_named():
     assert done.stdout.count("\n") == 1
 
 
-class _Requests(logging.Handler):
-    """The methods and paths of the requests that the server has answered."""
+def test_a_picture_takes_two_requests_to_read_and_two_to_write(bucket, pictures, monkeypatch):
+    from werkzeug.serving import WSGIRequestHandler
 
-    def __init__(self):
-        super().__init__()
-        self.seen = []
+    there, requests = uploaded(pictures, f"{bucket}/in"), []
 
-    def emit(self, record):
-        if found := re.search(r"(GET|HEAD|PUT|POST) (/\S+) HTTP", record.getMessage()):
-            self.seen.append((found[1], found[2].partition("?")[0]))
+    def noted(self, *_):
+        requests.append((self.command, self.path.partition("?")[0]))
 
-
-def test_a_picture_takes_two_requests_to_read_and_two_to_write(
-    bucket, pictures, caplog, monkeypatch
-):
-    there, requests = uploaded(pictures, f"{bucket}/in"), _Requests()
-    log = logging.getLogger("werkzeug")
-    log.addHandler(requests)
-    monkeypatch.setattr(
-        log, "disabled", False
-    )  # another test's package may have set up logging anew
-    caplog.set_level(logging.INFO, log.name)
+    monkeypatch.setattr(WSGIRequestHandler, "log_request", noted)
     done = sap("segment", there, "--prompts", pictures / "prompts.csv", "--out", f"{bucket}/out")
-    log.removeHandler(requests)
     assert done.returncode == 0, done.stderr
-    of_a = [(method, path) for method, path in requests.seen if "a.png" in path]
+    of_a = [(method, path) for method, path in requests if "a.png" in path]
     assert of_a == [
         ("HEAD", "/panoramas/in/a.png"),
         ("GET", "/panoramas/in/a.png"),
