@@ -54,6 +54,7 @@ def bucket(monkeypatch):
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    urlopen(f"{settings['AWS_ENDPOINT_URL']}/moto-api/reset", b"").close()  # of all servers here
     import boto3
 
     boto3.client("s3").create_bucket(Bucket="panoramas")
