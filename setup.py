@@ -58,6 +58,10 @@ setup(
         # `sap bench`: plots, CPU time of the node, and peers that `render` measures against.
         "bench": ["matplotlib>=3.8", "psutil>=5", "py360convert>=1", "pyequilib>=0.5"],
         "cluster": ["ray>=2.40"],  # `--ray`
+        "remote": [
+            "s3fs>=2024.6",
+            "universal-pathlib>=0.3",
+        ],  # data at URLs; other protocols: fsspec says
         # To decode h264, h265 and av1: images that arrive as packets of a video.
         "video": ["av>=17"],
         "evaluation": ["jinja2>=3", "matplotlib>=3.8", "mcap>=1.1", "rosbags>=0.10"],

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sap_ros.core.panorama import check_panorama
+from sap_ros.places import is_url, local_or_bytes, write_whole
 
 #: Width and height of the largest image that is decoded, which is the largest panorama.
 LARGEST_IMAGE = (8192, 4096)
@@ -29,8 +30,10 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
             of a few hundred kB can decode to gigabytes).
     """
     name = "the image" if isinstance(source, bytes) else str(source)
-    if isinstance(source, Path) and not source.is_file():
-        raise ValueError(f"{source} is no file")
+    if not isinstance(source, bytes):
+        if not is_url(source) and not source.is_file():
+            raise ValueError(f"{source} is no file")
+        source = local_or_bytes(source)
     with _PIL_LIMIT:
         # PIL refuses to open large images, and does not tell their size.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -49,6 +52,12 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
             "can be used"
         )
     return width, height
+
+
+def open_image(path: Path) -> Image.Image:
+    """Opens an image file with PIL, also one at a URL; a context manager."""
+    source = local_or_bytes(path)
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def read_panorama(path: Path) -> np.ndarray:
@@ -79,7 +88,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     image_size(path)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{path} has pixels of type {image.mode}; it must be 8-bit")
             pixels = np.array(image.convert("RGB"))
@@ -91,20 +100,16 @@ def read_image(path: Path) -> np.ndarray:
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes RGB (H, W, 3) or single-channel (H, W) pixels in the format of the file extension.
 
-    A temporary file is written first and then renamed, so that the file is never incomplete.
+    The file is never incomplete.
 
     Raises:
         OSError: the file could not be written.
     """
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     # Not by cv2.imwrite, which does not say why it failed, and does not notice a full disk with small files.
-    beside.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
-    beside.replace(path)
+    write_whole(path, cv2.imencode(path.suffix, pixels)[1].tobytes())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a temporary file, then renames it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    """Writes a text file that is never incomplete."""
+    write_whole(path, text.encode())

@@ -25,6 +25,7 @@ _EXTRAS = {
     **dict.fromkeys(("psutil", "py360convert", "equilib"), "bench"),
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "ray": "cluster",
+    **dict.fromkeys(("s3fs", "upath"), "remote"),
 }
 
 

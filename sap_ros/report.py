@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sap_ros.core.instances import Instances
+from sap_ros.files import write_text
 
 
 def write_objects(path: Path, instances: Instances) -> None:
@@ -34,9 +35,7 @@ def write_objects(path: Path, instances: Instances) -> None:
                 "score": round(instance.score, 4),
             }
         )
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(rows, indent=2) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(rows, indent=2) + "\n")
 
 
 def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None = None) -> None:

@@ -1,6 +1,7 @@
 """files: what is read, and what is said of files that are no panorama."""
 
 import errno
+import os
 import struct
 import tracemalloc
 import zlib
@@ -96,7 +97,7 @@ def test_a_full_disk_is_noticed_and_leaves_the_former_file(tmp_path, side):
     path = tmp_path / "out.png"
     write_image(path, np.zeros((4, 4), np.uint8))
     before = path.read_bytes()
-    (tmp_path / ".out.part.png").symlink_to(full)
+    (tmp_path / f".out.png.{os.getpid()}.part").symlink_to(full)
     with pytest.raises(OSError, match="No space left on device") as error:
         write_image(path, np.random.default_rng(0).integers(0, 255, (side, side), np.uint8))
     assert error.value.errno == errno.ENOSPC

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sap_ros.camera_files import read_camera, write_camera
-from sap_ros.cli.prompt_files import read_prompts
+from sap_ros.prompt_files import count_pictures, read_prompts
 from sap_ros.synthesis.fisheyes import fisheyes_of
 
 
@@ -60,6 +60,7 @@ def test_a_csv_and_a_jsonl_say_the_same(tmp_path):
     )
     from_csv, from_jsonl = (list(read_prompts(tmp_path / f"p.{end}")) for end in ("csv", "jsonl"))
     assert from_csv == from_jsonl
+    assert [count_pictures(tmp_path / f"p.{end}") for end in ("csv", "jsonl")] == [2, 2]
     first, second = from_csv
     assert first.objects[1]["points"] == [(256.0, 128.0, 1), (10.0, 10.0, 0)]
     assert first.objects[7]["box"] == [20.0, 30.0, 40.0, 50.0]
@@ -88,6 +89,9 @@ def test_a_csv_and_a_jsonl_say_the_same(tmp_path):
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path, name, text, named):
     (tmp_path / name).write_text(text)
+    count_pictures(
+        tmp_path / name
+    )  # of as many as there may be; that it is invalid is said by the other
     with pytest.raises(ValueError, match=named):
         list(read_prompts(tmp_path / name))
 

@@ -18,6 +18,7 @@ from sap_ros.cli.synth import synth
 from sap_ros.cli.train import train
 from sap_ros.cli.web import web
 from sap_ros.missing import how_to_install
+from sap_ros.places import explained
 
 app = typer.Typer(
     help="Point at anything in a 360° panorama: masks and bearings with SAM 2.",
@@ -40,4 +41,9 @@ def main() -> None:
         sys.exit(2)
     except (ValueError, OSError) as error:
         typer.echo(f"sap: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if not (reason := explained(error)):
+            raise
+        typer.echo(f"sap: {reason}", err=True)
         sys.exit(2)

@@ -31,6 +31,7 @@ _NAMES = (
     "backend",
     "latency",
     "video",
+    "fleet",
 )
 
 # What a benchmark needs beside the package's own requirements.
@@ -149,12 +150,14 @@ def _unavailable(name: str) -> str | None:
 
 
 def _run(name: str, model: str | None, dataset: Path | None, limit: int, device: str) -> Result:
-    from sap_ros.bench import backends, memory, rendering, sessions, video, views
+    from sap_ros.bench import backends, fleet, memory, rendering, sessions, video, views
     from sap_ros.bench.scenes import model_of
     from sap_ros.core.loading import DEFAULT_MODEL
 
     if name == "render":
         return rendering.rendering(device)
+    if name == "fleet":
+        return fleet.fleet()
     if name == "video":
         return video.decoding()
     if name == "memory":

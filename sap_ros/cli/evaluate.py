@@ -13,10 +13,13 @@ from typer.core import TyperGroup
 from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
 from sap_ros.cli.photographs import photographs
 from sap_ros.cli.shared import DEVICE, load_model_with_bar
+from sap_ros.places import absolute, appended, check_output, make_folder, place
 
 if TYPE_CHECKING:
+    from sap_ros.core.model import Model
     from sap_ros.evaluation.benchmark import Method, Record
     from sap_ros.evaluation.datasets import Sample
+    from sap_ros.evaluation.video import Track
     from sap_ros.jobs.run import Pool, Summary
 
 _DEFAULT = "images"
@@ -41,7 +44,11 @@ app.command()(photographs)
 
 _DATASET = Annotated[
     Path,
-    typer.Argument(help="Labelled panoramas: from `sap synth`, your own, or a published data set."),
+    typer.Argument(
+        parser=place,
+        metavar="DATASET",
+        help="Labelled panoramas: from `sap synth`, your own, or a published data set; a folder or a URL.",
+    ),
 ]
 _LAYOUT = Annotated[
     str,
@@ -65,7 +72,14 @@ _STRATEGIES = Annotated[
     ),
 ]
 _LIMIT = Annotated[int | None, typer.Option(help="Use only the first N panoramas.")]
-_OUT = Annotated[Path, typer.Option(help="Folder to write to; an existing run is resumed.")]
+_OUT = Annotated[
+    Path,
+    typer.Option(
+        parser=place,
+        metavar="FOLDER",
+        help="Folder to write to, or a URL; an existing run is resumed.",
+    ),
+]
 
 
 @app.command(_DEFAULT)
@@ -91,7 +105,7 @@ def images(
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 
-    samples = read_dataset(dataset.resolve(), layout)[:limit]
+    samples = read_dataset(absolute(dataset), layout)[:limit]
     methods = [
         Method(name, cast("Any", chosen), cast("Any", prompt))
         for name in _labelled(model)
@@ -123,7 +137,7 @@ def ablations(
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_dataset
 
-    samples = read_dataset(dataset.resolve(), layout)[:limit]
+    samples = read_dataset(absolute(dataset), layout)[:limit]
     methods = []
     for name, source in _labelled(model).items():
         scan, own = Method(name), model_info(source.partition("=")[0]).fusion
@@ -164,43 +178,61 @@ def video(
     limit: _LIMIT = None,
     out: _OUT = Path("eval_out"),
     device: DEVICE = "auto",
+    jobs: JOBS = None,
+    ray: RAY = "",
 ) -> None:
     """Track the objects of a video's first frame: J and F, wrong takes, times to find them again."""
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
     from sap_ros.evaluation.benchmark import Method
     from sap_ros.evaluation.datasets import read_sequences
     from sap_ros.evaluation.report import name_of
     from sap_ros.evaluation.video import (
-        evaluate_videos,
+        append_tracks,
         read_tracks,
         return_columns,
         track_columns,
     )
+    from sap_ros.jobs.run import Item, Job
 
     if rate <= 0:
         raise ValueError(f"the rate is {rate:g} frames per second; it must be above 0")
-    videos = read_sequences(dataset, layout)[:limit]
-    out.mkdir(parents=True, exist_ok=True)
-    frames = sum(len(v.frames) for v in videos)
-    with Progress(transient=True) as bars:
-        for name, source in _labelled(model).items():
-            loaded = _load(source, device)
-            for chosen in strategy or ["auto"]:
-                method = Method(name, cast("Any", chosen), cast("Any", prompt), alone=alone)
-                bar = bars.add_task(name_of(method), total=frames)
-                evaluate_videos(
-                    loaded,
-                    method,
-                    videos,
-                    out / "tracks.jsonl",
-                    partial(bars.advance, bar),
-                    rate,
-                )
+    videos = read_sequences(absolute(dataset), layout)[:limit]
+    models = _labelled(model)
+    methods = [
+        Method(name, cast("Any", chosen), cast("Any", prompt), alone=alone)
+        for name in models
+        for chosen in strategy or ["auto"]
+    ]
+    items = (
+        Item(f"{video.name} by {name_of(method)}", (method, video))
+        for method in methods
+        for video in videos
+    )
+    check_output(out)
+    make_folder(out)
+    with appended(out / "tracks.jsonl") as (results, keep):
+        there = {(track.method, track.video) for track in read_tracks([results])}
+
+        def is_done(item: Item) -> bool:
+            method, video = item.work
+            return (method, video.name) in there
+
+        def finished(item: Item, found: list[Track]) -> None:
+            append_tracks(results, found)
+            keep()
+
+        summary = run_items(
+            "Tracking",
+            Job(partial(_make_tracker, models, device, rate), is_done, finished),
+            items,
+            make_pool(jobs, ray, device),
+            len(methods) * len(videos),
+        )
     tracks = read_tracks([out / "tracks.jsonl"])
     if not tracks:
+        conclude(summary)
         raise ValueError(
             f"no video in {dataset} has an object in its first frame and a second frame"
         )
@@ -215,6 +247,7 @@ def video(
         for name, row in rows.items():
             table.add_row(name, *row.values())
         Console().print(table)
+    conclude(summary)
 
 
 def _labelled(models: list[str] | None) -> dict[str, str]:
@@ -251,40 +284,69 @@ def _run(
     from sap_ros.evaluation.report import name_of
     from sap_ros.jobs.run import Item, Job
 
-    out.mkdir(parents=True, exist_ok=True)
-    results = out / "scores.jsonl"
-    there = {(r.method, r.panorama): {s.clicks for s in r.scores} for r in read_records([results])}
+    check_output(out)
+    make_folder(out)
     items = (
         Item(f"{sample.name} by {name_of(method)}", (method, counted(method, clicks), sample))
         for method in methods
         for sample in samples
     )
+    with appended(out / "scores.jsonl") as (results, keep):
+        there = {
+            (r.method, r.panorama): {s.clicks for s in r.scores} for r in read_records([results])
+        }
 
-    def is_done(item: Item) -> bool:
-        method, counts, sample = item.work
-        return there.get((method, sample.name), set()) >= {*counts}
+        def is_done(item: Item) -> bool:
+            method, counts, sample = item.work
+            return there.get((method, sample.name), set()) >= {*counts}
 
-    def finished(item: Item, record: Record) -> None:
-        if record.scores:
-            append_record(results, record)
+        def finished(item: Item, record: Record) -> None:
+            if record.scores:
+                append_record(results, record)
+                keep()
 
-    worker = partial(_make_scorer, models, device, out.resolve() / "masks")
-    total = len(methods) * len(samples)
-    return run_items("Evaluating", Job(worker, is_done, finished), items, pool, total)
+        worker = partial(_make_scorer, models, device, absolute(out) / "masks")
+        total = len(methods) * len(samples)
+        return run_items("Evaluating", Job(worker, is_done, finished), items, pool, total)
+
+
+class _Models:
+    """The model that was used last, so that a worker has one at a time.
+
+    Args:
+        models: by short name, see :func:`_labelled`; the first is loaded at once: one that cannot be ends the run.
+    """
+
+    def __init__(self, models: dict[str, str], device: str) -> None:
+        self._models, self._device = models, device
+        self._loaded = next(iter(models)), _load(next(iter(models.values())), device)
+
+    def __getitem__(self, name: str) -> Model:
+        if self._loaded[0] != name:
+            del self._loaded
+            self._loaded = name, _load(self._models[name], self._device)
+        return self._loaded[1]
+
+
+def _make_tracker(models: dict[str, str], device: str, rate: float) -> Callable[[Any], list[Track]]:
+    from sap_ros.evaluation.video import followed
+
+    loaded = _Models(models, device)
+
+    def track(work: Any) -> list[Track]:
+        method, video = work
+        return followed(loaded[method.model], method, video, rate)
+
+    return track
 
 
 def _make_scorer(models: dict[str, str], device: str, masks: Path) -> Callable[[Any], Record]:
-    """A worker that keeps the model of its last panorama."""
     from sap_ros.evaluation.benchmark import segmented
 
-    first = next(iter(models))  # a model that cannot be loaded ends the run
-    loaded = {first: _load(models[first], device)}
+    loaded = _Models(models, device)
 
     def score(work: Any) -> Record:
         method, counts, sample = work
-        if method.model not in loaded:
-            loaded.clear()
-            loaded[method.model] = _load(models[method.model], device)
         return segmented(loaded[method.model], method, counts, sample, masks)
 
     return score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,16 @@ from sap_ros.cli.shared import (
     check_bag_packages,
     load_model_with_bar,
     parse_points,
+)
+from sap_ros.places import (
+    Existing,
+    absolute,
+    check_output,
+    fetched,
+    is_url,
+    make_folder,
+    place,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -46,10 +57,19 @@ def _check_storage(storage: str) -> Any:
 def replay(
     bags: Annotated[
         list[Path],
-        typer.Argument(metavar="BAG...", help="rosbag2 folders, or their .mcap or .db3 files."),
+        typer.Argument(
+            parser=place,
+            metavar="BAG...",
+            help="rosbag2 folders, or their .mcap or .db3 files; also at URLs.",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder to write to; of several bags, each has a folder in it.")
+        Path,
+        typer.Option(
+            parser=place,
+            metavar="FOLDER",
+            help="Folder to write to; of several bags, and at a URL, each has a folder in it.",
+        ),
     ] = Path("replay_out"),
     image: Annotated[
         str, typer.Option(help="Topic of the panoramas; not needed if there is only one.")
@@ -96,7 +116,7 @@ def replay(
     ] = 0.02,
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
-    table and a summary. Of several bags, the same command given again does those that are missing."""
+    table and a summary. Of several bags, also summary.csv and report.html; the same command given again does those that are missing."""
     check_bag_packages()
     from rich.console import Console
     from rich.progress import Progress
@@ -111,7 +131,7 @@ def replay(
         _check_storage(storage), projection, camera, image_back, lens_tolerance, level_frame, imu,
     )  # fmt: skip
     opened = settings.opened()
-    if len(bags) > 1 or ray or jobs not in (None, 1):
+    if len(bags) > 1 or ray or jobs not in (None, 1) or any(map(is_url, [*bags, out])):
         worker = partial(
             _make_replayer,
             settings,
@@ -121,7 +141,7 @@ def replay(
             backend,
             strategy,
         )
-        _replay_all(bags, out.resolve(), worker, make_pool(jobs, ray, device))
+        _replay_all(bags, absolute(out), worker, make_pool(jobs, ray, device))
         return
     (bag,) = bags
     if (out / "bag").exists():
@@ -136,12 +156,12 @@ def replay(
         result = settings.replay(bag, session, out, lambda: bars.advance(bar))
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in result.summary().items():
-        if name != "notes":
+        if name not in ("notes", "moments"):
             table.add_row(name, "-" if value is None else str(value))
     Console().print(table)
     for note in result.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"Written to {out}/: bag, overlay.mp4, images.csv, summary.json")
+    typer.echo(f"Written to {out}/: bag, overlay.mp4, images.csv, moments, summary.json")
 
 
 @dataclass(frozen=True)
@@ -217,33 +237,44 @@ class ReplaySettings:
 
 
 def _replay_all(bags: list[Path], out: Path, worker: Callable[[], Any], pool: Pool) -> None:
-    """Replays several bags into ``out/NAME``, and lists them in ``out/summary.csv``."""
+    """Replays several bags into ``out/NAME``; lists them in ``out/summary.csv``, and shows them in ``report.html``."""
     import csv
+    import io
     import json
 
+    import jinja2  # noqa: F401  for the report: a missing package is reported now, not after hours
+    import matplotlib  # noqa: F401
+
+    from sap_ros.evaluation.fleet import write_fleet_report
+    from sap_ros.files import write_text
     from sap_ros.jobs.run import Item, Job
 
-    names = [bag.resolve().name if bag.is_dir() else bag.stem for bag in bags]
-    if twice := {name for name in names if names.count(name) > 1}:
+    names = [absolute(bag).name if bag.is_dir() else bag.stem for bag in bags]
+    if twice := {name for name, count in Counter(names).items() if count > 1}:
         raise ValueError(f"several bags are called {', '.join(sorted(twice))}; rename them")
-    out.mkdir(parents=True, exist_ok=True)
-    items = [Item(name, (bag.resolve(), out / name)) for name, bag in zip(names, bags, strict=True)]
-    job = Job(worker, lambda item: (out / item.name / "summary.json").exists())
-    summary = run_items("Replaying", job, items, pool, len(items))
-    rows = [
-        {"bag": name, **json.loads((out / name / "summary.json").read_text())}
+    check_output(out)
+    make_folder(out)
+    items = (Item(name, (absolute(bag), out / name)) for name, bag in zip(names, bags, strict=True))
+    there = Existing(out)
+    job = Job(worker, lambda item: f"{item.name}/summary.json" in there)
+    summary = run_items("Replaying", job, items, pool, len(names))
+    there = Existing(out)
+    summaries = {
+        name: json.loads((out / name / "summary.json").read_text())
         for name in names
-        if (out / name / "summary.json").exists()
-    ]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = out / "summary.csv.part"
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({**row, "notes": "; ".join(row["notes"])})
-    part.replace(out / "summary.csv")
-    typer.echo(f"{len(rows)} bags are in {out}/: a folder each, summary.csv")
+        if f"{name}/summary.json" in there
+    }
+    columns = dict.fromkeys(
+        key for found in summaries.values() for key in found if key != "moments"
+    )
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["bag", *columns], extrasaction="ignore")
+    writer.writeheader()
+    for name, found in summaries.items():
+        writer.writerow({"bag": name, **found, "notes": "; ".join(found["notes"])})
+    write_text(out / "summary.csv", text.getvalue())
+    write_fleet_report(out / "report.html", out, summaries, summary.failed)
+    typer.echo(f"{len(summaries)} bags are in {out}/: a folder each, summary.csv, report.html")
     conclude(summary)
 
 
@@ -256,8 +287,6 @@ def _make_replayer(
     strategy: str,
 ) -> Callable[[Any], None]:
     """A worker that replays bags with a model that it loads once."""
-    import shutil
-
     from sap_ros.core.loading import load_model
     from sap_ros.core.session import PanoramaSession
 
@@ -269,10 +298,8 @@ def _make_replayer(
 
     def replay_one(work: tuple[Path, Path]) -> None:
         bag, out = work
-        part = out.with_name(f".{out.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-        settings.replay(bag, session, part)
-        part.replace(out)
+        with fetched(bag) as local, written(out, "summary.json") as part:
+            settings.replay(local, session, part)
 
     return replay_one
 

@@ -23,6 +23,7 @@ from sap_ros.cli.shared import (
     load_model_with_bar,
     parse_points,
 )
+from sap_ros.places import is_url, place
 
 if TYPE_CHECKING:
     from sap_ros.core.search import Strategy
@@ -33,7 +34,10 @@ def segment(
     panorama: Annotated[
         Path,
         typer.Argument(
-            help="Equirectangular (or dual-fisheye) image, JPEG, PNG or WebP; or a folder, with --prompts."
+            parser=place,
+            metavar="PANORAMA",
+            help="Equirectangular (or dual-fisheye) image, JPEG, PNG or WebP; or a folder, with --prompts. A path, "
+            "or a URL such as s3://bucket/folder.",
         ),
     ],
     point: Annotated[
@@ -47,12 +51,15 @@ def segment(
     prompts: Annotated[
         Path | None,
         typer.Option(
+            parser=place,
             metavar="FILE",
             help="Points, boxes or masks for the pictures of a folder, csv or jsonl (docs/scaling.md).",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sap_out"),
+    out: Annotated[
+        Path, typer.Option(parser=place, metavar="FOLDER", help="Folder to write to.")
+    ] = Path("sap_out"),
     model: MODEL = "sap-nano",
     checkpoint: CHECKPOINT = None,
     device: DEVICE = "auto",
@@ -88,17 +95,22 @@ def segment(
             projection,
             camera,
         )
+        from sap_ros.prompt_files import count_pictures
+
+        job = segment_job(panorama, prompts, out, settings)
         summary = run_items(
             "Segmenting",
-            segment_job(panorama, prompts, out, settings),
+            job,
             segment_items(prompts),
             make_pool(jobs, ray, device),
-            None,
+            count_pictures(prompts),
         )
         typer.echo(f"{summary.done + summary.kept} panoramas are in {out}/: masks/, objects/")
         conclude(summary)
         return
     assert point is not None
+    if is_url(out):
+        raise ValueError(f"--out is {out}; of a single panorama it must be a folder of a disk")
     from rich.progress import Progress
 
     from sap_ros.core.overlay import contact_sheet, draw_overlay

@@ -55,11 +55,15 @@ class SegmentSettings:
 def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Job:
     """Segments the pictures of a folder; writes ``masks/PICTURE.png`` and, last, ``objects/PICTURE.json``."""
     from sap_ros.jobs.run import Job
+    from sap_ros.places import Existing, absolute, check_input, check_output
 
-    folder, prompts, out = folder.resolve(), prompts.resolve(), out.resolve()
+    folder, prompts, out = absolute(folder), absolute(prompts), absolute(out)
+    check_input(folder)
+    check_output(out)
+    there = Existing(out / "objects")
 
     def is_done(item: Item) -> bool:
-        return _objects(out, item.name).exists()
+        return f"{item.name}.json" in there
 
     return Job(partial(_make_worker, folder, prompts.parent, out, settings), is_done)
 
@@ -70,8 +74,8 @@ def segment_items(prompts: Path) -> Iterator[Item]:
     Raises:
         ValueError: the file of prompts is invalid.
     """
-    from sap_ros.cli.prompt_files import read_prompts
     from sap_ros.jobs.run import Item
+    from sap_ros.prompt_files import read_prompts
 
     for of_picture in read_prompts(prompts):
         yield Item(of_picture.picture, of_picture)
@@ -94,6 +98,7 @@ def _make_worker(
 def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, work: Any) -> None:
     from sap_ros.core.projection import Equirectangular
     from sap_ros.files import read_image, read_panorama, write_image
+    from sap_ros.places import make_folder
     from sap_ros.report import write_objects
 
     read = read_panorama if isinstance(session.projection, Equirectangular) else read_image
@@ -107,22 +112,21 @@ def _segment(session: PanoramaSession, folder: Path, masks: Path, out: Path, wor
     instances = session.segment()
     picture, objects = _masks(out, work.picture), _objects(out, work.picture)
     for path in (picture, objects):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     write_image(picture, instances.labels)
     write_objects(objects, instances)
 
 
 def _prompt(object_id: int, given: Any, size: tuple[int, int], masks: Path) -> Prompt:
-    import cv2
     import numpy as np
 
     from sap_ros.core.prompts import Prompt, from_pixels
+    from sap_ros.files import open_image
 
     mask = None
     if given["mask"]:
-        pixels = cv2.imread(str(masks / given["mask"]), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError(f"{masks / given['mask']} cannot be read as an image")
+        with open_image(masks / given["mask"]) as image:
+            pixels = np.array(image)
         mask = pixels.reshape(*pixels.shape[:2], -1).any(-1)
     if not given["points"] and not given["box"]:
         return Prompt(object_id, mask=mask)

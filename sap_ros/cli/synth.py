@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sap_ros.cli.jobs import JOBS, RAY, conclude, make_pool, run_items
+from sap_ros.places import Existing, absolute, check_output, place
 
 if TYPE_CHECKING:
     from sap_ros.core.fisheye import DualFisheye
 
 synth = typer.Typer(help="Make labelled panoramas.", no_args_is_help=True)
 
-_OUT = Annotated[Path, typer.Option(help="Folder of the data set; an existing run is resumed.")]
+_OUT = Annotated[
+    Path,
+    typer.Option(
+        parser=place,
+        metavar="FOLDER",
+        help="Folder of the data set, or a URL; an existing run is resumed.",
+    ),
+]
 _COUNT = Annotated[int, typer.Option(help="Number of panoramas.")]
 _SEED = Annotated[int, typer.Option(help="Seed of the first; each further one adds 1.")]
 _CAMERA = Annotated[
@@ -83,7 +91,7 @@ def composite(
 
     worker = partial(
         _make_composer,
-        out.resolve(),
+        absolute(out),
         [p.resolve() for p in find_panoramas(backgrounds) if wanted(p.stem)],
         [p.resolve() for p in find_photographs(photographs, index or [], split, leave_out_source)],
         (width, width // 2),
@@ -119,7 +127,7 @@ def scene(
             f"{error}: in an environment of Python 3.11, pip install -r requirements/blender.txt, "
             "then python -m sap_ros.cli synth scene ..."
         ) from error
-    worker = partial(scene_writer, out.resolve(), (width, width // 2), samples, _read(camera))
+    worker = partial(scene_writer, absolute(out), (width, width // 2), samples, _read(camera))
     _make("Rendering", worker, out, range(seed, seed + count), jobs, ray)
 
 
@@ -150,13 +158,15 @@ def moving(
 
     if rate <= 0:
         raise ValueError(f"the rate is {rate:g} frames per second; it must be above 0")
-    folder, size = out.resolve(), (width, width // 2)
+    check_output(out)
+    folder, size = absolute(out), (width, width // 2)
     worker = partial(video_writer, folder, size, frames, rate, occluders, twins, _read(camera))
     seeds = range(seed, seed + count)
 
+    there = Existing(out / "JPEGImages")
+
     def is_done(item: Item) -> bool:
-        last = out / "JPEGImages" / item.name / f"{frames - 1:05d}.jpg"
-        return last.exists()
+        return f"{item.name}/{frames - 1:05d}.jpg" in there
 
     items = (Item(f"{number:08d}", number) for number in seeds)
     summary = run_items("Tracing", Job(worker, is_done), items, make_pool(jobs, ray), count)
@@ -225,8 +235,11 @@ def _make(
     from sap_ros.jobs.run import Item, Job
     from sap_ros.synthesis.dataset import write_index
 
+    check_output(out)
+    there = Existing(out / "images")
+
     def is_done(item: Item) -> bool:
-        return (out / "images" / f"{item.name}.jpg").exists()
+        return f"{item.name}.jpg" in there
 
     items = (Item(f"{seed:08d}", seed) for seed in seeds)
     summary = run_items(title, Job(worker, is_done), items, make_pool(jobs, ray), len(seeds))

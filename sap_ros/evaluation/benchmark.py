@@ -23,6 +23,7 @@ from sap_ros.evaluation.clicks import centre_click, correction_click
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_iou
+from sap_ros.places import make_folder, write_whole
 
 PromptKind = Literal["clicks", "box", "mask"]
 
@@ -200,8 +201,10 @@ def segmented(
         )
         if masks is not None:
             path = mask_path(masks, method, sample.name, truth.instance_id, count)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), found.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+            make_folder(path.parent)
+            options = [cv2.IMWRITE_PNG_BILEVEL, 1]
+            png = cv2.imencode(".png", found.astype(np.uint8) * 255, options)[1]
+            write_whole(path, png.tobytes())
     return Record(
         method,
         sample.name,

@@ -20,14 +20,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import itemgetter
 from pathlib import Path
+from sys import intern
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from sap_ros.core.instances import measure, size_class
-from sap_ros.files import image_size
+from sap_ros.files import image_size, open_image
+from sap_ros.places import Existing
 
 # Colours that are not in the palette get ids from here on, above all 16-bit ids.
 _FIRST_COLOUR = 1 << 16
@@ -35,7 +37,7 @@ _FIRST_COLOUR = 1 << 16
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Truth:
     """An instance of a panorama."""
 
@@ -66,7 +68,7 @@ class Sample:
         """(H, 2H, 3) uint8 RGB."""
         image_size(self.picture)
         try:
-            with Image.open(self.picture) as file:
+            with open_image(self.picture) as file:
                 pixels = np.array(file.convert("RGB"))
         except (OSError, SyntaxError) as error:
             raise ValueError(f"{self.picture} cannot be read as an image: {error}") from error
@@ -75,8 +77,7 @@ class Sample:
     def labels(self) -> np.ndarray:
         """(H, 2H) int32 ids, 0 for background; of the image's size."""
         labels = _two_to_one(read_labels(self.ids), cv2.INTER_NEAREST)
-        with Image.open(self.picture) as file:
-            width = file.width - file.width % 2
+        width = image_size(self.picture)[0] // 2 * 2
         if labels.shape[1] != width:
             labels = cv2.resize(labels, (width, width // 2), interpolation=cv2.INTER_NEAREST)
         return labels
@@ -125,7 +126,7 @@ def read_labels(path: Path) -> np.ndarray:
     """
     try:
         image_size(path)
-        with Image.open(path) as file:
+        with open_image(path) as file:
             image = file.convert("RGB") if file.mode in ("RGBA", "CMYK", "YCbCr") else file.copy()
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an instance image: {error}") from error
@@ -209,39 +210,42 @@ def _layout(folder: Path, layout: str) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    return sorted(found, key=str)
 
 
 def _read_sap(folder: Path) -> list[Sample]:
     by_name: dict[str, list[Truth]] = {}
     with (folder / "index.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            by_name.setdefault(row["panorama"], []).append(
-                Truth(
-                    int(row["id"]),
-                    row["size"],
-                    row["seam"] == "1",
-                    row["pole"] == "1",
-                    float(row["solid_angle_sr"]),
-                )
-            )
+        rows = csv.reader(file)
+        wanted = ("panorama", "id", "size", "seam", "pole", "solid_angle_sr")
+        columns = itemgetter(*map(next(rows).index, wanted))
+        for name, number, size, seam, pole, solid_angle in map(columns, rows):
+            truth = Truth(int(number), intern(size), seam == "1", pole == "1", float(solid_angle))
+            by_name.setdefault(name, []).append(truth)
+    images, instances = folder / "images", folder / "instances"
     return [
         Sample(
             name,
-            folder / "images" / f"{name}.jpg",
-            folder / "instances" / f"{name}.png",
-            tuple(instances),
+            images / f"{name}.jpg",
+            instances / f"{name}.png",
+            tuple(listed),
         )
-        for name, instances in sorted(by_name.items())
+        for name, listed in sorted(by_name.items())
     ]
 
 
 def _read_plain(folder: Path) -> list[Sample]:
     if (folder / "images").is_dir():
-        pairs = [(p, folder / "instances" / f"{p.stem}.png") for p in _pictures(folder / "images")]
+        pictures, ids, ending = _pictures(folder / "images"), folder / "instances", ".png"
     else:
-        pairs = [(p, p.with_name(f"{p.stem}_instances.png")) for p in _pictures(folder)]
-    return [Sample(picture.stem, picture, ids) for picture, ids in pairs if ids.exists()]
+        pictures, ids, ending = _pictures(folder), folder, "_instances.png"
+    there = Existing(ids)
+    return [
+        Sample(picture.stem, picture, ids / f"{picture.stem}{ending}")
+        for picture in pictures
+        if f"{picture.stem}{ending}" in there
+    ]
 
 
 def _read_hunyuanworld(folder: Path) -> list[Sample]:

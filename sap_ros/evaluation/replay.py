@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from sap_ros.evaluation.bags import Bag, BagWriter, header, make
 from sap_ros.evaluation.cost import measured
 from sap_ros.evaluation.metrics import boundary_f, iou, sphere_boundary_f, sphere_iou
 from sap_ros.evaluation.recorded_transforms import recorded_transforms
-from sap_ros.evaluation.replay_files import ReplayFiles
+from sap_ros.evaluation.replay_files import Moment, ReplayFiles
 from sap_ros.files import write_text
 from sap_ros.lenses import TOLERANCE, TopicReader
 from sap_ros.messages import (
@@ -168,6 +168,9 @@ class Replay:
     seconds: list[float] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     scores: list[tuple[float, float, float, float]] = field(default_factory=list)
+    lost: int = 0
+    regained: int = 0
+    moments: list[Moment] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Adds a note for the user, unless it is there already."""
@@ -175,7 +178,8 @@ class Replay:
             self.notes.append(text)
 
     def summary(self) -> dict[str, Any]:
-        """Images, speed, images that a live node would drop, and J and F if there are true masks."""
+        """Images, speed, images that a live node would drop, losses, J and F if there are true masks, notes, and
+        the worst moment of each object."""
         span = (self.times[-1] - self.times[0]) / 1e9 if len(self.times) > 1 else 0.0
         dropped, latency = live(self.times, self.seconds)
         values: dict[str, Any] = {
@@ -185,13 +189,15 @@ class Replay:
             "seconds_per_image": round(float(np.median(self.seconds)), 3) if self.seconds else None,
             "dropped_if_live": dropped,
             "latency_if_live_s": latency,
+            "lost": self.lost,
+            "regained": self.regained,
         }
         if self.scores:
             means = np.mean(self.scores, axis=0)
             names = ("J", "F", "sphere_J", "sphere_F")
             values |= {name: round(float(v), 4) for name, v in zip(names, means, strict=True)}
             values["J&F"] = round(float(means[:2].mean()), 4)
-        return {**values, "notes": self.notes}
+        return {**values, "notes": self.notes, "moments": [asdict(m) for m in self.moments]}
 
 
 def live(times: Sequence[int], seconds: Sequence[float]) -> tuple[int, float | None]:
@@ -242,7 +248,7 @@ def replay(
         topics: the topics to replay.
         session: session configured as the node's.
         out: folder for ``bag/`` (``/sap/masks`` and ``/sap/objects`` with every answer that the node would
-            publish), ``overlay.mp4``, ``images.csv`` and ``summary.json`` (the last answer to each image).
+            publish), ``overlay.mp4``, ``images.csv``, ``moments/`` and ``summary.json`` (the last answer to each image).
         prompts: prompts on the first image.
         settings: settings of the engine.
         limit: maximum number of images.
@@ -304,6 +310,7 @@ def replay(
             if shot is not None:
                 shot.seconds += cost.seconds
         finish()
+    result.lost, result.regained, result.moments = outputs.lost, outputs.regained, outputs.moments
     if engine.waiting:
         result.note(f"{engine.waiting} prompts were still waiting for their image at the end")
     source.tell()

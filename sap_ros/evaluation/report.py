@@ -21,6 +21,7 @@ from sap_ros.core.rendering import ViewRenderer
 from sap_ros.evaluation.benchmark import Method, Record, mask_path
 from sap_ros.evaluation.datasets import Sample
 from sap_ros.evaluation.summary import Row
+from sap_ros.files import open_image, write_text
 
 _CASES = 4  # number of pictures each of the best, median and worst objects
 _SIDE = 360
@@ -71,9 +72,7 @@ def columns(row: Row) -> dict[str, str]:
 def write_results(path: Path, dataset: str, rows: Sequence[Row]) -> None:
     """Writes the table as JSON."""
     text = json.dumps({"dataset": dataset, "rows": [asdict(row) for row in rows]}, indent=2)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n")
-    part.replace(path)
+    write_text(path, text + "\n")
 
 
 def write_report(
@@ -94,10 +93,9 @@ def write_report(
         samples: the panoramas by name, for the pictures; missing ones are left out.
         masks: folder of the predicted masks.
     """
-    from jinja2 import Environment, PackageLoader
-
-    page = Environment(loader=PackageLoader("sap_ros.evaluation"), autoescape=True)
-    text = page.get_template("report.html.j2").render(
+    render_page(
+        path,
+        "report.html.j2",
         title=f"Segmentation of {dataset}",
         subtitle=f"{rows[0].objects} objects of {rows[0].panoramas} panoramas" if rows else "",
         columns=list(columns(rows[0])) if rows else [],
@@ -106,9 +104,21 @@ def write_report(
         plots=_plots(rows, records),
         cases=[_cases(row, records, samples, masks) for row in rows],
     )
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+
+
+def render_page(path: Path, template: str, **values: Any) -> None:
+    """Writes a page of the package's templates.
+
+    Args:
+        path: the file.
+        template: its name; all extend ``base.html.j2``, which shows the values ``title``, ``subtitle``, ``columns``,
+            ``rows``, ``legend`` and ``plots`` (PNG in base64).
+        values: see the template.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    pages = Environment(loader=PackageLoader("sap_ros.evaluation"), autoescape=True)
+    write_text(path, pages.get_template(template).render(**values))
 
 
 def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
@@ -137,7 +147,7 @@ def _plots(rows: Sequence[Row], records: Sequence[Record]) -> list[str]:
     axes.set_xlabel("IoU")
     axes.set_ylabel("share of objects that reach it")
     axes.legend(fontsize=8)
-    return [_png(bars), _png(curves)]
+    return [png_of(bars), png_of(curves)]
 
 
 def _label(row: Row) -> str:
@@ -145,7 +155,8 @@ def _label(row: Row) -> str:
     return name_of(row.method) + clicks
 
 
-def _png(figure: Any) -> str:
+def png_of(figure: Any) -> str:
+    """A figure of matplotlib as PNG, in base64."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return base64.b64encode(file.getvalue()).decode()
@@ -176,7 +187,8 @@ def _cases(
                 continue
             shown.add((panorama, instance))
             sample = samples[panorama]
-            found = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) > 0
+            with open_image(file) as mask:
+                found = np.array(mask) > 0
             picture = _picture(sample.image(), sample.labels() == instance, found)
             caption = f"{kind}: IoU {value:.3f}, object {instance} of {panorama}"
             pictures.append({"data": _jpeg(picture), "caption": caption})

@@ -8,7 +8,7 @@ again, are those of :mod:`sap_ros.evaluation.returns`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,41 +54,15 @@ class Track:
     waits: list[float | None]
 
 
-def evaluate_videos(
-    model: Model,
-    method: Method,
-    videos: Iterable[Video],
-    results: Path,
-    progress: Callable[[], None] = lambda: None,
-    rate: float = 4.0,
-) -> list[Track]:
-    """Tracks the objects of the first annotated frame of each video.
+def followed(model: Model, method: Method, video: Video, rate: float = 4.0) -> list[Track]:
+    """Tracks the objects of the first annotated frame of a video.
 
     Args:
         model: the model.
         method: how it is used; ``prompt`` selects one click, the object's box or its mask.
-        videos: the videos.
-        results: file of tracks, one line of JSON per video; videos in it are skipped.
-        progress: called after every frame.
-        rate: frames per second of the videos.
+        video: the video.
+        rate: frames per second of the video.
     """
-    found = [track for track in read_tracks([results]) if track.method == method]
-    there = {track.video for track in found}
-    for video in videos:
-        if video.name in there:
-            for _ in video.frames:
-                progress()
-            continue
-        tracks = _followed(model, method, video, progress, rate)
-        found += tracks
-        with results.open("a") as file:
-            file.write("\n" + json.dumps([asdict(track) for track in tracks]) + "\n")
-    return found
-
-
-def _followed(
-    model: Model, method: Method, video: Video, progress: Callable[[], None], rate: float
-) -> list[Track]:
     first = video.frames[0]
     labels = first.labels()
     values = [int(i) for i in np.unique(labels[labels > 0])]
@@ -124,7 +98,6 @@ def _followed(
                 figures[value].append(
                     (iou(*pair), boundary_f(*pair), sphere_iou(*pair), sphere_boundary_f(*pair))
                 )
-        progress()
     tracks = []
     for value, rows in figures.items():
         if rows:
@@ -147,6 +120,13 @@ def _followed(
                 )
             )
     return tracks
+
+
+def append_tracks(results: Path, tracks: Sequence[Track]) -> None:
+    """Appends the tracks of a video to a file, see :func:`read_tracks`."""
+    with results.open("a") as file:
+        # The leading newline ends a line that was truncated when an earlier run was killed.
+        file.write("\n" + json.dumps([asdict(track) for track in tracks]) + "\n")
 
 
 def read_tracks(files: Iterable[Path]) -> list[Track]:

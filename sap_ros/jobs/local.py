@@ -51,16 +51,18 @@ class Processes:
     """Worker processes; one that dies is replaced.
 
     Args:
-        count: number of processes, which share the machine's cores.
+        count: number of processes.
+        threads: of each; 0: so many that they share the machine's cores.
 
     Raises:
         ValueError: the number is less than 1.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, threads: int = 0) -> None:
         if count < 1:
             raise ValueError(f"the number of jobs is {count}; it must be at least 1")
         self._count = count
+        self._threads = threads or max(1, (os.cpu_count() or 1) // count)
         # A forked process would share the threads' locks of torch and of ONNX Runtime.
         self._context = multiprocessing.get_context("spawn")
         self._make_worker: Callable[[], Worker] | None = None
@@ -94,9 +96,8 @@ class Processes:
 
     def _new(self) -> _Process:
         ours, theirs = self._context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self._count)
         process = self._context.Process(
-            target=_serve, args=(theirs, self._make_worker, threads), daemon=True
+            target=_serve, args=(theirs, self._make_worker, self._threads), daemon=True
         )
         process.start()
         theirs.close()  # so that the end of the process ends the connection

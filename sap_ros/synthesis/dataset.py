@@ -16,10 +16,9 @@ and machines can write different seeds to one folder without coordination.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ import numpy as np
 from sap_ros.camera_files import write_camera
 from sap_ros.core.fisheye import DualFisheye
 from sap_ros.core.instances import Instance, measure, size_class
+from sap_ros.files import write_text
+from sap_ros.places import Existing, is_url, make_folder, write_whole
 
 #: Columns of ``index.csv``.
 COLUMNS = (
@@ -55,14 +56,14 @@ class DatasetWriter:
     ) -> None:
         self.folder = folder
         for name in ("images", "instances", "labels", *(["fisheyes"] if camera else [])):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / name)
         if camera:
             # The whole camera, so that a resumed run with another one is refused.
             settings = {**settings, "camera": repr(camera)}
         text = json.dumps(dict(settings), indent=2, sort_keys=True) + "\n"
         manifest = folder / "manifest.json"
         if not manifest.exists():
-            _write_text(manifest, text)
+            write_text(manifest, text)
         elif json.loads(manifest.read_text()) != json.loads(text):
             raise ValueError(
                 f"{manifest} says that the folder was made with other settings; use the same settings "
@@ -89,32 +90,29 @@ class DatasetWriter:
         """
         rows = describe(name, instances, names or {})
         _write_image(self.folder / "instances" / f"{name}.png", instances.astype(np.uint16))
-        _write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+        write_text(self.folder / "labels" / f"{name}.json", json.dumps(rows, indent=1) + "\n")
         if fisheyes is not None:
             _write_image(self.folder / "fisheyes" / f"{name}.png", fisheyes)
         image = self.folder / "images" / f"{name}.jpg"
         if isinstance(panorama, np.ndarray):
             _write_image(image, panorama)
-        elif not (image.exists() and image.samefile(panorama)):
-            shutil.copyfile(panorama, _beside(image))
-            _beside(image).replace(image)
+        elif is_url(image) or not (image.exists() and image.samefile(panorama)):
+            write_whole(image, panorama.read_bytes())
 
 
 def write_index(folder: Path) -> int:
     """Writes ``index.csv`` from all existing labels of a data set; returns the number of rows."""
-    rows = [
-        row
-        for path in sorted((folder / "labels").glob("*.json"))
-        if (folder / "images" / f"{path.stem}.jpg").exists()
-        for row in json.loads(path.read_text())
-    ]
-    part = _beside(folder / "index.csv")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(folder / "index.csv")
-    return len(rows)
+    text, count = io.StringIO(newline=""), 0
+    images = Existing(folder / "images")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    for path in sorted((folder / "labels").glob("*.json")):
+        if f"{path.stem}.jpg" in images:
+            rows = json.loads(path.read_text())
+            writer.writerows(rows)
+            count += len(rows)
+    write_text(folder / "index.csv", text.getvalue())
+    return count
 
 
 def describe(
@@ -146,17 +144,6 @@ def _near_a_pole(thing: Instance) -> bool:
     return max(thing.elevation_max, -thing.elevation_min) > math.radians(75)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-
-
 def _write_image(path: Path, image: np.ndarray) -> None:
-    part = _beside(path)
-    part.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
-    part.replace(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = _beside(path)
-    part.write_text(text)
-    part.replace(path)
+    """Writes BGR or single-channel pixels."""
+    write_whole(path, cv2.imencode(path.suffix, image)[1].tobytes())

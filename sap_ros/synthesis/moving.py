@@ -18,6 +18,7 @@ from sap_ros.camera_files import write_camera
 from sap_ros.core import sphere
 from sap_ros.core.fisheye import DualFisheye
 from sap_ros.files import write_image
+from sap_ros.places import make_folder
 
 _ROOM = np.array([4.5, 4.0, 1.9])  # half its length, width and height, m; the floor is at -1.9
 _EYE = -0.4  # height of the camera above the room's centre, in m
@@ -360,7 +361,7 @@ def video_writer(
         camera: a camera with two fisheye lenses in place of the panoramas' camera.
     """
     if camera:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_camera(folder / "camera.yaml", camera)
 
     def write(seed: int) -> None:
@@ -368,7 +369,7 @@ def video_writer(
         pictures, masks = (folder / part / f"{seed:08d}" for part in ("JPEGImages", "Annotations"))
         fisheyes = folder / "Fisheyes" / f"{seed:08d}"
         for path in (pictures, masks, *([fisheyes] if camera else [])):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         for k in range(frames):
             picture = pictures / f"{k:05d}.jpg"
             if picture.exists():

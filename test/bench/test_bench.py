@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sap_ros.bench.backends import backends
+from sap_ros.bench.fleet import fleet
 from sap_ros.bench.rendering import rendering
 from sap_ros.bench.result import Goal, Timing, stopwatch, timed
 from sap_ros.bench.scenes import clicks_on, labelled
@@ -86,6 +87,14 @@ def test_both_backends_are_timed_by_turns():
     for whole, network in [*one.values(), *other.values()]:
         assert 0 < network <= whole
     assert result.figures["least_iou"] >= 0.999
+
+
+def test_workers_are_measured_with_and_without_work():
+    result = fleet(pictures=2, passed=20, many=2000)
+    assert all(rate > 0 for rate in result.figures["rates"])
+    assert all(0 < seconds < 1 for seconds in result.figures["seconds_an_item"].values())
+    assert set(result.figures["listed"]) == {"1000", "2000"}
+    assert all(0 < held["first"] < 60 for held in result.figures["listed"].values())
 
 
 def test_the_command_writes_its_figures_and_says_what_is_missing(tmp_path):

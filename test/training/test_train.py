@@ -243,6 +243,37 @@ def test_killed_in_the_middle_of_saving_it_goes_on(make_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_of_two_processes_one_is_killed_and_both_go_on_where_they_were(
+    make_config, tmp_path, killed
+):
+    psutil = pytest.importorskip("psutil")
+    losses = {}
+    for name in ("whole", "killed"):
+        file, out = tmp_path / f"{name}.yaml", tmp_path / name
+        file.write_text(as_yaml(make_config(iterations=6, save_every=0.0, view_share=0.0)))
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = _command(file, out, sys.executable, *start)
+        if name == "killed":
+            process = subprocess.Popen(command, env=_environment(), stderr=subprocess.DEVNULL)
+            log, end = out / "log.jsonl", time.monotonic() + 200
+            while not log.exists() or log.read_text().count("\n") < 3:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            ranks = psutil.Process(process.pid).children()
+            (victim,) = (p for p in ranks if p.environ().get("RANK") == str(killed))
+            victim.kill()
+            assert process.wait(100) != 0  # it ends the other one
+            assert len(_losses(out)) < 6
+        done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses[name] = _losses(out)
+    assert losses["killed"].keys() == losses["whole"].keys() == set(range(1, 7))
+    for step, loss in losses["whole"].items():
+        assert losses["killed"][step] == pytest.approx(loss, rel=1e-3), step
+
+
+@pytest.mark.slow
 def test_two_processes_learn_as_one_with_the_same_global_batch(make_config, tmp_path):
     figures = {}
     for processes, batch in ((1, 2), (2, 1)):

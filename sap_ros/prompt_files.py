@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -51,6 +52,19 @@ def read_prompts(path: Path) -> Iterator[PicturePrompts]:
             )
         seen.add(picture)
         yield of_picture
+
+
+def count_pictures(path: Path) -> int | None:
+    """The number of pictures that a file of prompts names, without reading their prompts; None: it is invalid."""
+    try:
+        with path.open(newline="") as file:
+            if path.suffix != ".csv":
+                return sum(not line.isspace() for line in file)
+            rows = csv.reader(file)
+            column = next(rows, []).index("picture")
+            return sum(1 for _ in groupby(row[column] for row in rows if row))
+    except (ValueError, IndexError, csv.Error):
+        return None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, PicturePrompts]]:
