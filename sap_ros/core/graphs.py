@@ -92,9 +92,7 @@ class MaskDecoder(nn.Module):
         self.register_buffer("no_memory", sam.no_mem_embed.detach()[..., None].transpose(1, 2))
         self.register_buffer("no_pointer", sam.no_obj_ptr.detach())
         self.register_buffer("positions", sam.sam_prompt_encoder.get_dense_pe().detach())
-        is_nano = isinstance(sam, ClickMapSAM2)
-        self.draw = sam.prompt_map if is_nano else None
-        self.judge = sam.expected_ious if is_nano else None
+        self.draw = sam.prompt_map if isinstance(sam, ClickMapSAM2) else None
 
     def half(self) -> MaskDecoder:
         """In float16, but for the points' positions, which it is too coarse for."""
@@ -119,8 +117,6 @@ class MaskDecoder(nn.Module):
             self.prompts.no_mask_embed.weight[..., None, None],
         )
         masks, ious, tokens, scores = self._masks(features + dense, tokens, finer)
-        if self.judge is not None:
-            ious = self.judge(masks, ious)
         here = (scores > 0).to(kind)[..., None]
         pointers = here * self.pointer(tokens) + (1 - here) * self.no_pointer
         return masks.float(), ious.float(), pointers, scores.float()

@@ -99,43 +99,12 @@ class ClickMapSAM2(SAM2Base):
 
     If points correct an earlier mask, its logits are added to the map: squashed to less than a click's
     height, and set to 0 under the disks, so that a click stands out from any mask.
-
-    Outside training, the predicted IoUs are averaged with the masks' stability, see :meth:`expected_ious`.
     """
 
     #: Height and width (sigma, in low-resolution pixels) of a click's disk; height of a box.
     CLICK, SIGMA, BOX = 8.0, 1.5, 3.0
     #: An earlier mask's logits are squashed by tanh to +-MASK; a logit of SURE gives about 3/4 of it.
     MASK, SURE = 4.0, 10.0
-    #: Logits above and below 0 between which the area of a stable mask hardly changes.
-    STABLE = 1.0
-
-    def _build_sam_heads(self) -> None:
-        super()._build_sam_heads()
-        self.sam_mask_decoder.register_forward_hook(self._with_expected_ious)
-
-    def _with_expected_ious(self, decoder: nn.Module, _: Any, out: tuple[Tensor, ...]) -> Any:
-        masks, predicted_ious, *others = out
-        if decoder.training:  # the prediction itself is what is trained
-            return out
-        return masks, self.expected_ious(masks, predicted_ious), *others
-
-    def expected_ious(self, masks: Tensor, predicted_ious: Tensor) -> Tensor:
-        """Predicted IoUs, averaged 2 to 1 with the stability of the masks.
-
-        The candidate with the highest value is taken; by the prediction alone, a small model more often takes a
-        worse one. Stability is that of SAM's automatic mask generator: the IoU of the mask thresholded above
-        and below 0.
-
-        Args:
-            masks: (N, M, h, w) logits.
-            predicted_ious: (N, M).
-        """
-        inner, outer = (
-            (masks > at).sum((-2, -1), dtype=predicted_ious.dtype)
-            for at in (self.STABLE, -self.STABLE)
-        )
-        return (2 * predicted_ious + inner / outer.clamp(min=1)) / 3
 
     def _forward_sam_heads(
         self,

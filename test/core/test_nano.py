@@ -42,31 +42,3 @@ def test_a_click_stands_out_from_the_surest_mask_that_it_corrects(sam):
 def test_no_mask_before_is_a_mask_of_zeros(sam):
     click = [[66.0, 66.0]], [1]
     assert torch.equal(prompt_map(sam, *click), prompt_map(sam, *click, torch.zeros(1, 1, 32, 32)))
-
-
-def test_of_two_candidates_with_one_prediction_the_stable_one_is_taken(sam):
-    vague, sharp = torch.full((64, 64), -0.5), torch.full((64, 64), -8.0)
-    vague[20:40, 20:40], sharp[20:40, 20:40] = 0.5, 8.0
-    masks = torch.stack([vague, sharp])[None]
-    expected = sam.expected_ious(masks, torch.tensor([[0.7, 0.7]]))
-    assert expected[0].tolist() == pytest.approx([2 * 0.7 / 3, (2 * 0.7 + 1) / 3])
-    empty = sam.expected_ious(torch.full((1, 1, 64, 64), -1024.0), torch.tensor([[0.6]]))
-    assert empty.item() == pytest.approx(0.4)
-
-
-def test_training_sees_the_predicted_ious_themselves(sam):
-    decoder = sam.sam_mask_decoder
-    embeddings = {
-        "image_embeddings": torch.randn(1, 256, 8, 8),
-        "image_pe": sam.sam_prompt_encoder.get_dense_pe(),
-        "sparse_prompt_embeddings": torch.randn(1, 2, 256),
-        "dense_prompt_embeddings": torch.randn(1, 256, 8, 8),
-        "multimask_output": True,
-        "repeat_image": False,
-        "high_res_features": [torch.randn(1, 32, 32, 32), torch.randn(1, 64, 16, 16)],
-    }
-    with torch.no_grad():
-        _, predicted, *_ = decoder.train()(**embeddings)
-        masks, averaged, *_ = decoder.eval()(**embeddings)
-    assert torch.equal(averaged, sam.expected_ious(masks, predicted))
-    assert not torch.equal(averaged, predicted)
