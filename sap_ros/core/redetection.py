@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import FOUND_AGAIN, FOUND_FAR, FOUND_IN_PLACE, FOUND_IN_VIEW
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.framing import Framing, deepest_pixel, spread
-from sap_ros.core.fusion import ViewMask
+from sap_ros.core.fusion import NO_OBJECT, ViewMask
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
@@ -45,6 +46,9 @@ _DISTRACTORS = 8
 _UNSEEN = 12
 _ALIKE = 0.5
 _AROUND = math.radians(60)
+
+# Two objects were taken as one if more than this share of the one is on the mask of the other.
+_MERGED = 0.5
 
 # For so many panoramas after the first without the object, what looks like it where it cannot be is remembered.
 _SOON_AFTER = 2
@@ -213,6 +217,47 @@ def on_another(direction: np.ndarray | None, others: Sequence[TrackedObject]) ->
         for each in others
         if each.track is not None and not each.lost_for
     )
+
+
+def without_others(
+    views: Views, view: int, mask: ViewMask, tracked: TrackedObject, others: Sequence[TrackedObject]
+) -> ViewMask:
+    """A mask without the objects that are tracked beside its own and were taken as one with it.
+
+    Each of its pixels belongs to the object that is expected nearest to it.
+    """
+    directions = _directions(views, view, mask)
+    if tracked.track is None or not len(directions):
+        return mask
+    reach = float(sphere.angle_between(directions, directions.mean(0)[None]).max())
+    merged = [
+        each.track.moved
+        for each in others
+        if each.track is not None
+        and not each.lost_for
+        and _apart(each.track.expected, directions.mean(0)) < reach
+        and _share_inside(views, view, mask, each.track.moved) > _MERGED
+    ]
+    if not merged:
+        return mask
+    own = tracked.track.moved
+    _, nearest = cKDTree(np.concatenate([own, *merged])).query(directions)
+    logits = mask.logits.copy()
+    logits[logits > 0] = np.where(nearest < len(own), logits[logits > 0], NO_OBJECT)
+    return replace(mask, logits=logits)
+
+
+def _directions(views: Views, view: int, mask: ViewMask) -> np.ndarray:
+    """The directions (P, 3) of the pixels of a mask in a view."""
+    v, u = np.nonzero(mask.logits > 0)
+    return views.direction(view, (np.stack([u, v], -1) + 0.5) * (views.size / len(mask.logits)))
+
+
+def _share_inside(views: Views, view: int, mask: ViewMask, directions: np.ndarray) -> float:
+    """The share of directions (P, 3) that lie on a mask in a view."""
+    pixels = views.locate(view, directions) * (len(mask.logits) / views.size)
+    u, v = pixels[np.isfinite(pixels).all(1)].astype(int).clip(0, len(mask.logits) - 1).T
+    return float((mask.logits[v, u] > 0).sum()) / len(directions)
 
 
 def _without_matched(

@@ -30,10 +30,10 @@ from sap_ros.core.framing import Framing, cut_off
 from sap_ros.core.fusion import Fusion, ViewMask
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
-from sap_ros.core.motion import Following, grown, rotation_between
+from sap_ros.core.motion import Following, grown
 from sap_ros.core.projection import Picture
 from sap_ros.core.prompts import ViewPrompts
-from sap_ros.core.redetection import find_again, on_another, place_of
+from sap_ros.core.redetection import find_again, on_another, place_of, without_others
 from sap_ros.core.scan import Scan
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
@@ -271,9 +271,7 @@ class ObjectViewSearch:
             return self._find_again(tracked, run)
         if known is None or tracked.lost_for:
             return _follow_in_scan(self.encoded, tracked, run)
-        rotation = rotation_between(known.directions.mean(0), known.expected)
-        expected = rotation.apply(known.directions)
-        view = self._framing.following(views, expected, run.following.reach)
+        view = self._framing.following(views, known.moved, run.following.reach)
         if view is None:
             return _follow_in_scan(self.encoded, tracked, run)
         index = views.add(view)
@@ -300,6 +298,7 @@ class ObjectViewSearch:
 
     def _find_again(self, tracked: TrackedObject, run: Run) -> Found:
         """Searches for a lost object by its appearance, in one view around its last position and some others."""
+        tracked.take_off_turn()
         views, known = self.encoded.views, tracked.track
         assert known is not None
         azimuth, elevation = sphere.direction_to_angles(known.directions.mean(0))
@@ -489,4 +488,8 @@ def _follow_in(
         run.visited,
         run.recent,
     )
+    if weak and not tracked.lost_for:
+        masks = {
+            view: without_others(views, view, mask, tracked, run.others) for view, mask in masks.items()
+        }
     return Found(masks, None if clicks is None else clicks.on_object)

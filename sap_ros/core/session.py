@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -43,6 +44,18 @@ FusionChoice = Literal["auto", "max", "weighted"]
 
 #: Called with (views done, maximum number of views, object id).
 Progress = Callable[[int, int, int], None]
+
+
+def _turn_between(last: Picture | None, picture: Picture | None) -> Callable[[], float]:
+    """How far everything has turned between two pictures, in rad; computed when it is first asked for."""
+
+    @cache
+    def turned() -> float:
+        if last is None or picture is None:
+            return 0.0
+        return turn_between(last.panorama(_TURN_WIDTH), picture.panorama(_TURN_WIDTH))
+
+    return turned
 
 
 def _silent(done: int, count: int, object_id: int) -> None:
@@ -160,17 +173,11 @@ class PanoramaSession:
         picture = self.projection.open(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
             self._note_found()  # the tracks are updated even if the instances were not requested
-        last = self._picture
+        turned = _turn_between(self._picture, picture)
         self._take(picture)
         before = [tracked for tracked in self._before.values() if tracked is not None]
-        there = [*self._objects.values(), *before]
-        lost = [tracked for tracked in there if tracked.lost_for]
-        if lost and last is not None:
-            angle = turn_between(last.panorama(_TURN_WIDTH), picture.panorama(_TURN_WIDTH))
-            for tracked in lost:
-                tracked.turn(angle)
-        for tracked in there:
-            tracked.advance()
+        for tracked in (*self._objects.values(), *before):
+            tracked.advance(turned)
 
     def _take(self, picture: Picture) -> None:
         self._search = self._open_search(picture)
@@ -221,7 +228,7 @@ class PanoramaSession:
         """Moves an object to this session that another session found on an earlier panorama."""
         other._note_found()
         tracked = other._objects.pop(object_id)
-        tracked.advance()
+        tracked.advance(_turn_between(other._picture, self._picture))
         self._objects[object_id] = tracked
 
     def remove_object(self, object_id: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -96,6 +97,11 @@ class Track:
         return self.directions.mean(0) + self.motion
 
     @property
+    def moved(self) -> np.ndarray:
+        """Its directions (P, 3) on the next panorama, if it moves on as before."""
+        return rotation_between(self.directions.mean(0), self.expected).apply(self.directions)
+
+    @property
     def radius(self) -> float:
         """Approximate angular radius in rad, along the longer axis of an elongated object."""
         return max(disk_radius(self.solid_angle), angular_radius(self.directions))
@@ -132,6 +138,8 @@ class TrackedObject:
         feedback: mask logits (S / 4, S / 4) by view that the last points of the prompt correct.
         appearances: what it looked like, see :mod:`sap_ros.core.appearance`.
         distractors: what looked like it, while it was lost, where it could not be.
+        turned: how far everything has turned since the last panorama, in rad, because the camera turned; None:
+            that was taken off, or is not known.
     """
 
     prompt: Prompt
@@ -147,6 +155,7 @@ class TrackedObject:
     feedback: dict[int, np.ndarray] = field(default_factory=dict)
     appearances: Appearances = field(default_factory=Appearances)
     distractors: list[Distractor] = field(default_factory=list)
+    turned: Callable[[], float] | None = None
 
     @property
     def usual_solid_angle(self) -> float:
@@ -190,8 +199,15 @@ class TrackedObject:
             prompt = known.extended(prompt)
         return TrackedObject(prompt, memory=self.memory.copy())
 
-    def advance(self) -> None:
-        """Moves on to the next panorama. A prompt that was not looked for applies to it unchanged."""
+    def advance(self, turned: Callable[[], float] | None = None) -> None:
+        """Moves on to the next panorama. A prompt that was not looked for applies to it unchanged.
+
+        Args:
+            turned: see the attribute.
+        """
+        self.turned = turned
+        if self.lost_for:
+            self.take_off_turn()
         if self.masks is not None:
             self.prompted_here, self.noted = False, False
             self.masks = self.fused = None
@@ -203,9 +219,16 @@ class TrackedObject:
         self.masks = {}
         self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
 
-    def turn(self, angle: float) -> None:
-        """Turns where it was, and its distractors, about the vertical axis by an angle in rad."""
-        rotation = Rotation.from_euler("z", angle)
+    def take_off_turn(self) -> None:
+        """Turns where it was, and its distractors, with the camera; once on each panorama.
+
+        An object that is tracked is expected where it was, moved on as before; one that is lost, where it was in
+        the room.
+        """
+        if self.turned is None:
+            return
+        rotation = Rotation.from_euler("z", self.turned())
+        self.turned = None
         self.distractors = [
             replace(each, direction=rotation.apply(each.direction)) for each in self.distractors
         ]
@@ -294,8 +317,10 @@ class TrackedObject:
         """Updates ``track`` with its mask; see :meth:`plausible` for the arguments."""
         self.noted = True
         if not mask.any():
+            self.take_off_turn()
             self.lost_for, self.found_for = self.lost_for + 1, 0
             return
+        self.turned = None
         self.found_for += 1
         was_lost, self.lost_for = self.lost_for > 0, 0
         if self.found_for >= _SETTLED:

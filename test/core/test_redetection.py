@@ -117,9 +117,30 @@ def test_the_turn_of_the_camera_is_seen_though_objects_move(degrees):
 def test_what_is_known_of_a_lost_object_turns_with_the_camera():
     tracked = _tracked(0)
     tracked.distractors = [Distractor(_towards(30))]
-    tracked.turn(np.radians(15))
-    assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
-    assert _azimuths(tracked.expected_clicks().directions) == [15]
+    tracked.turned = lambda: np.radians(15)
+    for _ in range(2):  # only once on each panorama
+        tracked.take_off_turn()
+        assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
+        assert _azimuths(tracked.expected_clicks().directions) == [15]
+
+
+def test_an_object_is_found_again_though_the_camera_has_turned_in_the_image_of_the_loss():
+    """By 20 degrees, far beyond the margin: the object must not become its own distractor."""
+    scene, session = MovingScene(2, twins=True), PanoramaSession(load_model())
+    for k in range(6):
+        image, truth = scene.render(0.2 * k, SIZE)
+        mask = truth == 3
+        if k in (3, 4):
+            image[mask] = (160, 160, 160)
+        if k >= 3:
+            image, mask = (np.roll(each, SIZE[0] // 18, axis=1) for each in (image, mask))
+        session.next_image(image)
+        if k == 0:
+            v, u = np.nonzero(mask)
+            middle = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, SIZE).mean(0)
+            session.add_prompt(Prompt(1, middle[None], np.array([1])))
+        labels = session.segment().labels == 1
+    assert (labels & mask).sum() / (labels | mask).sum() > 0.5
 
 
 def test_an_object_comes_back_while_its_twin_is_in_view():
