@@ -23,7 +23,7 @@ from sap_ros.core.fusion import NO_OBJECT, ViewMask
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
-from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.tracked_object import Distractor, Track, TrackedObject
 from sap_ros.core.tracker import follow
 from sap_ros.core.views import PerspectiveViews, Views
 
@@ -213,47 +213,44 @@ def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
 def on_another(direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
     """Whether a direction (3,) is on one of the objects that are tracked, where they are expected."""
     return direction is not None and any(
-        _apart(direction, each.track.expected) < each.track.radius
-        for each in others
-        if each.track is not None and not each.lost_for
+        _apart(direction, each.expected) < each.radius for each in _tracks(others)
     )
 
 
-def without_others(
-    views: Views, view: int, mask: ViewMask, tracked: TrackedObject, others: Sequence[TrackedObject]
-) -> ViewMask:
-    """A mask without the objects that are tracked beside its own and were taken as one with it.
+def _tracks(others: Sequence[TrackedObject]) -> list[Track]:
+    """Where those of some objects are that are tracked."""
+    return [each.track for each in others if each.track is not None and not each.lost_for]
 
-    Each of its pixels belongs to the object that is expected nearest to it.
+
+def without_others(
+    views: Views,
+    view: int,
+    mask: ViewMask,
+    track: Track,
+    others: Sequence[TrackedObject],
+    following: Following,
+) -> ViewMask:
+    """A tracked object's mask without the objects that are tracked beside it and were taken as one with it.
+
+    Each pixel belongs to the object that is expected nearest to it.
     """
-    directions = _directions(views, view, mask)
-    if tracked.track is None or not len(directions):
-        return mask
-    reach = float(sphere.angle_between(directions, directions.mean(0)[None]).max())
     merged = [
-        each.track.moved
-        for each in others
-        if each.track is not None
-        and not each.lost_for
-        and _apart(each.track.expected, directions.mean(0)) < reach
-        and _share_inside(views, view, mask, each.track.moved) > _MERGED
+        each.moved
+        for each in _tracks(others)
+        if _apart(each.expected, track.expected) < following.reach + each.radius + track.radius
+        and _share_on(views, view, mask, each.moved) > _MERGED
     ]
     if not merged:
         return mask
-    own = tracked.track.moved
-    _, nearest = cKDTree(np.concatenate([own, *merged])).query(directions)
+    own, positive = track.moved, mask.logits > 0
+    pixels = (np.argwhere(positive)[:, ::-1] + 0.5) * (views.size / len(positive))
+    _, nearest = cKDTree(np.concatenate([own, *merged])).query(views.direction(view, pixels))
     logits = mask.logits.copy()
-    logits[logits > 0] = np.where(nearest < len(own), logits[logits > 0], NO_OBJECT)
+    logits[positive] = np.where(nearest < len(own), logits[positive], NO_OBJECT)
     return replace(mask, logits=logits)
 
 
-def _directions(views: Views, view: int, mask: ViewMask) -> np.ndarray:
-    """The directions (P, 3) of the pixels of a mask in a view."""
-    v, u = np.nonzero(mask.logits > 0)
-    return views.direction(view, (np.stack([u, v], -1) + 0.5) * (views.size / len(mask.logits)))
-
-
-def _share_inside(views: Views, view: int, mask: ViewMask, directions: np.ndarray) -> float:
+def _share_on(views: Views, view: int, mask: ViewMask, directions: np.ndarray) -> float:
     """The share of directions (P, 3) that lie on a mask in a view."""
     pixels = views.locate(view, directions) * (len(mask.logits) / views.size)
     u, v = pixels[np.isfinite(pixels).all(1)].astype(int).clip(0, len(mask.logits) - 1).T

@@ -488,8 +488,9 @@ def _follow_in(
         run.visited,
         run.recent,
     )
-    if weak and not tracked.lost_for:
+    if weak and tracked.track is not None and not tracked.lost_for:
         masks = {
-            view: without_others(views, view, mask, tracked, run.others) for view, mask in masks.items()
+            view: without_others(views, view, mask, tracked.track, run.others, run.following)
+            for view, mask in masks.items()
         }
     return Found(masks, None if clicks is None else clicks.on_object)

@@ -170,3 +170,18 @@ def test_an_object_comes_back_while_its_twin_is_in_view():
         found.append(state == State.TRACKED and (labels & mask).sum() / (labels | mask).sum() > 0.5)
     assert all(found[:4])
     assert all(found[12:])
+
+
+def test_two_that_look_alike_keep_their_ids_while_they_touch():
+    """They come nearer, touch for 1.5 s, and part; the decoder takes both as one."""
+    scene, session = MovingScene(14, twins=True), PanoramaSession(load_model())
+    found = []
+    for k in range(18):
+        image, truth = scene.render(0.25 * k, SIZE)
+        session.next_image(image)
+        if k == 0:
+            session.add_prompt(_clicked(truth, 2))
+            session.add_prompt(_clicked(truth, 5))
+        labels = session.segment().labels
+        found.append([_iou(labels, truth, number) for number in (2, 5)])
+    assert np.min(found) > 0.7
