@@ -162,7 +162,8 @@ class Redetection:
         for one in sorted(found, key=lambda each: -each.likeness):
             if all(_apart(one.direction, each.direction) > each.radius for each in distinct):
                 distinct.append(one)
-        free = [each for each in distinct if not on_another(each.direction, self._others)]
+        views, others = self._encoded.views, self._others
+        free = [each for each in distinct if not on_another(views, each.direction, others)]
         left = _without_matched(free, tracked.distractors, reach)
         if tracked.lost_for > _SOON_AFTER:
             return left
@@ -210,10 +211,22 @@ def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
     return views.direction(view, np.array(middle) * (views.size / len(mask.logits)))
 
 
-def on_another(direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
-    """Whether a direction (3,) is on one of the objects that are tracked, where they are expected."""
-    return direction is not None and any(
-        _apart(direction, each.expected) < each.radius for each in _tracks(others)
+def on_another(
+    views: Views, direction: np.ndarray | None, others: Sequence[TrackedObject]
+) -> bool:
+    """Whether a direction (3,) is on another object.
+
+    That is one that is tracked, where it is expected, or one that was lost and has just been found on this panorama.
+    """
+    if direction is None:
+        return False
+    if any(_apart(direction, each.expected) < each.radius for each in _tracks(others)):
+        return True
+    found = [each.masks for each in others if each.lost_for and each.masks]
+    return any(
+        _share_on(views, view, mask, direction[None]) > 0
+        for masks in found
+        for view, mask in masks.items()
     )
 
 

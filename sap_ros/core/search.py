@@ -470,7 +470,7 @@ def _follow_in(
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
-        if tracked.lost_for and on_another(place_of(views, view, mask), run.others):
+        if tracked.lost_for and on_another(views, place_of(views, view, mask), run.others):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
         # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an

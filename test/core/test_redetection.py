@@ -1,18 +1,25 @@
 """redetection: a lost object is found again, and what looks like it is not taken for it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import Appearances
+from sap_ros.core.camera import View
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.motion import Following, turn_between
 from sap_ros.core.panorama import Region
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.redetection import Candidate, Redetection, on_another
+from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.views import PerspectiveViews
 from sap_ros.synthesis.moving import MovingScene
 
 SIZE = (512, 256)
@@ -38,7 +45,8 @@ def _candidate(degrees, likeness=0.9, least=0.86):
 
 
 def _redetection(tracked, others=()):
-    return Redetection(None, tracked, Following(margin=8), 6, others)
+    views = PerspectiveViews(Panorama(np.zeros((256, 512, 3), np.uint8)), 64, Scan())
+    return Redetection(SimpleNamespace(views=views), tracked, Following(margin=8), 6, others)
 
 
 def _azimuths(directions):
@@ -88,7 +96,20 @@ def test_an_object_that_is_tracked_is_not_taken():
     tracked, other, lost = _tracked(0, lost_for=3), _tracked(10), _tracked(-10, lost_for=1)
     left = _redetection(tracked, [other, lost]).possible([_candidate(12), _candidate(-10)])
     assert _azimuths(c.direction for c in left) == [-10]
-    assert not on_another(None, [other])
+
+
+def test_what_another_lost_object_was_just_found_on_is_not_taken():
+    """On the same panorama: it counts as lost until all objects were looked for."""
+    tracked, other = _tracked(0, lost_for=3), _tracked(-10, lost_for=1)
+    redetection = _redetection(tracked, [other])
+    views = redetection._encoded.views
+    view = views.add(View(np.radians(12), 0.0))
+    logits = np.full((16, 16), -1, np.float32)
+    logits[7:9, 7:9] = 1  # about 12 degrees wide
+    other.masks = {view: ViewMask(logits, 0.9, 1.0)}
+    left = redetection.possible([_candidate(12), _candidate(-10)])
+    assert _azimuths(c.direction for c in left) == [-10]
+    assert not on_another(views, None, [other])
 
 
 def test_the_more_similar_is_taken_the_nearer_of_two_that_are_alike_and_neither_when_unsure():
