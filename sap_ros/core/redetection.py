@@ -211,9 +211,7 @@ def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
     return views.direction(view, np.array(middle) * (views.size / len(mask.logits)))
 
 
-def on_another(
-    views: Views, direction: np.ndarray | None, others: Sequence[TrackedObject]
-) -> bool:
+def on_another(views: Views, direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
     """Whether a direction (3,) is on another object.
 
     That is one that is tracked, where it is expected, or one that was lost and has just been found on this panorama.
