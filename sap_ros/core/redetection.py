@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import FOUND_AGAIN, FOUND_FAR, FOUND_IN_PLACE, FOUND_IN_VIEW
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.framing import Framing, deepest_pixel, spread
-from sap_ros.core.fusion import ViewMask
+from sap_ros.core.fusion import NO_OBJECT, ViewMask
 from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
-from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.tracked_object import Distractor, Track, TrackedObject
 from sap_ros.core.tracker import follow
 from sap_ros.core.views import PerspectiveViews, Views
 
@@ -45,6 +46,9 @@ _DISTRACTORS = 8
 _UNSEEN = 12
 _ALIKE = 0.5
 _AROUND = math.radians(60)
+
+# Two objects were taken as one if more than this share of the one is on the mask of the other.
+_MERGED = 0.5
 
 # For so many panoramas after the first without the object, what looks like it where it cannot be is remembered.
 _SOON_AFTER = 2
@@ -158,7 +162,8 @@ class Redetection:
         for one in sorted(found, key=lambda each: -each.likeness):
             if all(_apart(one.direction, each.direction) > each.radius for each in distinct):
                 distinct.append(one)
-        free = [each for each in distinct if not on_another(each.direction, self._others)]
+        views, others = self._encoded.views, self._others
+        free = [each for each in distinct if not on_another(views, each.direction, others)]
         left = _without_matched(free, tracked.distractors, reach)
         if tracked.lost_for > _SOON_AFTER:
             return left
@@ -206,13 +211,61 @@ def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
     return views.direction(view, np.array(middle) * (views.size / len(mask.logits)))
 
 
-def on_another(direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
-    """Whether a direction (3,) is on one of the objects that are tracked, where they are expected."""
-    return direction is not None and any(
-        _apart(direction, each.track.expected) < each.track.radius
-        for each in others
-        if each.track is not None and not each.lost_for
+def on_another(views: Views, direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
+    """Whether a direction (3,) is on another object.
+
+    That is one that is tracked, where it is expected, or one that was lost and has just been found on this panorama.
+    """
+    if direction is None:
+        return False
+    if any(_apart(direction, each.expected) < each.radius for each in _tracks(others)):
+        return True
+    found = [each.masks for each in others if each.lost_for and each.masks]
+    return any(
+        _share_on(views, view, mask, direction[None]) > 0
+        for masks in found
+        for view, mask in masks.items()
     )
+
+
+def _tracks(others: Sequence[TrackedObject]) -> list[Track]:
+    """Where those of some objects are that are tracked."""
+    return [each.track for each in others if each.track is not None and not each.lost_for]
+
+
+def without_others(
+    views: Views,
+    view: int,
+    mask: ViewMask,
+    track: Track,
+    others: Sequence[TrackedObject],
+    following: Following,
+) -> ViewMask:
+    """A tracked object's mask without the objects that are tracked beside it and were taken as one with it.
+
+    Each pixel belongs to the object that is expected nearest to it.
+    """
+    merged = [
+        each.moved
+        for each in _tracks(others)
+        if _apart(each.expected, track.expected) < following.reach + each.radius + track.radius
+        and _share_on(views, view, mask, each.moved) > _MERGED
+    ]
+    if not merged:
+        return mask
+    own, positive = track.moved, mask.logits > 0
+    pixels = (np.argwhere(positive)[:, ::-1] + 0.5) * (views.size / len(positive))
+    _, nearest = cKDTree(np.concatenate([own, *merged])).query(views.direction(view, pixels))
+    logits = mask.logits.copy()
+    logits[positive] = np.where(nearest < len(own), logits[positive], NO_OBJECT)
+    return replace(mask, logits=logits)
+
+
+def _share_on(views: Views, view: int, mask: ViewMask, directions: np.ndarray) -> float:
+    """The share of directions (P, 3) that lie on a mask in a view."""
+    pixels = views.locate(view, directions) * (len(mask.logits) / views.size)
+    u, v = pixels[np.isfinite(pixels).all(1)].astype(int).clip(0, len(mask.logits) - 1).T
+    return float((mask.logits[v, u] > 0).sum()) / len(directions)
 
 
 def _without_matched(

@@ -30,10 +30,10 @@ from sap_ros.core.framing import Framing, cut_off
 from sap_ros.core.fusion import Fusion, ViewMask
 from sap_ros.core.memory import RECENT
 from sap_ros.core.model import Model
-from sap_ros.core.motion import Following, grown, rotation_between
+from sap_ros.core.motion import Following, grown
 from sap_ros.core.projection import Picture
 from sap_ros.core.prompts import ViewPrompts
-from sap_ros.core.redetection import find_again, on_another, place_of
+from sap_ros.core.redetection import find_again, on_another, place_of, without_others
 from sap_ros.core.scan import Scan, tilted
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
@@ -275,9 +275,7 @@ class ObjectViewSearch:
             return self._find_again(tracked, run)
         if known is None or tracked.lost_for:
             return _follow_in_scan(self.encoded, tracked, run)
-        rotation = rotation_between(known.directions.mean(0), known.expected)
-        expected = rotation.apply(known.directions)
-        view = self._framing.following(views, expected, run.following.reach)
+        view = self._framing.following(views, known.moved, run.following.reach)
         if view is None:
             return _follow_in_scan(self.encoded, tracked, run)
         index = views.add(view)
@@ -304,6 +302,7 @@ class ObjectViewSearch:
 
     def _find_again(self, tracked: TrackedObject, run: Run) -> Found:
         """Searches for a lost object by its appearance, in one view around its last position and some others."""
+        tracked.take_off_turn()
         views, known = self.encoded.views, tracked.track
         assert known is not None
         near = views.add(level_view(known.directions.mean(0), up=views.scan.up))
@@ -474,7 +473,7 @@ def _follow_in(
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
-        if tracked.lost_for and on_another(place_of(views, view, mask), run.others):
+        if tracked.lost_for and on_another(views, place_of(views, view, mask), run.others):
             return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
         # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an
@@ -492,4 +491,9 @@ def _follow_in(
         run.visited,
         run.recent,
     )
+    if weak and tracked.track is not None and not tracked.lost_for:
+        masks = {
+            view: without_others(views, view, mask, tracked.track, run.others, run.following)
+            for view, mask in masks.items()
+        }
     return Found(masks, None if clicks is None else clicks.on_object)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -29,7 +30,7 @@ from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import NO_OBJECT, Fusion, ViewMask
 from sap_ros.core.instances import Instance, Instances, State, label_image, measure
 from sap_ros.core.memory import RECENT
-from sap_ros.core.motion import Following, turn_between, turned
+from sap_ros.core.motion import Following, rotation_between, turn_between, turned
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.scan import steady
@@ -173,19 +174,12 @@ class PanoramaSession:
         picture = self.projection.open(image)
         if any(t.fused is not None and not t.noted for t in self._objects.values()):
             self._note_found()  # the tracks are updated even if the instances were not requested
-        last, last_up = self._picture, self._up
+        turn = _turn_between(self._picture, self._up, picture, known)
+        tilt = _tilt(self._up, known)
         self._take(picture, known)
         before = [tracked for tracked in self._before.values() if tracked is not None]
-        there = [*self._objects.values(), *before]
-        lost = [tracked for tracked in there if tracked.lost_for]
-        if lost and last is not None:
-            turn = _turn(last, last_up, picture, known)
-            for tracked in lost:
-                tracked.turn(turn)
-        for tracked in there:
-            if not tracked.lost_for:
-                tracked.tilt(last_up, known)
-            tracked.advance()
+        for tracked in (*self._objects.values(), *before):
+            tracked.advance(turn, tilt)
 
     def _take(self, picture: Picture, up: sphere.Up | None) -> None:
         self._search = self._open_search(picture, steady(up or sphere.UP))
@@ -236,8 +230,8 @@ class PanoramaSession:
         """Moves an object to this session that another session found on an earlier panorama."""
         other._note_found()
         tracked = other._objects.pop(object_id)
-        tracked.tilt(other._up, self._up)
-        tracked.advance()
+        turn = _turn_between(other._picture, other._up, self._picture, self._up)
+        tracked.advance(turn, _tilt(other._up, self._up))
         self._objects[object_id] = tracked
 
     def remove_object(self, object_id: int) -> None:
@@ -393,19 +387,40 @@ def _checked_up(up: ArrayLike | None) -> sphere.Up | None:
     return x, y, z
 
 
-def _turn(
-    last: Picture, last_up: sphere.Up | None, picture: Picture, up: sphere.Up | None
-) -> Rotation:
-    """How everything is rotated from one panorama to the next, by their contents and up directions."""
-    if last_up is None or up is None:  # as if the camera was not tilted
-        last_up = up = sphere.UP
-    ups = steady(last_up), steady(up)
-    level = [Rotation.from_matrix(sphere.levelling(up)) for up in ups]
-    panoramas = [
-        each.panorama(_TURN_WIDTH)
-        if up == sphere.UP
-        else turned(each.panorama(_TURN_WIDTH), axes.inv())
-        for each, up, axes in zip((last, picture), ups, level, strict=True)
-    ]
-    about = Rotation.from_euler("z", turn_between(*panoramas))
-    return level[1] * about * level[0].inv() if ups != (sphere.UP, sphere.UP) else about
+def _tilt(before: sphere.Up | None, after: sphere.Up | None) -> Rotation | None:
+    """How a camera rotates everything by being tilted from one up direction to another; None: not, or not known."""
+    if before is None or after is None or before == after:
+        return None
+    return rotation_between(np.array(before), np.array(after))
+
+
+def _turn_between(
+    last: Picture | None,
+    last_up: sphere.Up | None,
+    picture: Picture | None,
+    up: sphere.Up | None,
+) -> Callable[[], Rotation]:
+    """How everything is rotated from one panorama to the next, by their contents and up directions.
+
+    It is computed when it is first asked for.
+    """
+
+    @cache
+    def turn() -> Rotation:
+        if last is None or picture is None:
+            return Rotation.identity()
+        known = last_up is not None and up is not None  # otherwise as if the camera was not tilted
+        ups = [steady(each if known and each else sphere.UP) for each in (last_up, up)]
+        level = [Rotation.from_matrix(sphere.levelling(each)) for each in ups]
+        panoramas = [
+            each.panorama(_TURN_WIDTH)
+            if its_up == sphere.UP
+            else turned(each.panorama(_TURN_WIDTH), axes.inv())
+            for each, its_up, axes in zip((last, picture), ups, level, strict=True)
+        ]
+        about = Rotation.from_euler("z", turn_between(*panoramas))
+        if ups == [sphere.UP, sphere.UP]:
+            return about
+        return level[1] * about * level[0].inv()
+
+    return turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -100,6 +101,11 @@ class Track:
         return self.directions.mean(0) + self.motion
 
     @property
+    def moved(self) -> np.ndarray:
+        """Its directions (P, 3) on the next panorama, if it moves on as before."""
+        return rotation_between(self.directions.mean(0), self.expected).apply(self.directions)
+
+    @property
     def radius(self) -> float:
         """Approximate angular radius in rad, along the longer axis of an elongated object."""
         return max(disk_radius(self.solid_angle), angular_radius(self.directions))
@@ -136,6 +142,8 @@ class TrackedObject:
         feedback: mask logits (S / 4, S / 4) by view that the last points of the prompt correct.
         appearances: what it looked like, see :mod:`sap_ros.core.appearance`.
         distractors: what looked like it, while it was lost, where it could not be.
+        turned: how everything has turned since the last panorama because the camera turned, less what was taken
+            off for its tilt; None: it was taken off, or is not known.
     """
 
     prompt: Prompt
@@ -151,6 +159,7 @@ class TrackedObject:
     feedback: dict[int, np.ndarray] = field(default_factory=dict)
     appearances: Appearances = field(default_factory=Appearances)
     distractors: list[Distractor] = field(default_factory=list)
+    turned: Callable[[], Rotation] | None = None
 
     @property
     def usual_solid_angle(self) -> float:
@@ -194,8 +203,22 @@ class TrackedObject:
             prompt = known.extended(prompt)
         return TrackedObject(prompt, memory=self.memory.copy())
 
-    def advance(self) -> None:
-        """Moves on to the next panorama. A prompt that was not looked for applies to it unchanged."""
+    def advance(
+        self, turned: Callable[[], Rotation] | None = None, tilted: Rotation | None = None
+    ) -> None:
+        """Moves on to the next panorama. A prompt that was not looked for applies to it unchanged.
+
+        Args:
+            turned: how everything has turned since the last panorama, because the camera turned.
+            tilted: the part of it that is known from the camera's tilt, and is taken off from tracked objects, too.
+        """
+        self.turned = turned
+        if self.lost_for:
+            self.take_off_turn()
+        elif tilted is not None:
+            self._rotate(tilted)
+            if turned is not None:
+                self.turned = lambda: turned() * tilted.inv()
         if self.masks is not None:
             self.prompted_here, self.noted = False, False
             self.masks = self.fused = None
@@ -207,7 +230,18 @@ class TrackedObject:
         self.masks = {}
         self.fused = Fused(NOWHERE, np.full((1, 1), NO_OBJECT, np.float32))
 
-    def turn(self, rotation: Rotation) -> None:
+    def take_off_turn(self) -> None:
+        """Turns where it was, and its distractors, with the camera; once on each panorama.
+
+        An object that is tracked is expected where it was, moved on as before; one that is lost, where it was in
+        the room.
+        """
+        if self.turned is None:
+            return
+        rotation, self.turned = self.turned(), None
+        self._rotate(rotation)
+
+    def _rotate(self, rotation: Rotation) -> None:
         """Rotates where it was, and its distractors, as things in a panorama do when the camera turns."""
         self.distractors = [
             replace(each, direction=rotation.apply(each.direction)) for each in self.distractors
@@ -228,11 +262,6 @@ class TrackedObject:
                 centre=rotation.apply(clicks.centre),
             ),
         )
-
-    def tilt(self, before: sphere.Up | None, after: sphere.Up | None) -> None:
-        """Rotates it as a camera does by being tilted: from one up direction to another; None: it is not known."""
-        if before is not None and after is not None and before != after:
-            self.turn(rotation_between(np.array(before), np.array(after)))
 
     def expected_clicks(self) -> Prompt | None:
         """Its clicks, moved to its expected position on this panorama; None if it was never found."""
@@ -305,8 +334,10 @@ class TrackedObject:
         """Updates ``track`` with its mask; see :meth:`plausible` for the arguments."""
         self.noted = True
         if not mask.any():
+            self.take_off_turn()
             self.lost_for, self.found_for = self.lost_for + 1, 0
             return
+        self.turned = None
         self.found_for += 1
         was_lost, self.lost_for = self.lost_for > 0, 0
         if self.found_for >= _SETTLED:

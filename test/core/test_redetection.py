@@ -1,19 +1,26 @@
 """redetection: a lost object is found again, and what looks like it is not taken for it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import Appearances
+from sap_ros.core.camera import View
+from sap_ros.core.fusion import ViewMask
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.motion import Following, turn_between
 from sap_ros.core.panorama import Region
+from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.redetection import Candidate, Redetection, on_another
+from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.views import PerspectiveViews
 from sap_ros.synthesis.moving import MovingScene
 
 SIZE = (512, 256)
@@ -39,7 +46,8 @@ def _candidate(degrees, likeness=0.9, least=0.86):
 
 
 def _redetection(tracked, others=()):
-    return Redetection(None, tracked, Following(margin=8), 6, others)
+    views = PerspectiveViews(Panorama(np.zeros((256, 512, 3), np.uint8)), 64, Scan())
+    return Redetection(SimpleNamespace(views=views), tracked, Following(margin=8), 6, others)
 
 
 def _azimuths(directions):
@@ -89,7 +97,20 @@ def test_an_object_that_is_tracked_is_not_taken():
     tracked, other, lost = _tracked(0, lost_for=3), _tracked(10), _tracked(-10, lost_for=1)
     left = _redetection(tracked, [other, lost]).possible([_candidate(12), _candidate(-10)])
     assert _azimuths(c.direction for c in left) == [-10]
-    assert not on_another(None, [other])
+
+
+def test_what_another_lost_object_was_just_found_on_is_not_taken():
+    """On the same panorama: it counts as lost until all objects were looked for."""
+    tracked, other = _tracked(0, lost_for=3), _tracked(-10, lost_for=1)
+    redetection = _redetection(tracked, [other])
+    views = redetection._encoded.views
+    view = views.add(View(np.radians(12), 0.0))
+    logits = np.full((16, 16), -1, np.float32)
+    logits[7:9, 7:9] = 1  # about 12 degrees wide
+    other.masks = {view: ViewMask(logits, 0.9, 1.0)}
+    left = redetection.possible([_candidate(12), _candidate(-10)])
+    assert _azimuths(c.direction for c in left) == [-10]
+    assert not on_another(views, None, [other])
 
 
 def test_the_more_similar_is_taken_the_nearer_of_two_that_are_alike_and_neither_when_unsure():
@@ -118,9 +139,37 @@ def test_the_turn_of_the_camera_is_seen_though_objects_move(degrees):
 def test_what_is_known_of_a_lost_object_turns_with_the_camera():
     tracked = _tracked(0)
     tracked.distractors = [Distractor(_towards(30))]
-    tracked.turn(Rotation.from_euler("z", np.radians(15)))
-    assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
-    assert _azimuths(tracked.expected_clicks().directions) == [15]
+    tracked.turned = lambda: Rotation.from_euler("z", np.radians(15))
+    for _ in range(2):  # only once on each panorama
+        tracked.take_off_turn()
+        assert _azimuths([tracked.track.expected, tracked.distractors[0].direction]) == [15, 45]
+        assert _azimuths(tracked.expected_clicks().directions) == [15]
+
+
+def _clicked(truth, number):
+    v, u = np.nonzero(truth == number)
+    middle = sphere.pixel_to_direction(np.stack([u, v], -1) + 0.5, SIZE).mean(0)
+    return Prompt(number, middle[None], np.array([1]))
+
+
+def _iou(labels, truth, number):
+    one, other = labels == number, truth == number
+    return (one & other).sum() / (one | other).sum()
+
+
+def test_an_object_is_found_though_the_camera_has_turned_by_more_than_the_margin():
+    """By 20 degrees at once: the object must not be taken for something that looks like it."""
+    scene, session = MovingScene(0, twins=True), PanoramaSession(load_model())
+    found = []
+    for k in range(8):
+        image, truth = scene.render(0.2 * k, SIZE)
+        if k >= 3:
+            image, truth = (np.roll(each, SIZE[0] // 18, axis=1) for each in (image, truth))
+        session.next_image(image)
+        if k == 0:
+            session.add_prompt(_clicked(truth, 5))
+        found.append(_iou(session.segment().labels, truth, 5))
+    assert min(found) > 0.5
 
 
 def test_an_object_comes_back_while_its_twin_is_in_view():
@@ -143,3 +192,18 @@ def test_an_object_comes_back_while_its_twin_is_in_view():
         found.append(state == State.TRACKED and (labels & mask).sum() / (labels | mask).sum() > 0.5)
     assert all(found[:4])
     assert all(found[12:])
+
+
+def test_two_that_look_alike_keep_their_ids_while_they_touch():
+    """They come nearer, touch for 1.5 s, and part; the decoder takes both as one."""
+    scene, session = MovingScene(14, twins=True), PanoramaSession(load_model())
+    found = []
+    for k in range(18):
+        image, truth = scene.render(0.25 * k, SIZE)
+        session.next_image(image)
+        if k == 0:
+            session.add_prompt(_clicked(truth, 2))
+            session.add_prompt(_clicked(truth, 5))
+        labels = session.segment().labels
+        found.append([_iou(labels, truth, number) for number in (2, 5)])
+    assert np.min(found) > 0.7
