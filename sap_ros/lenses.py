@@ -183,13 +183,14 @@ class TopicReader:
         number = self.topics.index(topic)
         return self._together(number, self._readers[number].read(message))
 
-    def flush(self) -> list[Image]:
-        """The last images of a video, which may come late."""
-        return [
-            image
-            for number, reader in enumerate(self._readers)
-            for image in self._together(number, reader.flush())
-        ]
+    def flush(self, topic: str) -> list[Image]:
+        """The images that are complete with the last ones of a topic's video, which may come late.
+
+        Raises:
+            ValueError: see :meth:`read`.
+        """
+        number = self.topics.index(topic)
+        return self._together(number, self._readers[number].flush())
 
     def _together(self, lens: int, images: list[Image]) -> list[Image]:
         if self.pairs is None:

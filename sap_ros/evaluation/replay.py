@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -365,28 +366,31 @@ class _Messages:
             yield time, event
 
     def _events(self) -> Iterator[tuple[int, Event]]:
-        reader, cameras = self.reader, self.topics.cameras
+        cameras, imu = self.topics.cameras, self.topics.imu
         time = 0
-        imu = self.topics.imu
         wanted = [*cameras, *self.topics.prompts, *([imu] if imu else [])]
         for topic, time, message in self.bag.messages(wanted):
-            is_image = topic in cameras
-            try:
-                events: list[Any]
-                if is_image:
-                    events = reader.read(topic, message)
-                elif topic == imu:
-                    events = [attitude_event(message)]
-                else:
-                    events = [_prompt_event(topic, message, self._size, self._frame_id)]
-            except ValueError as error:
-                self.unusable += is_image
-                self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
-                continue
-            for event in events:
+            for event in self._usable(topic, partial(self._read, topic, message)):
                 yield time, event
-        for image in reader.flush():
-            yield time, image
+        for topic in cameras:
+            for event in self._usable(topic, partial(self.reader.flush, topic)):
+                yield time, event
+
+    def _read(self, topic: str, message: Any) -> Sequence[Event]:
+        if topic in self.topics.cameras:
+            return self.reader.read(topic, message)
+        if topic == self.topics.imu:
+            return [attitude_event(message)]
+        return [_prompt_event(topic, message, self._size, self._frame_id)]
+
+    def _usable(self, topic: str, read: Callable[[], Sequence[Event]]) -> Sequence[Event]:
+        try:
+            return read()
+        except ValueError as error:
+            is_image = topic in self.topics.cameras
+            self.unusable += is_image
+            self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
+            return []
 
     def tell(self) -> None:
         """Notes problems with the images."""
