@@ -215,7 +215,7 @@ class ReplaySettings:
             )
             prompts: list[Prompt] = []
             if self.point:
-                size = first_size(recorded, topics, self.opened())
+                size = first_size(recorded, topics, self.opened(), self.lens_tolerance)
                 prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(

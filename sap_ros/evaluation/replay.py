@@ -144,14 +144,16 @@ def find_topics(
     return Topics(images, tuple(prompts), truth, back, imu)
 
 
-def first_size(bag: Bag, topics: Topics, projection: Projection) -> tuple[int, int]:
-    """Width and height of the panorama of the first image.
+def first_size(
+    bag: Bag, topics: Topics, projection: Projection, lens_tolerance: float = TOLERANCE
+) -> tuple[int, int]:
+    """Width and height of the panorama of the first image; for the arguments see :func:`replay`.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
     notes: list[str] = []
-    reader = TopicReader(topics.cameras, projection, notes.append)
+    reader = TopicReader(topics.cameras, projection, notes.append, lens_tolerance)
     for topic, _, message in bag.messages(topics.cameras):
         if images := reader.read(topic, message):
             return images[0].size

@@ -156,6 +156,8 @@ def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
         told = replay(bag, topics, session, tmp_path / "out", [from_pixels(1, [pixel], size)])
         with pytest.raises(ValueError, match="no image of /front and /back"):
             replay(bag, topics, session, tmp_path / "none", lens_tolerance=0.001)
+        with pytest.raises(ValueError, match="no image on /front and /back"):
+            first_size(bag, topics, projection, lens_tolerance=0.001)
     assert told.images == 5
     assert any("1 images of a lens were left out" in note for note in told.notes)
     masks = read(tmp_path / "out" / "bag", "/sap/masks")
