@@ -132,10 +132,11 @@ class ClickMapSAM2(SAM2Base):
             predicted_ious: (N, M).
         """
         inner, outer = (
-            (masks > at).sum((-2, -1), dtype=predicted_ious.dtype)
+            (masks > at).sum((-2, -1), dtype=torch.float32)  # float16 ends at 65504 pixels
             for at in (self.STABLE, -self.STABLE)
         )
-        return (2 * predicted_ious + inner / outer.clamp(min=1)) / 3
+        stability = inner / outer.clamp(min=1)
+        return (2 * predicted_ious + stability.to(predicted_ious.dtype)) / 3
 
     def _forward_sam_heads(
         self,

@@ -54,6 +54,13 @@ def test_of_two_candidates_with_one_prediction_the_stable_one_is_taken(sam):
     assert empty.item() == pytest.approx(0.4)
 
 
+def test_a_mask_over_all_of_a_large_view_is_stable_in_float16(sam):
+    whole = torch.full((1, 1, 256, 256), 8.0, dtype=torch.float16)
+    expected = sam.expected_ious(whole, torch.tensor([[0.7]], dtype=torch.float16))
+    assert expected.dtype == torch.float16
+    assert expected.item() == pytest.approx((2 * 0.7 + 1) / 3, abs=1e-3)
+
+
 def test_training_sees_the_predicted_ious_themselves(sam):
     decoder = sam.sam_mask_decoder
     embeddings = {
