@@ -33,7 +33,7 @@ class Levels:
     def take(self, attitude: Attitude) -> None:
         """Stores an attitude."""
         kept = self._attitudes
-        if not kept or abs(attitude.stamp - kept[-1].stamp) >= _PERIOD:
+        if not kept or not attitude.stamp or abs(attitude.stamp - kept[-1].stamp) >= _PERIOD:
             kept.append(attitude)
 
     def up(self, image: Image, settings: Settings) -> np.ndarray | None:
