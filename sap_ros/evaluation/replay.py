@@ -114,6 +114,8 @@ def find_topics(
         raise ValueError(
             f"{bag.path}: name the topic of the first lens, beside {back} of the second"
         )
+    if back and back == images:
+        raise ValueError(f"{back} is named as the topic of both lenses")
     if not images:
         images_there = [t for t in bag.of_kind(IMAGES) if t != truth]
         found = [t for t in images_there if "mask" not in t and "truth" not in t]
@@ -157,8 +159,13 @@ def first_size(
     for topic, _, message in bag.messages(topics.cameras):
         if images := reader.read(topic, message):
             return images[0].size
-    where = " and ".join(topics.cameras)
-    raise ValueError("; ".join([f"{bag.path} has no image on {where}", *notes[:1]]))
+    lacks = f"{bag.path} has no image on {topics.images}"
+    if topics.back:
+        lacks = (
+            f"{bag.path} has no images on {topics.images} and {topics.back} whose stamps are at most "
+            f"{lens_tolerance:g} s apart (lens_tolerance)"
+        )
+    raise ValueError("; ".join([lacks, *notes[:1]]))
 
 
 @dataclass
