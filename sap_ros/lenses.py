@@ -174,6 +174,16 @@ class TopicReader:
         self.pairs = LensPairs(camera_of(projection), tell, tolerance)
         self._readers = [ImageReader(Equirectangular(), tell) for _ in topics]
 
+    @property
+    def wanted(self) -> str:
+        """What it looks for, in words."""
+        if self.pairs is None:
+            return f"image on {self.topics[0]}"
+        return (
+            f"images on {' and '.join(self.topics)} whose stamps are at most {self.pairs.tolerance:g} s apart "
+            "(lens_tolerance)"
+        )
+
     def read(self, topic: str, message: Any) -> list[Image]:
         """The images that are complete with a message of one of the topics.
 

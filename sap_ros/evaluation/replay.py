@@ -159,13 +159,7 @@ def first_size(
     for topic, _, message in bag.messages(topics.cameras):
         if images := reader.read(topic, message):
             return images[0].size
-    lacks = f"{bag.path} has no image on {topics.images}"
-    if topics.back:
-        lacks = (
-            f"{bag.path} has no images on {topics.images} and {topics.back} whose stamps are at most "
-            f"{lens_tolerance:g} s apart (lens_tolerance)"
-        )
-    raise ValueError("; ".join([lacks, *notes[:1]]))
+    raise ValueError("; ".join([f"{bag.path} has no {reader.wanted}", *notes[:1]]))
 
 
 @dataclass

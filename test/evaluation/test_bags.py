@@ -171,6 +171,8 @@ def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
     pictures = list(_images(tmp_path / "bag", "/front", "/back", camera))  # of sap calibrate
     assert len(pictures) == 5
     assert all((shown == picture).all() for shown in pictures)
+    with pytest.raises(ValueError, match=r"whose stamps are at most 0\.001 s apart"):
+        list(_images(tmp_path / "bag", "/front", "/back", camera, 0.001))
 
 
 def point(time, u, v):
