@@ -119,8 +119,10 @@ class OrderHints:
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 _KEY, _INTRA, _SWITCH = 0, 2, 3
 _SELECT = 2
-#: Number of bytes in which the number of a frame is found.
-_HEADER_BYTES = 64
+#: Number of bytes in which the number of a frame is found, and in which a sequence header ends.
+_HEADER_BYTES, _SEQUENCE_BYTES = 64, 512
+#: Maximum length of a unit's size.
+_SIZE_BYTES = 8
 
 
 class _Sequence:
@@ -133,7 +135,7 @@ class _Sequence:
     """
 
     def __init__(self, unit: bytes) -> None:
-        bits = _Bits(unit, escaped=False)
+        bits = _Bits(unit[:_SEQUENCE_BYTES], escaped=False)
         self.hint_bits = self.id_bits = 0
         self.screen_content = self.integer_motion = _SELECT
         bits.take(4)
@@ -190,12 +192,14 @@ def obus(data: bytes) -> list[tuple[int, bytes]]:
         if first & 0x81 or not sized:  # reserved bits; all but the last must have a size
             break
         at += 1 + extended
-        size = shift = 0
-        while at < len(data):  # LEB128
-            size |= (data[at] & 127) << shift
-            shift, at = shift + 7, at + 1
-            if not data[at - 1] & 128:
+        size = 0
+        for k, byte in enumerate(data[at : at + _SIZE_BYTES]):  # LEB128
+            size |= (byte & 127) << 7 * k
+            if not byte & 128:
                 break
+        else:
+            break
+        at += k + 1
         found.append((kind, data[at : at + size]))
         at += size
     return found

@@ -174,6 +174,16 @@ class TopicReader:
         self.pairs = LensPairs(camera_of(projection), tell, tolerance)
         self._readers = [ImageReader(Equirectangular(), tell) for _ in topics]
 
+    @property
+    def wanted(self) -> str:
+        """What it looks for, in words."""
+        if self.pairs is None:
+            return f"image on {self.topics[0]}"
+        return (
+            f"images on {' and '.join(self.topics)} whose stamps are at most {self.pairs.tolerance:g} s apart "
+            "(lens_tolerance)"
+        )
+
     def read(self, topic: str, message: Any) -> list[Image]:
         """The images that are complete with a message of one of the topics.
 
@@ -183,13 +193,14 @@ class TopicReader:
         number = self.topics.index(topic)
         return self._together(number, self._readers[number].read(message))
 
-    def flush(self) -> list[Image]:
-        """The last images of a video, which may come late."""
-        return [
-            image
-            for number, reader in enumerate(self._readers)
-            for image in self._together(number, reader.flush())
-        ]
+    def flush(self, topic: str) -> list[Image]:
+        """The images that are complete with the last ones of a topic's video, which may come late.
+
+        Raises:
+            ValueError: see :meth:`read`.
+        """
+        number = self.topics.index(topic)
+        return self._together(number, self._readers[number].flush())
 
     def _together(self, lens: int, images: list[Image]) -> list[Image]:
         if self.pairs is None:

@@ -151,9 +151,8 @@ class VideoDecoder:
         self._count += 1
         self._given[self._count] = packet
         coded = self._av.Packet(packet.data)
-        coded.pts = coded.dts = (
-            self._count
-        )  # the image gets it back, wherever it comes in the order
+        # The image gets it back, wherever it comes in the order.
+        coded.pts = coded.dts = self._count
         try:
             frames = self._decoder.decode(coded)
         except self._av.error.FFmpegError as error:

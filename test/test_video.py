@@ -1,5 +1,6 @@
 """video: streams of packets that are joined late, lose packets, are damaged, change."""
 
+import time
 from types import SimpleNamespace as Message
 
 import cv2
@@ -171,6 +172,22 @@ def test_random_bytes_are_survived(streams):
             decoder.decode(Packet(codec, start + rng.bytes(200)))
         found, _ = decode(codec, enumerate(streams[codec]), decoder)
         assert len(found) == 25
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a" + b"\xff" * 400_000,  # a unit's size that does not end
+        # A sequence header of 400009 bytes; after the times, a number that does not end; a frame.
+        b"\x0a\x89\xb5\x18" + b"\x04" + bytes(7) + b"\x02" + bytes(400_000) + b"\x32\x01\x00",
+    ],
+)
+def test_a_damaged_av1_packet_takes_no_time(streams, data):
+    decoder = VideoDecoder(lambda _: None)
+    decode("av1", [(0, streams["av1"][0])], decoder)
+    began = time.monotonic()
+    decode("av1", [(1, data)], decoder)
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("codec", CODECS)

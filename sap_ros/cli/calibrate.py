@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sap_ros.cli.shared import IMAGE_BACK
+from sap_ros.cli.shared import IMAGE_BACK, LENS_TOLERANCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ def calibrate(
         str, typer.Option(help="Topic of the images of a bag; not needed if there is only one.")
     ] = "",
     image_back: IMAGE_BACK = "",
+    lens_tolerance: LENS_TOLERANCE = 0.02,
     pictures: Annotated[
         int, typer.Option(help="Number of pictures to use, evenly spaced in the source.")
     ] = 20,
@@ -48,7 +49,7 @@ def calibrate(
     if out.suffix not in (".yaml", ".yml"):
         raise ValueError(f"--out is {out}; it must end in .yaml")
     start = read_camera(camera)
-    found = _evenly(_images(source, image, image_back, start), pictures)
+    found = _evenly(_images(source, image, image_back, start, lens_tolerance), pictures)
     if not found:
         raise ValueError(f"{source} holds no picture ({', '.join(_PICTURES)}, a video or a bag)")
     sizes = {(picture.shape[1], picture.shape[0]) for picture in found}
@@ -84,7 +85,11 @@ def _evenly(images: Iterator[np.ndarray], count: int) -> list[np.ndarray]:
 
 
 def _images(
-    source: Path, topic: str, back: str = "", camera: DualFisheye | None = None
+    source: Path,
+    topic: str,
+    back: str = "",
+    camera: DualFisheye | None = None,
+    tolerance: float = 0.02,
 ) -> Iterator[np.ndarray]:
     """The pictures (H, W, 3) uint8 RGB of a video, a folder or a bag.
 
@@ -93,6 +98,7 @@ def _images(
         topic: of a bag; empty: the only one.
         back: topic of the second lens's images, if each lens has one.
         camera: describes the picture of both; needed with ``back``.
+        tolerance: largest difference between the stamps of the two lenses' images, in s.
     """
     if not source.exists():
         raise ValueError(f"there is no file or folder {source}")
@@ -105,13 +111,13 @@ def _images(
 
             yield from (read_image(p) for p in inside if p.suffix.lower() in _PICTURES)
     if is_bag:
-        yield from _of_bag(source, topic, back, camera)
+        yield from _of_bag(source, topic, back, camera, tolerance)
     elif source.is_file():
         yield from _of_video(source)
 
 
 def _of_bag(
-    source: Path, topic: str, back: str, camera: DualFisheye | None
+    source: Path, topic: str, back: str, camera: DualFisheye | None, tolerance: float
 ) -> Iterator[np.ndarray]:
     from sap_ros.core.projection import Equirectangular, TwoFisheyes
     from sap_ros.evaluation.bags import Bag
@@ -121,10 +127,16 @@ def _of_bag(
     with Bag(source) as bag:
         topics = find_topics(bag, topic, back=back).cameras
         projection = TwoFisheyes(camera) if back and camera else Equirectangular()
-        reader = TopicReader(topics, projection, lambda text: typer.echo(f"note: {text}"))
+        reader = TopicReader(
+            topics, projection, lambda text: typer.echo(f"note: {text}"), tolerance
+        )
+        found = False
         for name, _, message in bag.messages(topics):
             for image in reader.read(name, message):
+                found = True
                 yield image.read()
+        if not found:
+            raise ValueError(f"{source} has no {reader.wanted}")
 
 
 def _of_video(source: Path) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from sap_ros.cli.shared import (
     CHECKPOINT,
     DEVICE,
     IMAGE_BACK,
+    LENS_TOLERANCE,
     MODEL,
     PROJECTION,
     STRATEGY,
@@ -111,9 +112,7 @@ def replay(
     projection: PROJECTION = "equirectangular",
     camera: CAMERA = "",
     image_back: IMAGE_BACK = "",
-    lens_tolerance: Annotated[
-        float, typer.Option(help="See the node's parameter lens_tolerance, in s.")
-    ] = 0.02,
+    lens_tolerance: LENS_TOLERANCE = 0.02,
 ) -> None:
     """Run the node's processing on rosbags, without ROS. Writes masks and objects as a bag, a video, a
     table and a summary. Of several bags, also summary.csv and report.html; the same command given again does those that are missing."""
@@ -215,7 +214,7 @@ class ReplaySettings:
             )
             prompts: list[Prompt] = []
             if self.point:
-                size = first_size(recorded, topics, self.opened())
+                size = first_size(recorded, topics, self.opened(), self.lens_tolerance)
                 prompts = parse_points(list(self.point), size)
             elif not topics.prompts:
                 raise ValueError(

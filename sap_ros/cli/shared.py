@@ -65,6 +65,9 @@ IMAGE_BACK = Annotated[
         show_default=False,
     ),
 ]
+LENS_TOLERANCE = Annotated[
+    float, typer.Option(help="See the node's parameter lens_tolerance, in s.")
+]
 CAMERA = Annotated[
     str,
     typer.Option(

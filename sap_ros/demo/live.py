@@ -57,7 +57,9 @@ def show_live(
     names = dict(enumerate(chosen.values(), 1))
     if camera is not None:
         if camera.any_size:
-            camera = camera.of_picture(size)
+            width, height = camera.picture_size
+            scale = size[0] / max(width, height)
+            camera = camera.resized((round(scale * width), round(scale * height)))
         size = camera.panorama_size
     print(f"Rendering {frames} panoramas of {size[0]}x{size[1]}, {frames / rate:.0f} s of driving")
     sequence = [scene.render(k / rate, size) for k in range(frames)]

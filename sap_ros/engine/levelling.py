@@ -10,8 +10,8 @@ import numpy as np
 from sap_ros.engine.events import Attitude, Image, Settings
 from sap_ros.engine.transforms import Stamped, Transforms
 
-# Attitudes are kept at least this far apart, in ns: a robot hardly tilts in that time.
-_PERIOD = 20_000_000
+#: Attitudes are kept at least this far apart, in ns: a robot hardly tilts in that time.
+PERIOD = 20_000_000
 _KEPT = 256  # number of attitudes, for prompts on earlier images
 
 #: Largest difference between the stamps of an image and of the attitude that levels its views, in s.
@@ -33,7 +33,7 @@ class Levels:
     def take(self, attitude: Attitude) -> None:
         """Stores an attitude."""
         kept = self._attitudes
-        if not kept or abs(attitude.stamp - kept[-1].stamp) >= _PERIOD:
+        if not kept or not attitude.stamp or abs(attitude.stamp - kept[-1].stamp) >= PERIOD:
             kept.append(attitude)
 
     def up(self, image: Image, settings: Settings) -> np.ndarray | None:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def find_topics(
         raise ValueError(
             f"{bag.path}: name the topic of the first lens, beside {back} of the second"
         )
+    if back and back == images:
+        raise ValueError(f"{back} is named as the topic of both lenses")
     if not images:
         images_there = [t for t in bag.of_kind(IMAGES) if t != truth]
         found = [t for t in images_there if "mask" not in t and "truth" not in t]
@@ -143,19 +146,20 @@ def find_topics(
     return Topics(images, tuple(prompts), truth, back, imu)
 
 
-def first_size(bag: Bag, topics: Topics, projection: Projection) -> tuple[int, int]:
-    """Width and height of the panorama of the first image.
+def first_size(
+    bag: Bag, topics: Topics, projection: Projection, lens_tolerance: float = TOLERANCE
+) -> tuple[int, int]:
+    """Width and height of the panorama of the first image; for the arguments see :func:`replay`.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
     notes: list[str] = []
-    reader = TopicReader(topics.cameras, projection, notes.append)
+    reader = TopicReader(topics.cameras, projection, notes.append, lens_tolerance)
     for topic, _, message in bag.messages(topics.cameras):
         if images := reader.read(topic, message):
             return images[0].size
-    where = " and ".join(topics.cameras)
-    raise ValueError("; ".join([f"{bag.path} has no image on {where}", *notes[:1]]))
+    raise ValueError("; ".join([f"{bag.path} has no {reader.wanted}", *notes[:1]]))
 
 
 @dataclass
@@ -365,28 +369,31 @@ class _Messages:
             yield time, event
 
     def _events(self) -> Iterator[tuple[int, Event]]:
-        reader, cameras = self.reader, self.topics.cameras
+        cameras, imu = self.topics.cameras, self.topics.imu
         time = 0
-        imu = self.topics.imu
         wanted = [*cameras, *self.topics.prompts, *([imu] if imu else [])]
         for topic, time, message in self.bag.messages(wanted):
-            is_image = topic in cameras
-            try:
-                events: list[Any]
-                if is_image:
-                    events = reader.read(topic, message)
-                elif topic == imu:
-                    events = [attitude_event(message)]
-                else:
-                    events = [_prompt_event(topic, message, self._size, self._frame_id)]
-            except ValueError as error:
-                self.unusable += is_image
-                self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
-                continue
-            for event in events:
+            for event in self._usable(topic, partial(self._read, topic, message)):
                 yield time, event
-        for image in reader.flush():
-            yield time, image
+        for topic in cameras:
+            for event in self._usable(topic, partial(self.reader.flush, topic)):
+                yield time, event
+
+    def _read(self, topic: str, message: Any) -> Sequence[Event]:
+        if topic in self.topics.cameras:
+            return self.reader.read(topic, message)
+        if topic == self.topics.imu:
+            return [attitude_event(message)]
+        return [_prompt_event(topic, message, self._size, self._frame_id)]
+
+    def _usable(self, topic: str, read: Callable[[], Sequence[Event]]) -> Sequence[Event]:
+        try:
+            return read()
+        except ValueError as error:
+            is_image = topic in self.topics.cameras
+            self.unusable += is_image
+            self.result.note(f"{'an image' if is_image else topic} cannot be used: {error}")
+            return []
 
     def tell(self) -> None:
         """Notes problems with the images."""

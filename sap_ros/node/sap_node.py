@@ -40,6 +40,7 @@ from sap_ros.engine.answers import Answer
 from sap_ros.engine.engine import Engine
 from sap_ros.engine.events import Change, Event, Remove, Reset
 from sap_ros.engine.events import Image as ImageEvent
+from sap_ros.engine.levelling import PERIOD
 from sap_ros.lenses import camera_of
 from sap_ros.messages import (
     attitude_event,
@@ -51,6 +52,7 @@ from sap_ros.messages import (
     from_position,
     from_prompt,
     from_remove,
+    nanoseconds,
 )
 from sap_ros.msg import Prompt as PromptMessage
 from sap_ros.node.camera_input import CameraInput
@@ -95,6 +97,7 @@ class SapNode(LifecycleNode):
         self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
         self._camera: CameraInput | None = None
         self._silent = ""  # a lens that has sent nothing lately
+        self._attitude_stamp = 0  # of the last one that the worker was given, in ns
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
         self._projection: Projection = Equirectangular()
@@ -252,6 +255,7 @@ class SapNode(LifecycleNode):
         )
         self._follow_values()
         self._detections = DetectionInput(self, self._put, self._warn)
+        self._attitude_stamp = 0
         self._inputs = [
             self.create_subscription(PromptMessage, "prompt", self._take_prompt, 10),
             self.create_subscription(PointStamped, "prompt/point", self._take_point, 10),
@@ -314,8 +318,12 @@ class SapNode(LifecycleNode):
 
     def _take_imu(self, message: Imu) -> None:
         """The orientation of an IMU, with which views are laid out level unless TF does it."""
-        if self._values["level_frame"]:
+        stamp = nanoseconds(message.header.stamp)
+        # Those of a fast IMU would displace the ones for an image that waits for the worker.
+        needless = stamp and abs(stamp - self._attitude_stamp) < PERIOD
+        if needless or self._values["level_frame"]:
             return
+        self._attitude_stamp = stamp
         try:
             self._put(attitude_event(message))
         except ValueError as error:

@@ -60,6 +60,13 @@ def test_of_the_attitudes_the_nearest_in_time_is_taken_also_with_late_stamps():
     np.testing.assert_array_equal(levels.up(late, Settings()), [1, 0, 0])
 
 
+def test_without_stamps_the_latest_attitude_is_taken():
+    levels, _ = _levels()
+    for up in ([1.0, 0, 0], [0, 1.0, 0]):
+        levels.take(_attitude(np.array(up), 0))
+    np.testing.assert_array_equal(levels.up(_image(0), Settings()), [0, 1, 0])
+
+
 def test_a_fast_imu_is_kept_for_seconds():
     levels, said = _levels()
     for k in range(2000):  # 400 Hz

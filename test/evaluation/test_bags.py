@@ -3,6 +3,8 @@
 import csv
 import json
 from dataclasses import replace
+from fractions import Fraction
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -86,6 +88,53 @@ def test_packets_of_a_video_are_replayed_in_order(pictures, tmp_path, storage, k
     assert sum("waiting for a key frame" in note for note in told.notes) == 1
 
 
+def late_video(bag, topic, shots):
+    """Writes images to a topic as a video whose images come in another order than its packets, so that some come late.
+
+    Args:
+        bag: the bag.
+        topic: the topic.
+        shots: the images, each with its stamp in ns; a new stream begins where their size changes.
+    """
+    import av
+
+    for _, stream in groupby(shots, key=lambda shot: shot[1].shape):
+        stamps, images = zip(*stream, strict=True)
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.height, encoder.width = images[0].shape[:2]
+        encoder.pix_fmt, encoder.max_b_frames, encoder.time_base = "yuv420p", 2, Fraction(1, 30)
+        frames = [av.VideoFrame.from_ndarray(image, format="rgb24") for image in images]
+        for k, frame in enumerate(frames):
+            frame.pts = k
+        packets = [packet for frame in [*frames, None] for packet in encoder.encode(frame)]
+        for received, packet in zip(stamps, packets, strict=True):
+            data = np.frombuffer(bytes(packet), np.uint8)
+            head = header(stamps[packet.pts], "camera")
+            kind = "sensor_msgs/msg/CompressedImage"
+            bag.write(topic, received, make(kind, header=head, format="h264", data=data))
+
+
+def test_an_image_at_the_end_that_cannot_be_used_does_not_end_the_replay(tmp_path, disks):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    camera = read_camera("side_by_side").of_picture((640, 320))
+    picture = fisheyes_of(disks([sphere.angles_to_direction(0.3, 0.1)])[0], camera)
+    stamps = [(10 + k) * 10**8 for k in range(7)]
+    front = np.ascontiguousarray(picture[:, :320])
+    back = [np.ascontiguousarray(picture[: 320 if k < 4 else 160, 320:]) for k in range(7)]
+    with BagWriter(tmp_path / "bag") as bag:
+        late_video(bag, "/front", [(stamp, front) for stamp in stamps])
+        late_video(bag, "/back", list(zip(stamps, back, strict=True)))
+    projection = TwoFisheyes(camera)
+    with Bag(tmp_path / "bag") as bag:
+        topics = find_topics(bag, "/front", back="/back")
+        size = first_size(bag, topics, projection)
+        session = PanoramaSession(load_model("sap-nano"), projection=projection)
+        told = replay(bag, topics, session, tmp_path / "out", [from_pixels(1, [(500, 300)], size)])
+    assert told.images == 4
+    assert any("that of the back lens 320x160" in note for note in told.notes)
+    assert (tmp_path / "out" / "summary.json").exists()
+
+
 def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
     camera = read_camera("side_by_side").of_picture((640, 320))
     picture = fisheyes_of(disks([sphere.angles_to_direction(0.3, 0.1)])[0], camera)
@@ -99,6 +148,8 @@ def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
     with Bag(tmp_path / "bag") as bag:
         with pytest.raises(ValueError, match="name the topic of the first lens"):
             find_topics(bag, back="/back")
+        with pytest.raises(ValueError, match="/back is named as the topic of both lenses"):
+            find_topics(bag, "/back", back="/back")
         topics = find_topics(bag, "/front", back="/back")
         size = first_size(bag, topics, projection)
         assert size == camera.panorama_size
@@ -107,6 +158,8 @@ def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
         told = replay(bag, topics, session, tmp_path / "out", [from_pixels(1, [pixel], size)])
         with pytest.raises(ValueError, match="no image of /front and /back"):
             replay(bag, topics, session, tmp_path / "none", lens_tolerance=0.001)
+        with pytest.raises(ValueError, match=r"/front and /back whose stamps are at most 0\.001 s"):
+            first_size(bag, topics, projection, lens_tolerance=0.001)
     assert told.images == 5
     assert any("1 images of a lens were left out" in note for note in told.notes)
     masks = read(tmp_path / "out" / "bag", "/sap/masks")
@@ -118,6 +171,8 @@ def test_images_of_two_lenses_are_replayed_in_pairs(tmp_path, disks):
     pictures = list(_images(tmp_path / "bag", "/front", "/back", camera))  # of sap calibrate
     assert len(pictures) == 5
     assert all((shown == picture).all() for shown in pictures)
+    with pytest.raises(ValueError, match=r"whose stamps are at most 0\.001 s apart"):
+        list(_images(tmp_path / "bag", "/front", "/back", camera, 0.001))
 
 
 def point(time, u, v):

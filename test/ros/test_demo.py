@@ -15,14 +15,14 @@ from sap_ros.demo.live import show_live
 from sap_ros.demo.still import load_still
 
 
-@pytest.mark.parametrize("codec", ["", "h264"])
-def test_the_live_part_with_the_pictures_of_two_lenses(tmp_path, codec):
+@pytest.mark.parametrize(("preset", "codec"), [("stacked", ""), ("insta360", "h264")])
+def test_the_live_part_with_the_pictures_of_two_lenses(tmp_path, preset, codec):
     if codec:
         pytest.importorskip("av", reason="PyAV is not installed")
-    camera = read_camera("insta360")
+    camera = read_camera(preset)
     _need_the_build()
     sent = "compressed" if codec else "raw"
-    with running_node("sap-nano", "cpu", "auto", "auto", sent, "insta360", codec) as client:
+    with running_node("sap-nano", "cpu", "auto", "auto", sent, preset, codec) as client:
         show_live(client, tmp_path, size=(640, 320), frames=8, rate=2.0, camera=camera)
     rows = list(csv.DictReader((tmp_path / "live.csv").read_text().splitlines()))
     found = [float(row["iou"]) for row in rows if float(row["time"]) == 0]

@@ -83,6 +83,20 @@ def test_views_are_level_by_the_imu(make_rig, tilted):
     np.testing.assert_array_equal(_labels(without, 1), plain)
 
 
+def test_a_fast_imu_reaches_back_to_an_image_that_has_waited(make_rig, tilted):
+    """1000 messages a second, which come while the worker is busy."""
+    image, click = tilted
+    rig = _up(make_rig)
+    for k in range(1000):
+        message = _imu()
+        message.header.stamp.nanosec = k * 10**6
+        rig.sap._take_imu(message)
+    rig.publish(image, stamp=1)
+    rig.click(*click)
+    up = TILT.inv().apply(sphere.UP)
+    np.testing.assert_array_equal(_labels(rig, 1), _by_the_core(image, click, up))
+
+
 @pytest.mark.parametrize(
     ("message", "named"),
     [

@@ -710,11 +710,24 @@ def _policy_of(**arguments):
 
 def test_the_shipped_sros2_policy_is_up_to_date():
     assert POLICY.read_text() == _policy_of(), "python scripts/sros2_policy.py"
-    other = ET.fromstring(_policy_of(namespace="front", image="/camera/image_raw"))
+    remapped = {
+        "image": "/camera/image_raw",
+        "image_front": "/front/image_raw",
+        "imu/data": "/imu/data",
+        "masks": "seen",
+    }
+    other = ET.fromstring(_policy_of(namespace="front", remapped=remapped))
     assert other.find(".//enclave").get("path") == "/front/sap"
-    topics = [topic.text for topic in other.iter("topic")]
-    assert {"/camera/image_raw", "/camera/image_raw/compressed", "masks"} <= set(topics)
-    assert "image" not in topics
+    topics = {topic.text for topic in other.iter("topic")}
+    assert {"/camera/image_raw", "/camera/image_raw/compressed", "object_points/mask"} <= topics
+    assert {"/front/image_raw", "/front/image_raw/ffmpeg", "/imu/data", "seen"} <= topics
+    assert not topics & {"image", "image/compressed", "image_front", "imu/data", "masks"}
+    assert "image_back" in topics
+    root = ET.fromstring(_policy_of(namespace="/"))
+    assert root.find(".//enclave").get("path") == "/sap"
+    assert root.find(".//profile").get("ns") == "/"
+    with pytest.raises(ValueError, match="picture is not a topic"):
+        _policy_of(remapped={"picture": "/image"})
 
 
 def test_the_sros2_policy_allows_what_the_node_has(make_rig):
