@@ -23,9 +23,6 @@ Order = Literal["column_first", "row_first"]
 # Steps in which views follow the tilt, in rad: up is off by at most 1.5 degrees.
 _TILT_STEP = math.radians(2)
 
-# Up directions whose horizontal part is shorter than this are straight up or straight down.
-_VERTICAL = 1e-9
-
 # Points of a meridian at which the coverage by the rows is checked: every half degree.
 _MERIDIAN_POINTS = 361
 
@@ -135,25 +132,28 @@ class Scan:
         return tuple((start + i) % n for i in range(n if length is None else length))
 
 
-@lru_cache(maxsize=64)
 def tilted(scan: Scan, up: sphere.Up) -> Scan:
     """The scan about another up direction."""
-    return scan if scan.up == up else replace(scan, up=up)
+    return scan if scan.up == up else _tilted(scan, up)
+
+
+@lru_cache(maxsize=64)
+def _tilted(scan: Scan, up: sphere.Up) -> Scan:
+    return replace(scan, up=up)
 
 
 def steady(up: sphere.Up) -> sphere.Up:
     """An up direction to a step of two degrees; with a tilt below one degree it is :data:`sphere.UP`.
 
-    Views are laid out about it, so that their look-up tables can be kept while the tilt changes a little.
+    Views are laid out about it, so that their look-up tables can be kept while the tilt changes a little. The
+    steps of a camera that hangs upside down are counted from straight down.
     """
     x, y, z = up
     across = math.hypot(x, y)
-    tilt = math.atan2(across, z) / _TILT_STEP
-    # Straight down has no azimuth.
-    forward, left = (x / across, y / across) if across > _VERTICAL else (0.0, 1.0 if z < 0 else 0.0)
-    forward, left = round(tilt * forward), round(tilt * left)
+    steps_across = math.atan2(across, abs(z)) / _TILT_STEP / across if across else 0.0
+    forward, left = round(steps_across * x), round(steps_across * y)
     if not forward and not left:
-        return sphere.UP
+        return sphere.UP if z >= 0 else (0.0, 0.0, -1.0)
     steps = math.hypot(forward, left)
-    sine, cosine = math.sin(steps * _TILT_STEP), math.cos(steps * _TILT_STEP)
-    return sine * forward / steps, sine * left / steps, cosine
+    sine, cosine = math.sin(steps * _TILT_STEP), abs(math.cos(steps * _TILT_STEP))
+    return sine * forward / steps, sine * left / steps, math.copysign(cosine, z)
