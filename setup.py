@@ -36,7 +36,7 @@ setup(
     install_requires=[
         "torch>=2.5.0a0",  # NVIDIA's build for JetPack 6 is a 2.5.0a0
         "numpy>=1.26",
-        "opencv-python-headless>=4.8",
+        "opencv-python-headless>=4.8,<5",  # 5 draws text in another font
         "safetensors>=0.4",
         "scipy>=1.8",
         "pyyaml>=6",

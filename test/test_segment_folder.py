@@ -146,9 +146,25 @@ def test_pictures_are_segmented_by_two_workers_as_by_one(pictures, tmp_path):
     Image.open(pictures / "a.png").save(pictures / "gone.png")
     again = sap("segment", pictures, "--prompts", prompts, "--out", two)
     assert again.returncode == 0, again.stderr
-    assert "4 panoramas" in again.stdout
+    assert "2 segmented, 2 were there" in again.stdout
     assert (two / "masks" / "a.png.png").stat().st_mtime_ns == before
     assert (two / "objects" / "b.jpg.json").exists()
+
+
+def test_other_prompts_or_settings_are_not_ignored(pictures, tmp_path):
+    prompts, out = tmp_path / "prompts.csv", tmp_path / "out"
+    command = "segment", pictures, "--prompts", prompts, "--out", out
+    prompts.write_text("picture,u,v\na.png,256,128\nb.jpg,256,128\n")
+    assert "2 segmented, 0 were there" in sap(*command).stdout
+    before = masks(out)
+    prompts.write_text("picture,u,v\na.png,256,128\nb.jpg,20,30\n")
+    assert "1 segmented, 1 were there" in sap(*command).stdout
+    assert masks(out)["masks/a.png.png"] == before["masks/a.png.png"]
+    assert masks(out)["masks/b.jpg.png"] != before["masks/b.jpg.png"]
+    with (out / "done.jsonl").open("a") as record:
+        record.write('["a.png", "12')  # killed while it was written
+    assert "0 segmented, 2 were there" in sap(*command).stdout
+    assert "2 segmented, 0 were there" in sap(*command, "--strategy", "gimbal").stdout
 
 
 def test_what_is_missing_is_said(pictures, tmp_path):

@@ -74,7 +74,7 @@ def segment(
     camera: CAMERA = "",
 ) -> None:
     """Segment objects of a panorama: masks.png, overlay.jpg, views.jpg and objects.json. Or those of a
-    folder: masks/NAME.png and objects/NAME.json; the same command given again does what is missing."""
+    folder: masks/NAME.png and objects/NAME.json; the command given again does what is missing, or has other prompts."""
     if (point is None) == (prompts is None):
         raise ValueError("give --point for a panorama, or --prompts for a folder of panoramas")
     from sap_ros.camera_files import projection_of
@@ -97,15 +97,13 @@ def segment(
         )
         from sap_ros.prompt_files import count_pictures
 
-        job = segment_job(panorama, prompts, out, settings)
-        summary = run_items(
-            "Segmenting",
-            job,
-            segment_items(prompts),
-            make_pool(jobs, ray, device),
-            count_pictures(prompts),
+        total = count_pictures(prompts)
+        pool = make_pool(jobs, ray, device)
+        with segment_job(panorama, prompts, out, settings) as job:
+            summary = run_items("Segmenting", job, segment_items(prompts), pool, total)
+        typer.echo(
+            f"{summary.done} segmented, {summary.kept} were there: {out}/masks/, {out}/objects/"
         )
-        typer.echo(f"{summary.done + summary.kept} panoramas are in {out}/: masks/, objects/")
         conclude(summary)
         return
     assert point is not None

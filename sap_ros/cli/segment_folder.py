@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +33,12 @@ class SegmentSettings:
     projection: str = "equirectangular"
     camera: str = ""
 
+    def of(self, prompts: Any) -> str:
+        """A hash of a picture's prompts and of the settings that its masks depend on."""
+        settings = {k: v for k, v in asdict(self).items() if k not in ("device", "backend")}
+        given = json.dumps([settings, prompts], sort_keys=True, default=str)
+        return hashlib.sha256(given.encode()).hexdigest()[:16]
+
     def session(self) -> PanoramaSession:
         """A session with a model of its own."""
         from sap_ros.camera_files import projection_of
@@ -52,20 +61,49 @@ class SegmentSettings:
         )
 
 
-def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Job:
-    """Segments the pictures of a folder; writes ``masks/PICTURE.png`` and, last, ``objects/PICTURE.json``."""
+@contextmanager
+def segment_job(folder: Path, prompts: Path, out: Path, settings: SegmentSettings) -> Iterator[Job]:
+    """Segments the pictures of a folder; writes ``masks/PICTURE.png`` and, last, ``objects/PICTURE.json``.
+
+    ``done.jsonl`` says by which prompts and settings: with others, a picture is segmented anew.
+    """
     from sap_ros.jobs.run import Job
-    from sap_ros.places import Existing, absolute, check_input, check_output
+    from sap_ros.places import Existing, absolute, appended, check_input, check_output, make_folder
 
     folder, prompts, out = absolute(folder), absolute(prompts), absolute(out)
     check_input(folder)
     check_output(out)
+    make_folder(out)
     there = Existing(out / "objects")
+    with appended(out / "done.jsonl") as (record, keep):
+        made = _read_record(record)
 
-    def is_done(item: Item) -> bool:
-        return f"{item.name}.json" in there
+        def is_done(item: Item) -> bool:
+            same = made.get(item.name) == settings.of(item.work.objects)
+            return same and f"{item.name}.json" in there
 
-    return Job(partial(_make_worker, folder, prompts.parent, out, settings), is_done)
+        def finished(item: Item, _: Any) -> None:
+            with record.open("a") as file:
+                # The leading newline ends a line that was truncated when an earlier run was killed.
+                file.write("\n" + json.dumps([item.name, settings.of(item.work.objects)]) + "\n")
+            keep()
+
+        worker = partial(_make_worker, folder, prompts.parent, out, settings)
+        yield Job(worker, is_done, finished)
+
+
+def _read_record(record: Path) -> dict[str, str]:
+    """By picture, the hash of what it was made by. Truncated lines are skipped."""
+    made = {}
+    if record.exists():
+        with record.open() as lines:
+            for line in lines:
+                try:
+                    picture, key = json.loads(line)
+                except ValueError:
+                    continue
+                made[picture] = key
+    return made
 
 
 def segment_items(prompts: Path) -> Iterator[Item]:

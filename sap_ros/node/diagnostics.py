@@ -27,6 +27,7 @@ class Health:
         self.latency = math.nan
         self.encoded = 0
         self._problem: tuple[float, str, bytes] | None = None
+        self._began = time.monotonic()
         self._came: dict[str, float] = {}  # by input: time of the last message
 
     def finished(self, seconds: Mapping[str, float], latency: float, encoded: int) -> None:
@@ -45,6 +46,10 @@ class Health:
     def fail(self, problem: str) -> None:
         """Records a failure of the node itself."""
         self._problem = time.monotonic(), problem, DiagnosticStatus.ERROR
+
+    def waited(self) -> float:
+        """Time without any image since the start, in s; 0 once one has come."""
+        return 0.0 if "image" in self._came else time.monotonic() - self._began
 
     def rate(self) -> float:
         """Images answered per second."""
@@ -67,7 +72,7 @@ class Health:
         silence: float,
         tracking: bool,
         facts: Mapping[str, object],
-        lens: str = "",
+        silent: str = "",
     ) -> DiagnosticArray:
         """Makes the diagnostics message.
 
@@ -80,7 +85,7 @@ class Health:
             silence: time without input after which there is a warning, in s.
             tracking: whether there are objects, which need images.
             facts: further values.
-            lens: a line about a lens that is silent.
+            silent: a line about a camera or a lens that sends nothing.
         """
         level, message = DiagnosticStatus.OK, state
         since = time.monotonic() - self._problem[0] if self._problem else math.inf
@@ -89,8 +94,8 @@ class Health:
             level, message = DiagnosticStatus.WARN, f"no point cloud for {points_age:.1f} s"
         if tracking and image_age > silence:
             level, message = DiagnosticStatus.WARN, f"no image for {image_age:.1f} s"
-        if lens:
-            level, message = DiagnosticStatus.WARN, lens
+        if silent:
+            level, message = DiagnosticStatus.WARN, silent
         if self._problem and since < _WINDOW and self._problem[2] >= level:
             _, message, level = self._problem
         known = self._problem is not None and since < _FORGET

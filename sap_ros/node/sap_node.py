@@ -96,7 +96,7 @@ class SapNode(LifecycleNode):
         self._health = Health()
         self._logged: dict[str, float] = {}  # by message without numbers: when it was logged last
         self._camera: CameraInput | None = None
-        self._silent = ""  # a lens that has sent nothing lately
+        self._silent = ""  # what sends nothing, in a line
         self._attitude_stamp = 0  # of the last one that the worker was given, in ns
         self._detections: DetectionInput | None = None
         self._transforms = TfTransforms(self)
@@ -486,11 +486,20 @@ class SapNode(LifecycleNode):
         """The topics of the images."""
         return self._camera.topics if self._camera else self.resolve_topic_name("image")
 
+    def _silence(self) -> str:
+        """A line about a camera that has sent no image yet, or a lens that sends none; empty: they do."""
+        assert self._camera is not None
+        limit = self._values["silence"]
+        lens = self._camera.silent_lens(limit)
+        if lens or self._health.waited() <= limit:
+            return lens
+        return f"no image has come on {self._topics()} yet: is this the camera's topic, and does its driver run?"
+
     def _report(self) -> None:
         silent = ""
         if self._camera is not None:
             self._camera.follow_drivers()
-            silent = self._camera.silent_lens(self._values["silence"]) if self._enabled else ""
+            silent = self._silence() if self._enabled else ""
         if silent and not self._silent:
             self.get_logger().warning(silent)
         self._silent = silent

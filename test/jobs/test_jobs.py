@@ -1,5 +1,6 @@
 """jobs: items over workers in this process, in others, and on a Ray cluster."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sap_ros.cli.segment_folder import SegmentSettings, segment_items
 from sap_ros.jobs.local import InProcess, Processes
 from sap_ros.jobs.run import Item, Job, run
 
@@ -229,7 +231,7 @@ if kind == "dataset":
 else:
     from sap_ros.cli.segment_folder import SegmentSettings, segment_items as read, segment_job
     path = folder / f"prompts.{kind}"
-    job = segment_job(folder, path, folder / "out", SegmentSettings("", None, "", "", "", "", None, 0))
+    settings = SegmentSettings("", None, "", "", "", "", None, 0)
 before, began = held(), time.perf_counter()
 items = iter(read(path))
 next(items)
@@ -239,10 +241,13 @@ if kind == "dataset":
 else:
     def finished(item, result):
         global most
+        job.finished(item, result)
         done.append(1)
         if len(done) % 1000 == 0:
             most = max(most, held())
-    summary = run(Job(lambda: lambda work: None, job.is_done, finished), read(path), InProcess())
+    with segment_job(folder, path, folder / "out", settings) as job:
+        summary = run(Job(lambda: lambda work: None, job.is_done, finished), read(path), InProcess())
+    assert len(done) == (50_000 if "again" in sys.argv else 100_000)
     count = summary.done + summary.kept
 print(count, first, max(most, held()) - before)
 """
@@ -273,11 +278,15 @@ def test_a_hundred_thousand_pictures_start_within_seconds(tmp_path, kind, megaby
             )
             file.write(text + "\n")
     if again:  # half of them are done
+        item = next(segment_items(tmp_path / f"prompts.{kind}"))
+        key = SegmentSettings("", None, "", "", "", "", None, 0).of(item.work.objects)
         (tmp_path / "out" / "objects").mkdir(parents=True)
-        for k in range(0, count, 2):
-            (tmp_path / "out" / "objects" / f"{k:06d}.jpg.json").touch()
+        with (tmp_path / "out" / "done.jsonl").open("w") as record:
+            for k in range(0, count, 2):
+                (tmp_path / "out" / "objects" / f"{k:06d}.jpg.json").touch()
+                record.write(json.dumps([f"{k:06d}.jpg", key]) + "\n")
     done = subprocess.run(
-        [sys.executable, "-c", _COUNTS, str(tmp_path), kind],
+        [sys.executable, "-c", _COUNTS, str(tmp_path), kind, again],
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

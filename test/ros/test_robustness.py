@@ -124,6 +124,15 @@ def test_a_camera_that_falls_silent_is_a_warning(make_rig, panorama):
     assert said[-1].name == "sap/sap: segmentation"
 
 
+def test_a_topic_on_which_nothing_comes_is_said(make_rig, panorama):
+    rig = make_rig(silence=0.5).up()
+    said = _diagnostics(rig)
+    rig.until(lambda: said and "no image has come on /sap/image yet" in said[-1].message)
+    assert said[-1].level == DiagnosticStatus.WARN
+    rig.publish(panorama, stamp=1)
+    rig.until(lambda: said[-1].level == DiagnosticStatus.OK)
+
+
 def test_a_failure_of_the_node_itself_is_an_error(make_rig, panorama):
     rig = make_rig().up()
     said = _diagnostics(rig)
