@@ -21,6 +21,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CompressedImage, Image
@@ -191,12 +192,16 @@ class Client(Node):
     def ask(self, image: np.ndarray, clicks: Sequence[Click]) -> Answer:
         """Publishes a panorama (H, W, 3) uint8 RGB and one click per object; waits for all masks."""
         message = self._message(image)
+        stamp = self._publish(message, len(self._sent))
+        sent = time.monotonic()
+        # A click whose panorama does not come is soon taken for one on the panorama before.
+        self._wait(
+            lambda: self._image.wait_for_all_acked(Duration(seconds=0.05)), "take a panorama"
+        )
         for u, v in clicks:
             click = PointStamped(header=message.header)
             click.point.x, click.point.y = u, v
             self._click.publish(click)
-        stamp = self._publish(message, len(self._sent))
-        sent = time.monotonic()
 
         def answered() -> bool:
             nonlocal sent
