@@ -213,9 +213,9 @@ def _share_tracked(nano, knows_up, period=1.2):
             for i, click in _clicked(truth).items():
                 session.add_prompt(Prompt(i, click[None], np.array([1])))
         instances = session.segment()
-        for thing in instances.objects if k else ():
-            true = truth == thing.object_id
-            found.append(_iou(instances.labels == thing.object_id, true))
+        for instance in instances.objects if k else ():
+            true = truth == instance.object_id
+            found.append(_iou(instances.labels == instance.object_id, true))
     return np.array(found)
 
 
@@ -242,7 +242,7 @@ def test_an_unknown_tilt_between_known_ones_moves_nothing(nano):
             for i, click in _clicked(truth).items():
                 session.add_prompt(Prompt(i, click[None], np.array([1])))
         instances = session.segment()
-        assert all(thing.state == State.TRACKED for thing in instances.objects)
+        assert all(instance.state == State.TRACKED for instance in instances.objects)
 
 
 def test_a_lost_object_is_expected_where_the_camera_has_turned_it_to(nano):
@@ -277,8 +277,8 @@ def test_an_object_of_an_earlier_tilt_is_adopted_where_it_is_now(nano):
     past.segment()
     session.adopt(past, 5)
     found = session.segment()
-    (thing,) = found.objects
-    assert thing.state == State.TRACKED
+    (instance,) = found.objects
+    assert instance.state == State.TRACKED
     assert _iou(found.labels == 5, turned(truth, turn, labels=True) == 5) > 0.9
 
 
