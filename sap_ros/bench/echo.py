@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from sap_ros.demo.client import Client, Transport, client_of
+from sap_ros.demo.client import Client, Transport, client_of, share_memory
 from sap_ros.msg import ObjectArray
 from sap_ros.node.image_input import newest_only
 
@@ -48,6 +48,7 @@ class Echo(Node):
 @contextmanager
 def running_echo(transport: Transport) -> Iterator[Client]:
     """Runs the node in a process of its own; yields a client that is connected to it."""
+    share_memory()
     process = subprocess.Popen([sys.executable, "-m", "sap_ros.bench.echo"])
     try:
         with client_of(process.pid, transport) as client:

@@ -8,7 +8,7 @@ The tables depend only on sizes and are kept for further images.
 from __future__ import annotations
 
 import math
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -87,7 +87,7 @@ class _Level:
         left, rows = region.left % width, (region.top, region.top + region.rows)
         right = left + region.columns
         if region.columns > width:
-            return self._twice[:, left:right]
+            return self._all_round(rows, left, region.columns)
         if right <= width:
             return self.pixels(rows, (left, right))
         parts = [self.pixels(rows, columns) for columns in ((left, width), (0, right - width))]
@@ -97,19 +97,21 @@ class _Level:
         """A rectangle that does not cross the seam, from the first row and column to before the second."""
         return self.image[slice(*rows), slice(*columns)]
 
-    @cached_property
-    def _twice(self) -> np.ndarray:
-        # Two copies side by side, so that every yaw is a window. The extra row at each pole continues the
-        # image on the opposite meridian.
+    def _all_round(self, rows: tuple[int, int], left: int, columns: int) -> np.ndarray:
+        # More columns than the panorama has, from any one on. A row beyond a pole continues the image on the
+        # opposite meridian.
         height, width = self.image.shape[:2]
-        image = self.pixels((0, height), (0, width))
-        twice = np.empty((height + 2, 2 * width + 2, *image.shape[2:]), image.dtype)
-        for left in (0, width):
-            twice[1:-1, left : left + width] = image
-            for row in (0, -1):
-                twice[row, left : left + width] = np.roll(image[row], width // 2, axis=0)
-        twice[:, 2 * width :] = twice[:, :2]
-        return twice
+        image = self.pixels((max(rows[0], 0), min(rows[1], height)), (0, width))
+        cut = np.empty((rows[1] - rows[0], columns, *image.shape[2:]), image.dtype)
+        inside = cut[max(-rows[0], 0) :][: len(image)]
+        inside[:, : width - left] = image[:, left:]
+        inside[:, width - left : width] = image[:, :left]
+        if rows[0] < 0:
+            cut[0, :width] = np.roll(cut[1, :width], width // 2, axis=0)
+        if rows[1] > height:
+            cut[-1, :width] = np.roll(cut[-2, :width], width // 2, axis=0)
+        cut[:, width:] = cut[:, : columns - width]
+        return cut
 
 
 class _Half(_Level):
@@ -171,13 +173,14 @@ def _yaw_shift(yaw: float, width: int) -> tuple[int, float]:
 def _surroundings(view: View, size: int, width: int, height: int) -> Region:
     """The part of a panorama that a view of ``size`` pixels is rendered from.
 
-    A part of full width has two more columns than the panorama and one more row at each pole, for
-    interpolation.
+    A part of full width has two more columns than the panorama, and one more row at a pole that it reaches,
+    for interpolation.
     """
     left, right = column_span(view, size, width)
-    if right - left > width // 2:
-        return Region(-1, 0, height + 2, width + 2)
     top, bottom = row_span(view, size, height)
+    if right - left > width // 2:
+        top, bottom = top - (top == 0), bottom + (bottom == height)
+        left, right = 0, width + 2
     return Region(top, left, bottom - top, right - left)
 
 

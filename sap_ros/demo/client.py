@@ -16,7 +16,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_prefix
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from lifecycle_msgs.msg import Transition
@@ -33,6 +33,11 @@ from sap_ros.video_encoder import VideoEncoder
 
 _NAMESPACE, _FRAME = "/sap", "camera_link"
 _START_UP, _ANSWER = 120.0, 900.0  # seconds
+
+# Of Fast DDS: up to Jazzy, and from Kilted on.
+_PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+_SHARED = Path("/dev/shm")
+_LEAST_SHARED = 256 << 20  # bytes: four processes
 
 Click = tuple[float, float]
 Stamp = tuple[int, int]  # seconds and nanoseconds
@@ -95,6 +100,7 @@ def running_node(
     if os.environ.get("ROS_DISTRO") == "humble":
         os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    share_memory()
     process = subprocess.Popen(command)
     try:
         with client_of(process.pid, transport, codec) as client:
@@ -110,6 +116,19 @@ def running_node(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def share_memory() -> None:
+    """Fast DDS, in this process and those that it starts, passes large images through shared memory.
+
+    Before rclpy is initialised. Not where the user has chosen a profile, or where there is little shared memory.
+    """
+    if any(name in os.environ for name in _PROFILES):
+        return
+    if not _SHARED.exists() or shutil.disk_usage(_SHARED).free < _LEAST_SHARED:
+        return
+    profile = Path(get_package_share_directory("sap_ros")) / "config" / "fastdds.xml"
+    os.environ.update(dict.fromkeys(_PROFILES, str(profile)))
 
 
 @contextmanager

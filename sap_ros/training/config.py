@@ -51,6 +51,7 @@ class TrainConfig:
         size: side of a view in pixels; 0 for the model's own.
         batch: samples per process and step; a sample is a window or a list of views.
         views: number of views in a sample of stage ``views``.
+        smallest: single views: objects that cover less than this share of a view are not used.
         window: number of views in a window.
         objects: maximum number of objects in a view or window.
         view_share: stage ``scan``: share of samples that are single views, against forgetting.
@@ -89,6 +90,7 @@ class TrainConfig:
     size: int = 0
     batch: int = 1
     views: int = 16
+    smallest: float = 0.002
     window: int = 8
     objects: int = 6
     view_share: float = 0.25

@@ -78,7 +78,7 @@ class TrainingSamples(Dataset):
         index, masks, points, labels = [], [], [], []
         for _ in range(100 * config.views):
             view = sources[rng.choice(len(sources), p=self._shares)].view(self.size, rng)
-            found = large_enough(view[1]) if view is not None else ()
+            found = large_enough(view[1], config.smallest) if view is not None else ()
             if view is None or not len(found):
                 continue
             for i in rng.permutation(len(found))[: config.objects]:

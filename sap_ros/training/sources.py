@@ -28,7 +28,7 @@ from sap_ros.core.views import Crops
 from sap_ros.training.config import Source
 from sap_ros.training.prompts import click_on
 
-#: Objects that cover less than this share of a view are not used.
+#: Windows: objects that cover less than this share of the first view are not used.
 MIN_AREA = 0.002
 
 #: Share of the single views of panoramas that are fitted to one object; the others are like the scan's.
@@ -101,9 +101,9 @@ def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samp
     return Videos(files) if source.kind == "videos" else SegmentAnythingVideos(files)
 
 
-def large_enough(masks: np.ndarray) -> np.ndarray:
-    """Those of the masks (N, S, S) that cover at least ``MIN_AREA`` of the view."""
-    return masks[masks.reshape(len(masks), -1).mean(1) >= MIN_AREA] if len(masks) else masks
+def large_enough(masks: np.ndarray, share: float) -> np.ndarray:
+    """Those of the masks (N, S, S) that cover at least this share of the view."""
+    return masks[masks.reshape(len(masks), -1).mean(1) >= share] if len(masks) else masks
 
 
 def _window(

@@ -1,6 +1,10 @@
 """The demo's client, with the node as a process of its own."""
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ pytest.importorskip("sap_ros.msg", reason="the messages are not built: make buil
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from sap_ros.camera_files import read_camera
+from sap_ros.demo import client as demo_client
 from sap_ros.demo.client import running_node
 from sap_ros.demo.live import show_live
 from sap_ros.demo.still import load_still
@@ -56,3 +61,45 @@ def test_the_live_part_follows_objects_that_are_in_truth_there(tmp_path, capsys)
 def test_a_bad_point_is_said_before_a_node_is_started(point):
     with pytest.raises(ValueError, match=r"point|number|panorama"):
         load_still(None, [point])
+
+
+_NODE = "import rclpy; rclpy.init(); node = rclpy.create_node('sharing'); print('up', flush=True); input()"
+
+
+def _shared_memory_of_a_node() -> int:
+    """The largest piece of shared memory, in bytes, of a process with a node, in this process's environment."""
+    node = subprocess.Popen([sys.executable, "-c", _NODE], stdin=-1, stdout=-1, text=True)
+    try:
+        assert node.stdout.readline() == "up\n"
+        maps = Path(f"/proc/{node.pid}/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in maps if "/dev/shm/" in line]
+        return max((int(end, 16) - int(start, 16) for start, end in spans), default=0)
+    finally:
+        node.communicate("\n", timeout=20)
+
+
+@pytest.fixture
+def no_profile(monkeypatch):
+    for name in demo_client._PROFILES:
+        monkeypatch.setenv(name, "")  # so that it is restored, whatever the test does
+        monkeypatch.delenv(name)
+
+
+def test_two_raw_4k_panoramas_fit_into_the_shared_memory_of_a_node(no_profile):
+    _need_the_build()
+    without = _shared_memory_of_a_node()
+    if not without:
+        pytest.skip("this middleware has no shared memory of its own")
+    demo_client.share_memory()
+    if "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ:
+        pytest.skip("there is little shared memory here")
+    assert _shared_memory_of_a_node() > 2 * 3 * 4096 * 2048 > without
+
+
+@pytest.mark.parametrize("name", demo_client._PROFILES)
+def test_a_profile_of_the_user_is_kept(no_profile, monkeypatch, name):
+    monkeypatch.setenv(name, "theirs.xml")
+    demo_client.share_memory()
+    assert [os.environ.get(each) for each in demo_client._PROFILES] == [
+        "theirs.xml" if each == name else None for each in demo_client._PROFILES
+    ]
