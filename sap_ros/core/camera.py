@@ -121,18 +121,16 @@ def warp_mask(mask: np.ndarray, source: View, target: View, size: int) -> np.nda
         (n, n) float32; NaN where the directions of ``target`` are outside of ``source``.
     """
     grid = len(mask)
-    v, u = (np.mgrid[:grid, :grid] + 0.5) * (size / grid)
-    directions = view_to_direction(np.stack([u, v], -1), target, size)
-    pixels = direction_to_view(directions, source, size)
-    inside = ((pixels >= 0) & (pixels <= size)).all(-1)
-    x, y = np.moveaxis(np.where(inside[..., None], pixels * (grid / size) - 0.5, 0), -1, 0)
-    warped = cv2.remap(
-        mask,
-        x.astype(np.float32),
-        y.astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    offset = ((np.arange(grid) + 0.5) * (size / grid) - size / 2) / focal_length(size, target.fov)
+    # A ray of the target is linear in its column and row, and so is it in the axes of the source.
+    right, down, ahead = (source.rotation.T @ target.rotation).T[..., None, None]
+    x, y, z = right * offset + down * offset[:, None] + ahead
+    z[z < 1e-9] = np.nan
+    scale = focal_length(size, source.fov)
+    x, y = x / z * scale + size / 2, y / z * scale + size / 2
+    inside = (np.minimum(x, y) >= 0) & (np.maximum(x, y) <= size)  # False where NaN
+    columns, rows = (np.where(inside, p * (grid / size) - 0.5, 0).astype(np.float32) for p in (x, y))
+    warped = cv2.remap(mask, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.where(inside, warped, np.float32(np.nan))
 
 

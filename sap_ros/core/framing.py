@@ -33,8 +33,10 @@ _LEAST_SAMPLES = 4
 # No view holds directions whose angle to the optical axis has a smaller cosine than this.
 _LEAST_COSINE = 0.15
 
-# Each step centres the view on its content; the centre moves less with each step.
+# Each step centres the view on its content; the centre moves less with each step. A view is centred if it is off by less
+# than this share of half its content.
 _CENTRING_STEPS = 4
+_CENTRED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def framed(directions: np.ndarray, padding: float, up: sphere.Up = sphere.UP) ->
         x, y = rays[:, 0] / rays[:, 2], rays[:, 1] / rays[:, 2]
         offset = np.array([x.max() + x.min(), y.max() + y.min(), 2.0]) / 2
         half = max(x.max() - x.min(), y.max() - y.min()) / 2
+        if max(abs(offset[0]), abs(offset[1])) < _CENTRED * half:
+            break
         axis = view.rotation @ offset
     return replace(view, fov=2 * math.atan(half * padding + 1e-6))
 

@@ -27,8 +27,8 @@ NO_OBJECT = -1024.0
 # Pixels of the panorama that are processed at a time; temporary arrays are a few times as large.
 _BLOCK = 1 << 20
 
-# Logits are clipped to +-this for the weighted mean; otherwise one value of -1024 would outweigh all others.
-_CERTAIN = 10.0
+#: Logits are clipped to +-this for the weighted mean; otherwise one value of -1024 would outweigh all others.
+CERTAIN = 10.0
 
 # Weight of a view's border in the weighted mean; its centre has 1.
 _LEAST_WEIGHT = 1e-3
@@ -111,7 +111,7 @@ class Canvas:
                 np.maximum(target, values, out=target)
             else:
                 near = nearness()[:, source]
-                target += near * np.clip(values, -_CERTAIN, _CERTAIN)
+                target += near * np.clip(values, -CERTAIN, CERTAIN)
                 self._weights[rows, columns] += near
 
     def add_view(self, view: View, mask: np.ndarray, view_size: int) -> None:
@@ -275,4 +275,8 @@ def connected(mask: np.ndarray, pixels: np.ndarray, closed: bool = True) -> np.n
     u, v = np.floor(pixels).astype(int).T
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     hit = parts[v[inside], u[inside]]
-    return np.isin(group, group[hit[hit > 0]])[parts] & (parts > 0)
+    kept = np.isin(group, group[hit[hit > 0]])
+    if kept[1:].all():
+        return mask.copy()
+    kept[0] = False  # the background
+    return np.asarray(kept[parts])

@@ -110,7 +110,7 @@ def label_image(
         for source, columns in region.parts(width):
             now = logits[:, source]
             so_far = 0 if best is None else best[rows, columns]
-            labels[rows, columns][now > so_far] = object_id
+            np.copyto(labels[rows, columns], object_id, where=now > so_far)
             if best is not None:
                 best[rows, columns] = np.maximum(so_far, now)
     return labels

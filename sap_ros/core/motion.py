@@ -114,9 +114,11 @@ def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
     """
     radius = disk_radius(solid_angle)
     apart = (1 - directions @ directions.T).astype(np.float32)  # 1 - the cosine of each angle
+    limit = 1 - math.cos(min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi))
+    if apart.max() < limit:
+        return directions
     density = np.exp(apart * (-2 / max(radius, _LEAST_RADIUS) ** 2)).sum(1)
-    limit = min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi)
-    near = apart[density.argmax()] < 1 - math.cos(limit)
+    near = apart[density.argmax()] < limit
     if near.all():
         return directions
     spacing = math.sqrt(solid_angle / len(directions))

@@ -148,9 +148,8 @@ class _Half(_Level):
         end = self._whole.image.shape
         rows = 2 * top, 2 * bottom if bottom < height else end[0]
         columns = 2 * left, 2 * right if right < width else end[1]
-        tiles[:] = cv2.resize(
-            self._whole.pixels(rows, columns), tiles.shape[1::-1], interpolation=cv2.INTER_AREA
-        )
+        source = self._whole.pixels(rows, columns)
+        cv2.resize(source, tiles.shape[1::-1], dst=tiles, interpolation=cv2.INTER_AREA)
 
 
 def halvings(resolution: float, wanted: float) -> int:

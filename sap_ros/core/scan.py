@@ -120,8 +120,11 @@ class Scan:
 
     def nearest(self, direction: ArrayLike) -> int:
         """Index of the view whose centre is nearest to a direction (3,)."""
-        axes = np.stack([view.axis for view in self.views])
-        return int(np.argmax(axes @ np.asarray(direction, np.float64)))
+        return int(np.argmax(self._axes @ np.asarray(direction, np.float64)))
+
+    @cached_property
+    def _axes(self) -> sphere.Array:
+        return np.stack([view.axis for view in self.views])
 
     def window(self, start: int, length: int | None = None) -> tuple[int, ...]:
         """Indices of ``length`` consecutive views (default: all) from ``start`` on, around the loop.
@@ -130,6 +133,10 @@ class Scan:
         """
         n = len(self)
         return tuple((start + i) % n for i in range(n if length is None else length))
+
+
+#: The scan with the defaults, whose views are computed once for all sessions.
+DEFAULT_SCAN = Scan()
 
 
 def tilted(scan: Scan, up: sphere.Up) -> Scan:

@@ -34,7 +34,7 @@ from sap_ros.core.motion import Following, grown
 from sap_ros.core.projection import Picture
 from sap_ros.core.prompts import ViewPrompts
 from sap_ros.core.redetection import find_again, on_another, place_of, without_others
-from sap_ros.core.scan import Scan, tilted
+from sap_ros.core.scan import DEFAULT_SCAN, Scan, tilted
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
 from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover
@@ -154,7 +154,7 @@ def search_by(
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-    chosen_framing, chosen_scan = framing or Framing(), scan or Scan()
+    chosen_framing, chosen_scan = framing or Framing(), scan or DEFAULT_SCAN
 
     def perspective(
         picture: Picture, up: sphere.Up, model: Model

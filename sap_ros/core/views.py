@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, direction_to_view, sees, view_to_direction
-from sap_ros.core.fusion import Canvas, Fused, Fusion, reached
+from sap_ros.core.fusion import CERTAIN, Canvas, Fused, Fusion, reached
 from sap_ros.core.panorama import NOWHERE, Region
 from sap_ros.core.projection import Panorama, Picture
 from sap_ros.core.scan import Scan
@@ -174,10 +174,14 @@ class PerspectiveViews:
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         seen = [(self.views[index], mask) for index, mask in masks]
         region = reached(seen, self.size, self.panorama_size) or NOWHERE
-        canvas = Canvas(self.panorama_size, fusion, region)
+        # The weighted mean of a single view needs no weights.
+        canvas = Canvas(self.panorama_size, fusion if len(seen) > 1 else "max", region)
         for view, mask in seen:
             canvas.add_view(view, mask, self.size)
-        return Fused(region, canvas.logits())
+        logits = canvas.logits()
+        if fusion == "weighted":
+            np.minimum(logits, CERTAIN, out=logits)
+        return Fused(region, logits)
 
 
 class WholePanorama:
