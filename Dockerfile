@@ -4,6 +4,8 @@
 #   docker run --net=host sap_ros                                # the node; topics as in README.md
 #   docker run --net=host sap_ros ros2 launch sap_ros sap.launch.py image:=/camera/image_raw
 #
+# With --ipc=host, and FASTRTPS_DEFAULT_PROFILES_FILE set as in README.md, images go through shared memory.
+#
 # With a GPU: --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126, and docker run --gpus all.
 ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}

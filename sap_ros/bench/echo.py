@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from sap_ros.allocation import reuse_freed_memory
 from sap_ros.demo.client import Client, Transport, client_of, share_memory
 from sap_ros.msg import ObjectArray
 from sap_ros.node.image_input import newest_only
@@ -61,6 +62,7 @@ def running_echo(transport: Transport) -> Iterator[Client]:
 
 def main() -> None:
     """Answers images until the process is ended."""
+    reuse_freed_memory()
     rclpy.init()
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(Echo())

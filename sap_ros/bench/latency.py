@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -32,7 +31,7 @@ _IDLE_RATE, _IDLE_SECONDS = 10, 5.0
 def latency(model: str, device: str) -> Result:
     """Click to mask, image to mask, and the node's CPU time while nothing is tracked.
 
-    Both sides answer the same clicks and images, one at a time. The core's time is that of the
+    Both sides answer the same clicks and images, in turn. The core's time is that of the
     session in this process; the node's is from publishing to receiving masks and objects, and
     includes the client's own time for sending and receiving. For images, what of it is DDS and
     rclpy alone is measured with a node that answers with empty masks at once.
@@ -44,15 +43,15 @@ def latency(model: str, device: str) -> Result:
     rows: list[list[str]] = []
     figures: dict[str, dict[str, float]] = {}
     goals = []
-    core = _core_times(model, device)
+    session = PanoramaSession(model_of(model, device), "auto")
     for transport in _TRANSPORTS:
         bare = _transport_times(transport)
         with running_node(model, device, "auto", "auto", transport) as client:
             for width in _WIDTHS:
-                clicked, followed = _answers(client.reset, partial(_ask_node, client), width)
-                for what, taken, bound in (
-                    ("click to mask", clicked, core[width][0]),
-                    ("image to mask", followed, core[width][1]),
+                clicked, followed = _answers(client, session, width)
+                for what, (taken, bound) in (
+                    ("click to mask", clicked),
+                    ("image to mask", followed),
                 ):
                     name = f"{transport} {width}x{width // 2}: {what}"
                     middle, high, own = (*_percentiles(taken), _percentiles(bound)[0])
@@ -81,14 +80,6 @@ def latency(model: str, device: str) -> Result:
     )
 
 
-def _core_times(model: str, device: str) -> dict[int, tuple[list[float], list[float]]]:
-    """Times in s for clicks and for images, by width, in a session in this process."""
-    session = PanoramaSession(model_of(model, device), "auto")
-    return {
-        width: _answers(session.reset, partial(_ask_session, session), width) for width in _WIDTHS
-    }
-
-
 def _transport_times(transport: Transport) -> dict[int, float]:
     """Median seconds from an image to empty masks through a node that does nothing, by width."""
     image, _ = MovingScene(0).render(0.0, _RENDERED)
@@ -101,24 +92,33 @@ def _transport_times(transport: Transport) -> dict[int, float]:
         }
 
 
-#: Processes an image and, optionally, a click on it; returns the seconds from the click or the image on.
-Ask = Callable[[np.ndarray, tuple[float, float] | None], float]
+#: Seconds through the node, and of the core.
+Pairs = tuple[list[float], list[float]]
 
 
-def _answers(reset: Callable[[], None], ask: Ask, width: int) -> tuple[list[float], list[float]]:
-    """Seconds to the mask of each click on a new object, and of each image on which one object is tracked."""
+def _answers(client: Client, session: PanoramaSession, width: int) -> tuple[Pairs, Pairs]:
+    """Times to the mask of each click on a new object, and of each image on which one object is tracked.
+
+    The node and the session answer in turn, so that a slow moment of the machine meets both.
+    """
     scene = MovingScene(0)
     image, labels = scene.render(0.0, _RENDERED)
     u, v = clicks_on(labels, [_INSTANCE])[0]
     click = u * width / _RENDERED[0], v * width / _RENDERED[0]
     clicked, followed = [], []
     for _ in range(_WARM + _CLICKS):
-        reset()
-        clicked.append(ask(_enlarged(image, width), click))
+        client.reset()
+        session.reset()
+        first = _enlarged(image, width)
+        clicked.append((_ask_node(client, first, click), _ask_session(session, first, click)))
     for k in range(1, 1 + _WARM + _IMAGES):
-        image, _ = scene.render(_STEP * k, _RENDERED)
-        followed.append(ask(_enlarged(image, width), None))
-    return clicked[_WARM:], followed[_WARM:]
+        image = _enlarged(scene.render(_STEP * k, _RENDERED)[0], width)
+        followed.append((_ask_node(client, image, None), _ask_session(session, image, None)))
+    return _pairs(clicked[_WARM:]), _pairs(followed[_WARM:])
+
+
+def _pairs(times: Sequence[tuple[float, float]]) -> Pairs:
+    return [node for node, _ in times], [core for _, core in times]
 
 
 def _ask_session(

@@ -27,6 +27,7 @@ from rclpy.signals import uninstall_signal_handlers
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from sap_ros.allocation import reuse_freed_memory
 from sap_ros.core.instances import Instances, State, measure
 from sap_ros.msg import ObjectArray
 from sap_ros.video_encoder import VideoEncoder
@@ -134,6 +135,7 @@ def share_memory() -> None:
 @contextmanager
 def client_of(node_pid: int, transport: Transport, codec: str = "") -> Iterator[Client]:
     """A client of the node with this process id, which need not be up yet."""
+    reuse_freed_memory()
     rclpy.init()
     client = Client(transport, node_pid, codec)
     try:

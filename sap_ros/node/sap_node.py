@@ -31,6 +31,7 @@ from sensor_msgs.msg import Image, Imu, PointCloud2
 from std_msgs.msg import UInt16
 from std_srvs.srv import SetBool, Trigger
 
+from sap_ros.allocation import reuse_freed_memory
 from sap_ros.camera_files import projection_of
 from sap_ros.core.framing import Framing
 from sap_ros.core.loading import load_model, usable_device
@@ -538,6 +539,7 @@ class _NextTurn:
 
 def main() -> None:
     """Runs the node until SIGINT or SIGTERM; exits with 1 if its parameters are invalid or ROS cannot start it."""
+    reuse_freed_memory()
     try:
         rclpy.init()
         node = SapNode()
