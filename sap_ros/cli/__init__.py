@@ -40,7 +40,10 @@ def main() -> None:
         typer.echo(f"sap: {how_to_install(error)}", err=True)
         sys.exit(2)
     except (ValueError, OSError) as error:
-        typer.echo(f"sap: {error}", err=True)
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            reason = f"{error.filename}: {error.strerror}"
+        typer.echo(f"sap: {reason}", err=True)
         sys.exit(2)
     except Exception as error:
         if not (reason := explained(error)):

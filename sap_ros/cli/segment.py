@@ -175,7 +175,7 @@ def demo(
     ] = "",
     codec: Annotated[
         str,
-        typer.Option(help="Stream a video: h264, hevc or av1 (with --camera).", show_default=False),
+        typer.Option(help="Stream a video: h264, h265 or av1 (with --camera).", show_default=False),
     ] = "",
 ) -> None:
     """Run the ROS 2 node as a separate process, click on a panorama over DDS, show the masks."""
@@ -193,10 +193,12 @@ def demo(
         ) from error
     if camera:
         from sap_ros.camera_files import read_camera
+        from sap_ros.video import codec_of
         from sap_ros.video_encoder import VideoEncoder
 
         lenses = read_camera(camera)
         if codec:  # refused before the node is started, if it is
+            codec = codec_of(codec) or codec
             VideoEncoder(codec, lenses.picture_size)
         camera = str(Path(camera).resolve()) if Path(camera).is_file() else camera
         sent: Any = "compressed" if codec else "raw"

@@ -38,6 +38,8 @@ _LATER = 3
 # Width of the background around the mask, as a share of the view's side.
 _BACKGROUND = 1 / 8
 
+_NO_PLACES = np.zeros((0, 2))
+
 # A mask, or its background, has an appearance only if it covers this many cells of the feature map.
 _LEAST_CELLS = 0.5
 
@@ -70,16 +72,22 @@ def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
     return np.asarray(inside - outside)
 
 
-def similar_places(features: Features, appearances: np.ndarray, count: int = 1) -> np.ndarray:
+def similar_places(
+    features: Features,
+    appearances: np.ndarray,
+    count: int = 1,
+    avoided: np.ndarray = _NO_PLACES,
+) -> np.ndarray:
     """The places in a view that look most like an object, the most similar first.
 
     Args:
         features: features of the view; the coarsest map, of stride 16, is used.
         appearances: (K, channels), see :func:`appearance`; a place is compared with each of them.
         count: number of places, at least 1.
+        avoided: (P, 2) as shares (u, v): the map's cells that hold one of these are left out.
 
     Returns:
-        (count, 2) as shares (u, v) of the view's side.
+        (count, 2) as shares (u, v) of the view's side; fewer if all cells are left out.
     """
     import torch
     import torch.nn.functional as F
@@ -95,13 +103,17 @@ def similar_places(features: Features, appearances: np.ndarray, count: int = 1) 
         .cpu()
         .numpy()
     )
-    places = []
+    columns, rows = (avoided * (width, height)).astype(int).clip(0, (width - 1, height - 1)).T
+    cosines[rows, columns] = -np.inf
+    places: list[list[float]] = []
     for _ in range(count):
         v, u = divmod(int(cosines.argmax()), width)
+        if cosines[v, u] == -np.inf:
+            break
         places.append([(u + 0.5) / width, (v + 0.5) / height])
         near = reach // 2  # the next place is elsewhere
         cosines[max(v - near, 0) : v + near + 1, max(u - near, 0) : u + near + 1] = -np.inf
-    return np.array(places)
+    return np.array(places).reshape(-1, 2)
 
 
 def similarity(one: np.ndarray | None, other: np.ndarray | None) -> float:

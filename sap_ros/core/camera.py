@@ -129,7 +129,9 @@ def warp_mask(mask: np.ndarray, source: View, target: View, size: int) -> np.nda
     scale = focal_length(size, source.fov)
     x, y = x / z * scale + size / 2, y / z * scale + size / 2
     inside = (np.minimum(x, y) >= 0) & (np.maximum(x, y) <= size)  # False where NaN
-    columns, rows = (np.where(inside, p * (grid / size) - 0.5, 0).astype(np.float32) for p in (x, y))
+    columns, rows = (
+        np.where(inside, p * (grid / size) - 0.5, 0).astype(np.float32) for p in (x, y)
+    )
     warped = cv2.remap(mask, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.where(inside, warped, np.float32(np.nan))
 

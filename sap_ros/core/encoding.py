@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -51,9 +51,24 @@ class EncodedViews(Generic[V]):
         return torch.inference_mode()(lambda: appearance(coarsest, mask.logits))
 
     @torch.inference_mode()
-    def similar_pixels(self, view: int, appearances: np.ndarray, count: int) -> np.ndarray:
-        """The pixels (count, 2) of a view that look most like an object of those appearances (K, channels)."""
-        return similar_places(self.features(view), appearances, count) * self.views.size
+    def similar_pixels(
+        self, view: int, appearances: np.ndarray, count: int, taken: Sequence[np.ndarray] = ()
+    ) -> np.ndarray:
+        """The pixels of a view that look most like an object.
+
+        Args:
+            view: the view.
+            appearances: (K, channels), of the object.
+            count: number of pixels.
+            taken: directions (P, 3) on each of the objects that are known to be elsewhere: places on them are left out.
+
+        Returns:
+            (count, 2); fewer if the rest of the view is taken.
+        """
+        places = [self.views.locate(view, each) / self.views.size for each in taken]
+        avoided = np.concatenate([np.zeros((0, 2)), *places])
+        avoided = avoided[np.isfinite(avoided).all(1)]
+        return similar_places(self.features(view), appearances, count, avoided) * self.views.size
 
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray

@@ -40,12 +40,23 @@ _DISTANCE_COST = 0.1
 # Candidates that are looked at in a view of their own, on each panorama.
 _VERIFIED = 2
 
+# A candidate that is nearer than this, relative to the distance that the object is likely to have gone, needs so much less
+# likeness: of an object that comes out from behind something, only a part is visible.
+_NEAR = 0.5
+_PARTLY_HIDDEN = 0.06
+
 # Places remembered as distractors, the number of panoramas for which one is remembered unseen, the least likeness
-# of one, also in a view that is not fitted to it, and the largest angle between it and where the object was last.
+# of one in a view that is not fitted to it and in one that is, and the largest angle between it and where the object
+# was last.
 _DISTRACTORS = 8
 _UNSEEN = 12
 _ALIKE = 0.5
+_ALIKE_IN_VIEW = 0.75
 _AROUND = math.radians(60)
+
+# What is more like the object than a distractor was by this much is not that distractor: the pillar that hides the
+# object may be one, and the object comes out where it is.
+_MORE_ALIKE = 0.1
 
 # Two objects were taken as one if more than this share of the one is on the mask of the other.
 _MERGED = 0.5
@@ -112,7 +123,8 @@ class Redetection:
             there = ViewPrompts(views, expected).at(view)
             prompts += [(there, FOUND_IN_PLACE)] if there is not None else []
         count = _PLACES_NEAR if near else _PLACES_FAR
-        for pixel in self._encoded.similar_pixels(view, self._looks, count):
+        taken = [each.moved for each in _tracks(self._others)]
+        for pixel in self._encoded.similar_pixels(view, self._looks, count, taken):
             click = ViewPrompt(pixel[None].astype(np.float32), np.array([POSITIVE], np.int32))
             prompts.append((click, FOUND_AGAIN))
         found = (self._decoded(view, prompt, least) for prompt, least in prompts)
@@ -145,13 +157,15 @@ class Redetection:
         assert isinstance(views, PerspectiveViews)
         sampled = spread(views, candidate.view, candidate.mask, candidate.direction[None])
         view = framing.following(views, sampled, self._following.reach) if len(sampled) else None
-        if view is None:
-            return candidate
+        if view is None:  # it is too wide for one
+            return replace(candidate, least=FOUND_IN_VIEW)
         index = views.add(view)
         pixel = views.locate(index, candidate.direction[None])
         click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
         unlikely = min(max(self._away(candidate) - 1, 0) / (_UNLIKELY - 1), 1)
         least = FOUND_IN_VIEW + unlikely * (FOUND_FAR - FOUND_IN_VIEW)
+        if self._away(candidate) < _NEAR:
+            least -= _PARTLY_HIDDEN
         return self._decoded(index, click, least)
 
     def possible(self, found: Sequence[Candidate]) -> list[Candidate]:
@@ -169,7 +183,7 @@ class Redetection:
             return left
         gate = reach * (tracked.lost_for + 1) + disk_radius(tracked.track.whole_solid_angle)
         elsewhere = [each for each in left if gate < self._angle(each) < _AROUND]
-        self._note(elsewhere)
+        self._note(elsewhere, _ALIKE)
         return [each for each in left if each not in elsewhere]
 
     def choose(self, verified: Sequence[Candidate]) -> Candidate | None:
@@ -178,13 +192,16 @@ class Redetection:
         if sure:
             return max(sure, key=lambda each: each.likeness - _DISTANCE_COST * self._away(each))
         unlikely = [each for each in verified if self._away(each) > _UNLIKELY]
-        self._note([each for each in unlikely if self._angle(each) < _AROUND])
+        around = [each for each in unlikely if self._angle(each) < _AROUND]
+        self._note(around, _ALIKE_IN_VIEW)
         return None
 
-    def _note(self, elsewhere: Sequence[Candidate]) -> None:
-        """Remembers candidates as distractors if they look like the object."""
+    def _note(self, elsewhere: Sequence[Candidate], alike: float) -> None:
+        """Remembers candidates as distractors if their likeness is above a limit."""
         known = self._tracked.distractors
-        new = [Distractor(each.direction) for each in elsewhere if each.likeness > _ALIKE]
+        new = [
+            Distractor(each.direction, each.likeness) for each in elsewhere if each.likeness > alike
+        ]
         known += new[: _DISTRACTORS - len(known)]
 
     def _away(self, candidate: Candidate) -> float:
@@ -284,10 +301,13 @@ def _without_matched(
     )
     matched: dict[int, int] = {}
     for apart, i, k in pairs:
-        if i not in matched and k not in matched.values() and apart <= reach + found[i].radius:
+        if i in matched or k in matched.values() or apart > reach + found[i].radius:
+            continue
+        if found[i].likeness <= distractors[k].likeness + _MORE_ALIKE:
             matched[i] = k
     for i, k in matched.items():
-        distractors[k] = Distractor(found[i].direction)
+        likeness = max(distractors[k].likeness, found[i].likeness)
+        distractors[k] = Distractor(found[i].direction, likeness)
     seen = set(matched.values())
     distractors[:] = [
         each if k in seen else replace(each, unseen=each.unseen + 1)

@@ -117,10 +117,12 @@ class Distractor:
 
     Attributes:
         direction: (3,) unit vector to it, where it was seen last.
+        likeness: its highest similarity to the object so far.
         unseen: number of panoramas since then.
     """
 
     direction: np.ndarray
+    likeness: float
     unseen: int = 0
 
 

@@ -4,15 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import Appearances
+from sap_ros.core.appearance import Appearances, similar_places
 from sap_ros.core.camera import View
+from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.motion import Following, turn_between
+from sap_ros.core.network import Features
 from sap_ros.core.panorama import Region
 from sap_ros.core.projection import Panorama
 from sap_ros.core.prompts import Prompt
@@ -74,14 +77,62 @@ def test_what_does_not_look_like_it_is_no_distractor():
 
 def test_two_candidates_are_not_explained_by_one_distractor():
     tracked = _tracked(0, lost_for=8)
-    tracked.distractors = [Distractor(_towards(20))]
+    tracked.distractors = [Distractor(_towards(20), 0.9)]
     left = _redetection(tracked).possible([_candidate(18), _candidate(10)])
     assert _azimuths(c.direction for c in left) == [10]
 
 
+def test_what_is_more_like_the_object_than_a_distractor_was_is_not_that_distractor():
+    """A pillar that resembles it a little hides it; it comes out at the same place."""
+    tracked = _tracked(0, lost_for=8)
+    tracked.distractors = [Distractor(_towards(10), 0.6)]
+    left = _redetection(tracked).possible([_candidate(9, likeness=0.65)])
+    assert not left  # the pillar again
+    left = _redetection(tracked).possible([_candidate(9, likeness=0.8)])
+    assert _azimuths(c.direction for c in left) == [9]
+
+
+def test_a_candidate_needs_the_less_likeness_the_nearer_it_is(monkeypatch):
+    tracked = _tracked(0, lost_for=3)  # likely within 21 degrees
+    redetection = _redetection(tracked)
+    least = []
+    monkeypatch.setattr(redetection, "_decoded", lambda view, click, limit: least.append(limit))
+    logits = np.full((16, 16), -1, np.float32)
+    logits[7:9, 7:9] = 1
+    for degrees in (5, 15, 60):
+        view = redetection._encoded.views.add(View(np.radians(degrees), 0.0))
+        mask = ViewMask(logits, 0.9, 1.0)
+        found = Candidate(view, mask, _towards(degrees), np.radians(5), 0.9, 0.55)
+        redetection.verified(found, Framing())
+    assert least == [pytest.approx(0.8), pytest.approx(0.86), pytest.approx(0.98)]
+
+
+def test_a_candidate_too_wide_for_a_view_of_its_own_must_be_as_alike_as_in_one():
+    redetection = _redetection(_tracked(0, lost_for=3))
+    view = redetection._encoded.views.add(View(0.0, 0.0))
+    mask = ViewMask(np.ones((16, 16), np.float32), 0.9, 1.0)
+    found = Candidate(view, mask, _towards(0), np.radians(40), 0.7, 0.55)
+    checked = redetection.verified(found, Framing())
+    assert checked.least == pytest.approx(0.86)
+    assert redetection.choose([checked]) is None
+
+
+def test_places_that_are_taken_are_not_proposed():
+    """Whatever they look like."""
+    torch.manual_seed(0)
+    features = Features([torch.randn(256, 1, 8)], [(16, 16)])
+    looks = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    all_places = similar_places(features, looks, 4)
+    taken = all_places[:1] + 0.02
+    left = similar_places(features, looks, 3, taken)
+    assert not (np.abs(left - all_places[0]).max(1) < 1 / 32).any()
+    everywhere = (np.argwhere(np.ones((16, 16))) + 0.5) / 16
+    assert similar_places(features, looks, 3, everywhere).shape == (0, 2)
+
+
 def test_a_distractor_that_is_seen_no_more_is_forgotten_and_their_number_is_bounded():
     tracked = _tracked(0, lost_for=8)
-    tracked.distractors = [Distractor(_towards(20))]
+    tracked.distractors = [Distractor(_towards(20), 0.9)]
     for _ in range(12):
         _redetection(tracked).possible([])
         assert len(tracked.distractors) == 1
@@ -138,7 +189,7 @@ def test_the_turn_of_the_camera_is_seen_though_objects_move(degrees):
 
 def test_what_is_known_of_a_lost_object_turns_with_the_camera():
     tracked = _tracked(0)
-    tracked.distractors = [Distractor(_towards(30))]
+    tracked.distractors = [Distractor(_towards(30), 0.9)]
     tracked.turned = lambda: Rotation.from_euler("z", np.radians(15))
     for _ in range(2):  # only once on each panorama
         tracked.take_off_turn()
