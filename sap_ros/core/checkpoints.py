@@ -105,14 +105,6 @@ MODELS: dict[str, ModelInfo] = {
         fusion="weighted",
         weak_memory=True,
     ),
-    # The same architecture, trained without data for non-commercial or research use alone.
-    "sap-nano-permissive": ModelInfo(
-        "sap_nano.yaml",
-        "sap_nano_permissive.safetensors",
-        "its card",
-        fusion="weighted",
-        weak_memory=True,
-    ),
     "efficienttam-ti-512": _efficient_tam(
         "efficienttam_ti_512x512.pt",
         0.0,
