@@ -203,7 +203,10 @@ def test_the_device_is_auto_by_default():
 def test_models_lists_the_models():
     done = sap("models")
     assert done.returncode == 0
-    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()[1 : 1 + len(MODELS)]}
+    rows = {
+        line.split()[0]: " ".join(line.split()[1:])
+        for line in done.stdout.splitlines()[1 : 1 + len(MODELS)]
+    }
     assert list(rows) == list(MODELS)
     assert rows["sap-nano"] == "256 22 its card - - shipped"
     assert rows["efficienttam-s"] == "1024 136 Apache-2.0 85.0 arXiv 2411.18933 online"

@@ -61,6 +61,15 @@ def test_a_sample_is_the_same_whoever_asks_for_it(make_config):
         assert all(np.array_equal(np.asarray(a[name]), np.asarray(b[name])) for name in a)
 
 
+@pytest.mark.parametrize("smallest", [0.002, 0.05])
+def test_objects_below_the_smallest_share_of_a_view_are_not_used(make_config, smallest):
+    config = make_config(stage="views", view_corrections=1, smallest=smallest)
+    samples = TrainingSamples(config, 64)
+    shares = np.concatenate([samples[k]["masks"].float().mean((1, 2)).numpy() for k in range(8)])
+    assert shares.min() >= smallest
+    assert (shares < 0.05).any() == (smallest < 0.05)
+
+
 def test_processes_share_the_samples_and_a_resumed_run_goes_on():
     whole = list(Numbers(0, 4, 4, 0, 1))
     halves = [list(Numbers(0, 4, 2, r, 2)) for r in range(2)]
