@@ -52,7 +52,8 @@ class ViewRenderer:
         level = self._level(view.fov)
         region, (coarse, fine) = self.table(view, keep)
         how = cv2.INTER_NEAREST if self._labels else cv2.INTER_LINEAR
-        return cv2.remap(level.cut(region), coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
+        shown = level.cut(region, keep)
+        return cv2.remap(shown, coarse, fine, how, borderMode=cv2.BORDER_REPLICATE)
 
     def table(self, view: View, keep: bool = True) -> tuple[Region, tuple[np.ndarray, np.ndarray]]:
         """The part of the panorama that a view shows, and the view's cv2.remap tables for that part."""
@@ -80,12 +81,23 @@ class _Level:
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
+        self._kept: dict[tuple[int, int], np.ndarray] = {}
 
-    def cut(self, region: Region) -> np.ndarray:
-        """The pixels of a region; one of full width may extend one row beyond each pole."""
+    def cut(self, region: Region, keep: bool) -> np.ndarray:
+        """The pixels of a region; one of full width may extend one row beyond each pole.
+
+        Args:
+            region: the region.
+            keep: one of full width is cut from two copies of its rows side by side, which are kept: the views of a
+                scan, which differ in yaw, are windows of them.
+        """
         width = self.image.shape[1]
         left, rows = region.left % width, (region.top, region.top + region.rows)
         right = left + region.columns
+        if region.columns > width and keep:
+            if rows not in self._kept:
+                self._kept[rows] = self._all_round(rows, 0, width + region.columns)
+            return self._kept[rows][:, left:right]
         if region.columns > width:
             return self._all_round(rows, left, region.columns)
         if right <= width:
@@ -110,7 +122,8 @@ class _Level:
             cut[0, :width] = np.roll(cut[1, :width], width // 2, axis=0)
         if rows[1] > height:
             cut[-1, :width] = np.roll(cut[-2, :width], width // 2, axis=0)
-        cut[:, width:] = cut[:, : columns - width]
+        for start in range(width, columns, width):
+            cut[:, start : start + width] = cut[:, : min(width, columns - start)]
         return cut
 
 
