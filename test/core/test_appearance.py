@@ -39,10 +39,10 @@ def test_what_is_not_the_object_is_seldom_said_to_be_tracked(monkeypatch):
     shots = [scene.render(0.8 * k, SIZE) for k in range(8)]
     for image, truth in shots[3:6]:
         image[:, :256], truth[:, :256] = (120, 118, 110), 0
-    assert _wrongly_tracked(model, shots) <= 4  # of 48 answers
+    assert _wrongly_tracked(model, shots) <= 2  # of 48 answers
     monkeypatch.setattr("sap_ros.core.search._WHOLE_VIEW", 2.0)  # no mask is larger
     monkeypatch.setattr("sap_ros.core.search._known_by_appearance", lambda encoded, tracked: False)
-    assert _wrongly_tracked(model, shots) >= 8
+    assert _wrongly_tracked(model, shots) >= 6
 
 
 @pytest.mark.parametrize("corner", [(8, 8), (150, 40), (96, 180)])
