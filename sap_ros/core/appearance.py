@@ -26,9 +26,9 @@ FOUND_IN_PLACE = 0.55
 FOUND_AGAIN = 0.8
 
 #: The same for a mask in a view that is fitted to it, as those are in which the object was tracked: where the object
-#: is likely to be, and where it hardly can be. On three traced drives with twins (and other weights), the object had 0.92 or more in nine
-#: of ten such views (median 0.98), its twin 0.93 in the median (0.98 in one of fifty), another object 0.86 or less in
-#: nine of ten.
+#: is likely to be, and where it hardly can be. On three traced drives with twins, with earlier weights, the object had
+#: 0.92 or more in nine of ten such views (median 0.98), its twin 0.93 in the median (0.98 in one of fifty), another
+#: object 0.86 or less in nine of ten.
 FOUND_IN_VIEW = 0.86
 FOUND_FAR = 0.98
 

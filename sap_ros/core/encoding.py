@@ -52,7 +52,7 @@ class EncodedViews(Generic[V]):
 
     @torch.inference_mode()
     def similar_pixels(
-        self, view: int, appearances: np.ndarray, count: int, taken: Sequence[np.ndarray] = ()
+        self, view: int, appearances: np.ndarray, count: int, taken: Sequence[np.ndarray]
     ) -> np.ndarray:
         """The pixels of a view that look most like an object.
 
