@@ -52,6 +52,8 @@ class TrainConfig:
         batch: samples per process and step; a sample is a window or a list of views.
         views: number of views in a sample of stage ``views``.
         smallest: single views: objects that cover less than this share of a view are not used.
+        object_views: share of the single views of panoramas that are fitted to one object; the others are
+            like the scan's.
         window: number of views in a window.
         objects: maximum number of objects in a view or window.
         view_share: stage ``scan``: share of samples that are single views, against forgetting.
@@ -91,6 +93,7 @@ class TrainConfig:
     batch: int = 1
     views: int = 16
     smallest: float = 0.002
+    object_views: float = 0.6
     window: int = 8
     objects: int = 6
     view_share: float = 0.25

@@ -50,7 +50,7 @@ class TrainingSamples(Dataset):
         if self._sources is None:
             config = self.config
             self._sources = [
-                open_source(source, config.scan_windows, config.overlap)
+                open_source(source, config.scan_windows, config.overlap, config.object_views)
                 for source in config.sources.values()
             ]
         return self._sources

@@ -31,9 +31,8 @@ from sap_ros.training.prompts import click_on
 #: Windows: objects that cover less than this share of the first view are not used.
 MIN_AREA = 0.002
 
-#: Share of the single views of panoramas that are fitted to one object; the others are like the scan's.
-OBJECT_VIEWS = 0.6
-#: Such a view's width relative to its object's, in tangents of half angles; its field of view in degrees.
+#: A view fitted to an object: its width relative to the object's, in tangents of half angles; its field of view in
+#: degrees.
 MARGIN, FOV = (1.2, 3.0), (20.0, 90.0)
 #: Width of the reduced label image in which an object's extent is measured.
 _COARSE = 512
@@ -71,8 +70,10 @@ class Samples(Protocol):
     def window(self, size: int, views: int, objects: int, rng: Generator) -> Window | None: ...
 
 
-def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samples:
-    """Opens a configured source.
+def open_source(
+    source: Source, scan: bool = True, overlap: float = 0.5, object_views: float = 0.6
+) -> Samples:
+    """Opens a configured source; for the options, which concern panoramas, see :class:`Panoramas`.
 
     Raises:
         ValueError: its folder has no files of its kind.
@@ -95,7 +96,7 @@ def open_source(source: Source, scan: bool = True, overlap: float = 0.5) -> Samp
             f"{folder / inside} holds nothing of the kind {source.kind} ({endings[source.kind]})"
         )
     if source.kind == "panoramas":
-        return Panoramas(files, scan, overlap)
+        return Panoramas(files, scan, overlap, object_views)
     if source.kind == "photographs":
         return Photographs(files)
     return Videos(files) if source.kind == "videos" else SegmentAnythingVideos(files)
@@ -120,17 +121,18 @@ class Panoramas:
         files: ``images/*.jpg``; their labels are in ``instances/*.png``.
         scan: whether views are perspective; if false, they are crops of the panorama itself.
         overlap: overlap of the scan's views.
+        object_views: share of the single views that are fitted to one object; the others are like the scan's.
     """
 
-    def __init__(self, files: list[Path], scan: bool, overlap: float) -> None:
-        self.files, self.scan = files, scan
+    def __init__(self, files: list[Path], scan: bool, overlap: float, object_views: float) -> None:
+        self.files, self.scan, self.object_views = files, scan, object_views
         self.trajectory = Scan(overlap=overlap)
 
     def view(self, size: int, rng: Generator) -> View_ | None:
-        """A view like the scan's, or one fitted to an object (see ``OBJECT_VIEWS``)."""
+        """A view like the scan's, or one fitted to an object."""
         image, instances, _ = _panorama(self.files[rng.integers(len(self.files))])
         if self.scan:
-            view = _object_view(instances, rng) if rng.random() < OBJECT_VIEWS else None
+            view = _object_view(instances, rng) if rng.random() < self.object_views else None
             if view is None:
                 pitch = rng.choice([-np.pi / 4, 0, np.pi / 4]) + round(rng.uniform(-0.2, 0.2), 2)
                 view = View(-2 * np.pi * rng.integers(64) / 64, round(pitch, 2))

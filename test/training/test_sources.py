@@ -46,6 +46,16 @@ def test_single_views_have_masks_of_their_size(kind, request):
     assert any(masks.any() for _, masks in views)
 
 
+def test_views_fitted_to_objects_show_them_larger(panoramas):
+    def largest(object_views):
+        source = open_source(Source("panoramas", str(panoramas)), object_views=object_views)
+        rng = np.random.default_rng(0)
+        views = [source.view(48, rng) for _ in range(40)]
+        return np.mean([masks.mean((1, 2)).max(initial=0.0) for _, masks in views])
+
+    assert largest(1.0) > 1.1 * largest(0.0)
+
+
 def test_an_empty_folder_is_said(tmp_path):
     with pytest.raises(ValueError, match="holds nothing of the kind photographs"):
         open_source(Source("photographs", str(tmp_path)))
