@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sap_ros.places import write_whole
 
 
 def plot(path: Path, results: dict[str, Any]) -> None:
@@ -29,9 +32,9 @@ def plot(path: Path, results: dict[str, Any]) -> None:
         {"views": _views, "scaling": _scaling, "reprompt": _reprompt, "live": _live}[name](
             axes, results[name]["figures"]
         )
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=90, format="png")
-    part.replace(path)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=90, format="png")
+    write_whole(path, picture.getvalue())
 
 
 def _views(axes: Any, figures: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sap_ros.cli.shared import DEVICE
+from sap_ros.files import write_text
 from sap_ros.missing import how_to_install
 
 if TYPE_CHECKING:
@@ -180,9 +181,7 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
 
 def _write(path: Path, result: Result, here: Mapping[str, str]) -> None:
     goals = [{**vars(goal), "met": goal.met} for goal in result.goals]
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({**vars(result), "goals": goals, "machine": here}, indent=1) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps({**vars(result), "goals": goals, "machine": here}, indent=1) + "\n")
 
 
 def _plot(out: Path) -> None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from sap_ros.places import write_whole
 
 
 def average(before: dict[str, Tensor], after: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -42,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     if not 0 <= args.share <= 1:
         parser.error(f"the share is {args.share}; it must lie between 0 and 1")
-    save_file(average(load_file(args.before), load_file(args.after), args.share), args.out)
+    write_whole(args.out, save(average(load_file(args.before), load_file(args.after), args.share)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,6 +26,8 @@ from torch.utils.data import DataLoader
 
 from sap_ros.core.checkpoints import build_architecture, checkpoint_path, read_weights
 from sap_ros.core.edge_tam import EdgeTAM
+from sap_ros.files import write_text
+from sap_ros.places import write_whole
 from sap_ros.training.card import model_card
 from sap_ros.training.config import TrainConfig, as_yaml
 from sap_ros.training.data import Numbers, Sample, TrainingSamples
@@ -267,22 +269,13 @@ def _save(out: Path, sam: SAM2Base, averaged: AveragedModel, optimizer: Any, sta
     export_weights(averaged.module, out / "weights.safetensors")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a temporary file, then renames it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def export_weights(sam: torch.nn.Module, path: Path) -> None:
     """Writes weights in half precision, as safetensors."""
     half = {
         key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value
         for key, value in sam.state_dict().items()
     }
-    part = path.with_name(path.name + ".part")
-    save_file(half, part)
-    part.replace(path)
+    write_whole(path, save(half))
 
 
 def _validate(
