@@ -22,6 +22,7 @@ _TRANSPORTS: tuple[Transport, ...] = ("raw", "compressed")
 _CLICKS, _IMAGES = 10, 30  # number of measurements of each kind, after the warm-up
 _WARM = 2
 _ARRIVES = 0.5  # s between an image and the click on it; the node has received the image by then
+_PAUSE = 0.05  # s of rest before each image: from a camera, too, they come at intervals
 _RENDERED, _STEP = (1024, 512), 0.05  # size of the scene, and s between its images
 _INSTANCE = 2
 # While nothing is tracked: images per second, and duration.
@@ -124,12 +125,14 @@ def _pairs(times: Sequence[tuple[float, float]]) -> Pairs:
 def _ask_session(
     session: PanoramaSession, image: np.ndarray, click: tuple[float, float] | None
 ) -> float:
+    # The pauses are the node's, so that caches and threads are equally cold.
     if click is None:
+        time.sleep(_PAUSE)
         began = time.perf_counter()
         session.next_image(image)
     else:
         session.set_image(image)
-        time.sleep(_ARRIVES)  # as for the node, so that caches and threads are equally cold
+        time.sleep(_ARRIVES)
         began = time.perf_counter()
         session.add_prompt(from_pixels(1, [click], session.size))
     session.segment()
@@ -138,6 +141,7 @@ def _ask_session(
 
 def _ask_node(client: Client, image: np.ndarray, click: tuple[float, float] | None) -> float:
     if click is None:
+        client.wait(_PAUSE)
         return client.follow(image)
     stamp = client.publish(image)
     client.wait(_ARRIVES)  # the node does not report the arrival of an image without objects
