@@ -109,6 +109,19 @@ def test_segment_takes_a_picture_with_two_fisheyes(room, tmp_path):
 def test_segment_prints_a_table(segmented):
     assert "azimuth" in segmented[0].stdout
     assert "sr" in segmented[0].stdout
+    assert "uncertain" not in segmented[0].stdout
+
+
+def test_segment_says_what_is_uncertain(tmp_path):
+    """In noise there is no object."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 512, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = sap("segment", tmp_path / "noise.png", "--point", "30,200:2", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / "objects.json").read_text())
+    assert found["score"] < 0.5
+    assert "Object 2 is uncertain" in done.stdout
+    assert "--point U,V:2:-" in done.stdout.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

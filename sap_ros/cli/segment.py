@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sap_ros.core.search import Strategy
     from sap_ros.core.session import FusionChoice
 
+# Below this score a mask is said to be uncertain.
+_UNSURE = 0.5
+
 
 def segment(
     panorama: Annotated[
@@ -150,6 +153,12 @@ def segment(
     write_image(out / "views.jpg", contact_sheet(views))
     write_objects(out / "objects.json", instances)
     print_objects(instances)
+    for found in instances.objects:
+        if found.score < _UNSURE:
+            typer.echo(
+                f"Object {found.object_id} is uncertain: a further point may help, on it "
+                f"(--point U,V:{found.object_id}) or off it (--point U,V:{found.object_id}:-)"
+            )
     typer.echo(f"Written to {out}/: masks.png, overlay.jpg, views.jpg, objects.json")
 
 
