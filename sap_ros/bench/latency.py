@@ -87,7 +87,9 @@ def _transport_times(transport: Transport) -> dict[int, float]:
     with running_echo(transport) as client:
         return {
             width: _percentiles(
-                [client.follow(_enlarged(image, width)) for _ in range(_WARM + _IMAGES)][_WARM:]
+                [_ask_node(client, _enlarged(image, width), None) for _ in range(_WARM + _IMAGES)][
+                    _WARM:
+                ]
             )[0]
             for width in _WIDTHS
         }

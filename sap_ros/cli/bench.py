@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sap_ros.cli.shared import DEVICE
-from sap_ros.files import write_text
 from sap_ros.missing import how_to_install
 
 if TYPE_CHECKING:
@@ -180,6 +179,8 @@ def _run(name: str, model: str | None, dataset: Path | None, limit: int, device:
 
 
 def _write(path: Path, result: Result, here: Mapping[str, str]) -> None:
+    from sap_ros.files import write_text
+
     goals = [{**vars(goal), "met": goal.met} for goal in result.goals]
     write_text(path, json.dumps({**vars(result), "goals": goals, "machine": here}, indent=1) + "\n")
 
