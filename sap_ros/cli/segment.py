@@ -114,6 +114,7 @@ def segment(
         raise ValueError(f"--out is {out}; of a single panorama it must be a folder of a disk")
     from rich.progress import Progress
 
+    from sap_ros.core.instances import State
     from sap_ros.core.overlay import contact_sheet, draw_overlay
     from sap_ros.core.session import PanoramaSession
     from sap_ros.files import read_image, read_panorama, write_image
@@ -155,8 +156,9 @@ def segment(
     print_objects(instances)
     for found in instances.objects:
         if found.score < _UNSURE:
+            how = "uncertain" if found.state == State.TRACKED else "not found"
             typer.echo(
-                f"Object {found.object_id} is uncertain: a further point may help, on it "
+                f"Object {found.object_id} is {how}: a further point may help, on it "
                 f"(--point U,V:{found.object_id}) or off it (--point U,V:{found.object_id}:-)"
             )
     typer.echo(f"Written to {out}/: masks.png, overlay.jpg, views.jpg, objects.json")
