@@ -72,7 +72,8 @@ class TrainConfig:
         lr: learning rate of AdamW: a warm-up of ``warm_up`` steps, then a cosine decay to 2 %.
         encoder_lr_scale: stage ``views``: learning rate of the trunk, relative to ``lr``.
         decoder_lr_scale: learning rate of prompt encoder and mask decoder, relative to ``lr``: below 1 if
-            they have been trained and the memory has not.
+            they have been trained and the memory has not. The head that predicts whether the object is there
+            always has ``lr``: in single views it always is.
         encoder_warm_up: stage ``views``: share of the run in which the trunk stays frozen.
         ema: decay of the averaged weights, which are validated and exported.
         kinds: share of each kind of prompt in single views.

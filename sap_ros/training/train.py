@@ -234,6 +234,7 @@ def trained_parameters(sam: SAM2Base, config: TrainConfig) -> list[dict[str, Any
     groups: dict[float, list[torch.nn.Parameter]] = {}
     scales = {
         "image_encoder.trunk.": config.encoder_lr_scale,
+        "sam_mask_decoder.pred_obj_score_head.": 1.0,
         "sam_": config.decoder_lr_scale,
     }
     for name, parameter in sam.named_parameters():
