@@ -2,8 +2,8 @@
 
 The mask decoder's own scores are no check: when the object is gone, it masks something else with a high
 predicted IoU. The appearance of a mask is computed from the image encoder's features, which exist already:
-the mean feature inside the mask minus the mean feature of the background around it. The appearance of a new
-mask is compared with that of the prompted mask.
+the mean feature inside the mask minus the mean feature of the background around it, in each of their three maps. The
+appearance of a new mask is compared with that of the prompted mask.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from sap_ros.core.memory import once
 
 if TYPE_CHECKING:  # it imports torch, which sessions need only with their first image
     from sap_ros.core.network import Features
@@ -26,10 +28,10 @@ FOUND_IN_PLACE = 0.55
 FOUND_AGAIN = 0.8
 
 #: The same for a mask in a view that is fitted to it, as those are in which the object was tracked: where the object
-#: is likely to be, and where it hardly can be. On three traced drives with twins, with earlier weights, the object had
-#: 0.92 or more in nine of ten such views (median 0.98), its twin 0.93 in the median (0.98 in one of fifty), another
-#: object 0.86 or less in nine of ten.
-FOUND_IN_VIEW = 0.86
+#: is likely to be, and where it hardly can be. Chosen on sixteen traced drives with twins. There, by the true masks, the
+#: object has 0.92 or more in nine of ten such views (median 0.98), another object less than 0.9 in 19 of 20; a twin is
+#: often as alike as the object itself.
+FOUND_IN_VIEW = 0.87
 FOUND_FAR = 0.98
 
 # Number of appearances that are kept of an object beside that of its prompted mask.
@@ -48,28 +50,33 @@ def appearance(features: Features, logits: np.ndarray) -> np.ndarray | None:
     """How the inside of a mask differs from its surroundings.
 
     Args:
-        features: features of the view; the coarsest map, of stride 16, is used.
+        features: features of the view.
         logits: (n, n) mask logits in the view.
 
     Returns:
-        (channels,) float32; None if the mask or its surroundings are too small.
+        (channels,) float32: the difference in each map of the features, as a unit vector each; those of the
+        coarsest map, of stride 16, come last. None if the mask or its surroundings are too small.
     """
-    height, width = features.sizes[-1]
     positive = (logits > 0).astype(np.uint8)
     reach = 2 * round(len(positive) * _BACKGROUND) + 1
     around = cv2.dilate(positive, np.ones((reach, reach), np.uint8)) - positive
-    weights = np.stack(
-        [
-            cv2.resize(part.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            for part in (positive, around)
-        ]
-    ).reshape(2, -1)
-    cells = weights.sum(1, keepdims=True)
-    if cells.min() < _LEAST_CELLS:
-        return None
-    # In numpy: torch's threads take a hundred times as long to wake up for so small a product next to ONNX Runtime's.
-    inside, outside = (weights / cells) @ features.maps[-1][:, 0].float().cpu().numpy()
-    return np.asarray(inside - outside)
+    differences = []
+    for values, (height, width) in zip(features.maps[::-1], features.sizes[::-1], strict=True):
+        weights = np.stack(
+            [
+                cv2.resize(part.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+                for part in (positive, around)
+            ]
+        ).reshape(2, -1)
+        cells = weights.sum(1, keepdims=True)
+        if cells.min() < _LEAST_CELLS:
+            return None
+        # In numpy: torch's threads take a hundred times as long to wake up for so small a product next to ONNX
+        # Runtime's.
+        inside, outside = (weights / cells) @ values[:, 0].float().cpu().numpy()
+        difference = inside - outside
+        differences.append(difference / max(float(np.linalg.norm(difference)), 1e-12))
+    return np.concatenate(differences[::-1]).astype(np.float32)
 
 
 def similar_places(
@@ -96,7 +103,8 @@ def similar_places(
     values = features.maps[-1][:, 0].float().T.unflatten(1, (height, width))[None]
     reach = 2 * round(width * _BACKGROUND) + 1
     around = F.avg_pool2d(values, reach, 1, reach // 2, count_include_pad=False)
-    object_like = torch.from_numpy(appearances).to(values.device, non_blocking=True)
+    coarsest = np.ascontiguousarray(appearances[:, -values.shape[1] :])
+    object_like = torch.from_numpy(coarsest).to(values.device, non_blocking=True)
     cosines = (
         F.cosine_similarity(values - around, object_like[:, :, None, None], dim=1)
         .amax(0)
@@ -124,35 +132,33 @@ def similarity(one: np.ndarray | None, other: np.ndarray | None) -> float:
     return float(one @ other) / max(lengths, 1e-12)
 
 
+#: Computes an appearance (channels,), or None.
+LazyAppearance = Callable[[], np.ndarray | None]
+
+
 class Appearances:
     """The appearances of one object: where it was prompted, and on a few later panoramas.
 
-    The later ones are computed when they are first read, that is, when the object is lost: until then each
-    keeps the coarsest features of one view.
+    They are computed when they are first read, that is, when the object is lost; until then each keeps the features
+    of one view.
+
+    Args:
+        prompted: computes the first one; None: there is none.
     """
 
-    def __init__(self, prompted: np.ndarray | None = None) -> None:
-        self._prompted = prompted
-        self._later: deque[Callable[[], np.ndarray | None] | np.ndarray | None] = deque(
-            maxlen=_LATER
-        )
+    def __init__(self, prompted: LazyAppearance | None = None) -> None:
+        self._prompted = [] if prompted is None else [once(prompted)]
+        self._later: deque[LazyAppearance] = deque(maxlen=_LATER)
 
-    @property
-    def known(self) -> bool:
-        """Whether there is one."""
-        return self._prompted is not None or len(self._later) > 0
-
-    def add(self, compute: Callable[[], np.ndarray | None]) -> None:
+    def add(self, later: LazyAppearance) -> None:
         """Remembers a later appearance; the oldest later one is forgotten when there are too many."""
-        self._later.append(compute)
+        self._later.append(once(later))
 
     def values(self) -> np.ndarray:
-        """All appearances (K, channels); K is 0 if none is known."""
-        for i, later in enumerate(self._later):
-            if callable(later):
-                self._later[i] = later()
-        known = [each for each in (self._prompted, *self._later) if isinstance(each, np.ndarray)]
-        return np.stack(known) if known else np.zeros((0, 0), np.float32)
+        """All appearances (K, channels); K is 0 if there is none."""
+        computed = (each() for each in (*self._prompted, *self._later))
+        found = [each for each in computed if each is not None]
+        return np.stack(found) if found else np.zeros((0, 0), np.float32)
 
     def likeness(self, other: np.ndarray | None) -> float:
         """The highest similarity of an appearance (channels,) to one of the object's; NaN if unknown."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import appearance, similar_places
+from sap_ros.core.appearance import LazyAppearance, appearance, similar_places
 from sap_ros.core.fusion import NO_OBJECT, Fused, Fusion, ViewMask, connected
 from sap_ros.core.model import Model
 from sap_ros.core.network import Features
@@ -39,16 +39,20 @@ class EncodedViews(Generic[V]):
             self._features[view] = self.model.encode(self.views.upload(view))
         return self._features[view]
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The views whose features are kept, in the order in which they were encoded."""
+        return tuple(self._features)
+
     @torch.inference_mode()
     def appearance(self, view: int, mask: ViewMask) -> np.ndarray | None:
         """See :func:`sap_ros.core.appearance.appearance`."""
         return appearance(self.features(view), mask.logits)
 
-    def later_appearance(self, view: int, mask: ViewMask) -> Callable[[], np.ndarray | None]:
-        """The same, computed when it is called; of the view, it keeps the coarsest features alone."""
+    def lazy_appearance(self, view: int, mask: ViewMask) -> LazyAppearance:
+        """The same, computed when it is called; until then it keeps the features of the view."""
         features = self.features(view)
-        coarsest = Features(features.maps[-1:], features.sizes[-1:])
-        return torch.inference_mode()(lambda: appearance(coarsest, mask.logits))
+        return torch.inference_mode()(lambda: appearance(features, mask.logits))
 
     @torch.inference_mode()
     def similar_pixels(
@@ -72,8 +76,8 @@ class EncodedViews(Generic[V]):
 
     def prompted_appearance(
         self, masks: Mapping[int, ViewMask], on_object: np.ndarray
-    ) -> np.ndarray | None:
-        """The appearance in the view whose mask contains most of the prompted directions (P, 3).
+    ) -> LazyAppearance | None:
+        """The lazy appearance in the view whose mask contains most of the prompted directions (P, 3).
 
         Of several such views, the one with the largest mask; None if no mask contains any of them.
         """
@@ -86,7 +90,7 @@ class EncodedViews(Generic[V]):
             worth = int(positive[v, u].sum()), int(positive.sum())
             if worth[0] and worth > best:
                 best, chosen = worth, view
-        return None if chosen is None else self.appearance(chosen, masks[chosen])
+        return None if chosen is None else self.lazy_appearance(chosen, masks[chosen])
 
     def release(self, used: Collection[int]) -> None:
         """Frees the features of views fitted to objects, except those in use; those of the scan are kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from sap_ros.core.network import Memory
@@ -19,6 +19,8 @@ _UNREAD = 6
 
 # Prompted views kept: those that see one click, and those of a few corrections.
 _PROMPTED = 12
+
+T = TypeVar("T")
 
 #: Encodes what SAM 2 reads of one view.
 Entry = Callable[[], dict[str, Any]]
@@ -81,12 +83,12 @@ def _read(part: dict[int, dict[str, Any] | Entry]) -> dict[int, dict[str, Any]]:
     return entries
 
 
-def once(work: Entry) -> Entry:
-    """Encodes an entry when it is first called; afterwards keeps the result, and not its inputs."""
-    done: list[dict[str, Any]] = []
+def once(work: Callable[[], T]) -> Callable[[], T]:
+    """Does a piece of work when it is first called; afterwards keeps the result, and not what it is made from."""
+    done: list[T] = []
     to_do = [work]
 
-    def result() -> dict[str, Any]:
+    def result() -> T:
         if to_do:
             done.append(to_do.pop()())
         return done[0]

@@ -160,12 +160,12 @@ class Redetection:
         if view is None:  # it is too wide for one
             return replace(candidate, least=FOUND_IN_VIEW)
         index = views.add(view)
-        pixel = views.locate(index, candidate.direction[None])
-        click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
         unlikely = min(max(self._away(candidate) - 1, 0) / (_UNLIKELY - 1), 1)
         least = FOUND_IN_VIEW + unlikely * (FOUND_FAR - FOUND_IN_VIEW)
         if self._away(candidate) < _NEAR:
             least -= _PARTLY_HIDDEN
+        pixel = views.locate(index, candidate.direction[None])
+        click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
         return self._decoded(index, click, least)
 
     def possible(self, found: Sequence[Candidate]) -> list[Candidate]:
@@ -173,12 +173,11 @@ class Redetection:
         tracked, reach = self._tracked, self._following.reach
         assert tracked.track is not None
         distinct: list[Candidate] = []
-        for one in sorted(found, key=lambda each: -each.likeness):
-            if all(_apart(one.direction, each.direction) > each.radius for each in distinct):
+        for one in _most_alike_first(found):
+            apart = all(_apart(one.direction, each.direction) > each.radius for each in distinct)
+            if apart and not on_another(self._encoded.views, one.direction, self._others):
                 distinct.append(one)
-        views, others = self._encoded.views, self._others
-        free = [each for each in distinct if not on_another(views, each.direction, others)]
-        left = _without_matched(free, tracked.distractors, reach)
+        left = _without_matched(distinct, tracked.distractors, reach)
         if tracked.lost_for > _SOON_AFTER:
             return left
         gate = reach * (tracked.lost_for + 1) + disk_radius(tracked.track.whole_solid_angle)
@@ -317,6 +316,11 @@ def _without_matched(
     return [each for i, each in enumerate(found) if i not in matched]
 
 
+def _most_alike_first(found: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates by their likeness; those of which it is unknown (NaN) come last."""
+    return sorted(found, key=lambda each: -np.nan_to_num(each.likeness, nan=-1.0))
+
+
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
     """The angle between two vectors (3,), in rad."""
     return float(sphere.angle_between(one, other))
@@ -354,7 +358,7 @@ def find_again(
         for view in views:
             found += search.candidates(view, is_near)
             visited(view)
-    possible = sorted(search.possible(found), key=lambda each: -each.likeness)
+    possible = _most_alike_first(search.possible(found))
     if framing is None:
         return search.choose(possible)
     checked = []

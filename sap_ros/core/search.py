@@ -37,7 +37,7 @@ from sap_ros.core.redetection import find_again, on_another, place_of, without_o
 from sap_ros.core.scan import DEFAULT_SCAN, Scan, tilted
 from sap_ros.core.tracked_object import TrackedObject
 from sap_ros.core.tracker import explore, follow, track
-from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover
+from sap_ros.core.views import Crops, PerspectiveViews, Views, WholePanorama, cover, nearness_in
 
 Strategy = Literal["auto", "gimbal", "frontier", "scan", "direct", "patches"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -46,6 +46,10 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 #: in the object's order (an ablation).
 PromptedViews = Literal["all", "first"]
 
+
+# A view that is encoded already is taken for the first look at a click if the click is this near to its middle, see
+# :func:`sap_ros.core.views.nearness`. In the nearest view of the scan it is 0.59 or more, but for the poles.
+_NEAR_ENOUGH = 0.4
 
 _NO_DIRECTIONS = np.zeros((0, 3))
 
@@ -236,8 +240,8 @@ class ObjectViewSearch:
     Args:
         encoded: the views of the scan; fitted views are added to them.
         framing: how views are fitted.
-        begin_on_scan: the first view for a click is the nearest view of the scan, whose features all
-            objects share; otherwise a view centred on the click.
+        begin_on_scan: the first view for a click is one of the scan, whose features all objects share: the
+            nearest, or one that is encoded already and shows the click well; otherwise a view centred on the click.
     """
 
     def __init__(
@@ -259,7 +263,7 @@ class ObjectViewSearch:
                 return _find_hinted(self.encoded, tracked, run, hint)
             first = None if fitted is None else views.add(fitted)
         if first is None and self._begin_on_scan and len(prompts.extent()) == 1:
-            first = views.scan.nearest(tracked.prompt.anchor)
+            first = self.scan_view(tracked.prompt.anchor)
         if first is not None and prompts.at(first) is None:  # it does not see a new box or mask
             first = None
         carry = self.encoded.model.weak_memory
@@ -269,9 +273,22 @@ class ObjectViewSearch:
         tracked.own_view = views.views[own[0]] if own else None
         return found
 
+    def scan_view(self, click: np.ndarray) -> int:
+        """The view of the scan to begin with for a click (3,): the nearest, or one that is encoded already.
+
+        So a click near another one is answered in less time; its mask may then differ a little.
+        """
+        views = self.encoded.views
+        nearest = views.scan.nearest(click)
+        if nearest in self.encoded.kept:
+            return nearest
+        kept = [view for view in self.encoded.kept if view < len(views)]
+        near = [float(nearness_in(views, view, click[None])[0]) for view in kept]
+        return kept[int(np.argmax(near))] if max(near, default=0.0) >= _NEAR_ENOUGH else nearest
+
     def follow(self, tracked: TrackedObject, run: Run) -> Found:
         views, known = self.encoded.views, tracked.track
-        if known is not None and tracked.lost_for and _known_by_appearance(self.encoded, tracked):
+        if tracked.lost_for and _known_by_appearance(self.encoded, tracked):
             return self._find_again(tracked, run)
         if known is None or tracked.lost_for:
             return _follow_in_scan(self.encoded, tracked, run)
@@ -286,9 +303,10 @@ class ObjectViewSearch:
         )
         if wider is not None:
             found = _follow_in(self.encoded, tracked, run, (views.add(wider),))
-        if not _known_by_appearance(self.encoded, tracked):
+        if not self.encoded.model.weak_memory:
             return found
-        if found.empty or self._doubtful(tracked, found):
+        doubtful = found.empty or self._doubtful(tracked, found)
+        if doubtful and _known_by_appearance(self.encoded, tracked):
             return self._find_again(tracked, run)
         return found
 
@@ -435,7 +453,8 @@ def _follow_in_scan(encoded: EncodedViews[Views], tracked: TrackedObject, run: R
 
 def _known_by_appearance(encoded: EncodedViews[Views], tracked: TrackedObject) -> bool:
     """Whether to search for a lost object by its appearance; a memory that is not weak works better."""
-    return encoded.model.weak_memory and tracked.appearances.known
+    was_found = tracked.track is not None
+    return encoded.model.weak_memory and was_found and len(tracked.appearances.values()) > 0
 
 
 def _find_again(

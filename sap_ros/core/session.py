@@ -135,8 +135,12 @@ class PanoramaSession:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Ids of the objects that were not looked for since their last prompt or the last image, ascending."""
-        return tuple(i for i in self.object_ids if not self._objects[i].looked_for)
+        """Ids of the objects that were not looked for since their last prompt or the last image, ascending.
+
+        Those that are lost come last: their search goes by where the others are.
+        """
+        left = [i for i in self.object_ids if not self._objects[i].looked_for]
+        return tuple(sorted(left, key=lambda i: self._objects[i].lost_for > 0))
 
     @property
     def encoded(self) -> int:
@@ -298,17 +302,19 @@ class PanoramaSession:
             raise
         tracked.masks = found.masks
         fused = encoded.fuse(found.masks, found.on_object, self.fusion, tracked.prompted_here)
+        compared = self.model.weak_memory  # by appearance; otherwise memory knows the object again
         if tracked.prompted_here:
-            looked = encoded.prompted_appearance(found.masks, tracked.prompt.on_object)
+            on_object = tracked.prompt.on_object
+            looked = encoded.prompted_appearance(found.masks, on_object) if compared else None
             tracked.appearances = Appearances(looked)
         else:
             plausible = tracked.plausible(fused.region, fused.logits > 0, size, self.following)
             if not plausible:
                 fused.logits[:] = NO_OBJECT
-            elif len(found.masks) == 1:
+            elif compared and len(found.masks) == 1:
                 ((view, mask),) = found.masks.items()
                 if tracked.typical(mask, encoded.views.solid_angle(view), self.following):
-                    tracked.appearances.add(encoded.later_appearance(view, mask))
+                    tracked.appearances.add(encoded.lazy_appearance(view, mask))
         tracked.fused, tracked.noted = fused, False
         self._before.pop(object_id, None)
 

@@ -82,11 +82,13 @@ def nearness(views: Views, directions: np.ndarray) -> np.ndarray:
     Returns:
         (V, P): 1 at a view's centre, 0 at its border and outside of it.
     """
-    near = np.zeros((len(views), len(directions)))
-    for i in range(len(views)):
-        off_centre = np.abs(views.locate(i, directions) / (views.size / 2) - 1).max(1)
-        near[i] = np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
-    return near
+    return np.stack([nearness_in(views, i, directions) for i in range(len(views))])
+
+
+def nearness_in(views: Views, index: int, directions: np.ndarray) -> np.ndarray:
+    """The same for one view: (P,)."""
+    off_centre = np.abs(views.locate(index, directions) / (views.size / 2) - 1).max(1)
+    return np.nan_to_num(1 - off_centre, nan=0.0).clip(min=0)
 
 
 def cover(views: Views, directions: np.ndarray) -> list[int]:

@@ -297,7 +297,8 @@ class Engine:
                 self._velocities.forget(object_id)  # its mask is another one
             inbox.accepted = [a for a in inbox.accepted if a is not accepted]
         longest_ago = sorted(session.pending, key=lambda i: self._order.get(i, 0))
-        for object_id in longest_ago[:OBJECTS_PER_ANSWER]:
+        chosen = longest_ago[:OBJECTS_PER_ANSWER]
+        for object_id in [i for i in session.pending if i in chosen]:
             try:
                 session.look_for(object_id, self._check)
             except InterruptedWorkError:

@@ -72,7 +72,7 @@ def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):
     logits = np.full((64, 64), -5.0, np.float32)
     logits[25:40, 23:38] = 5
     one = appearance(features, logits)
-    assert one.shape == (256,)
+    assert one.shape == (32 + 64 + 256,)  # of three maps
     assert similarity(one, one) == pytest.approx(1)
     assert similarity(one, -one) == pytest.approx(-1)
     assert np.isnan(similarity(one, None))
@@ -82,7 +82,6 @@ def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):
 def test_an_object_is_known_by_several_appearances_which_are_computed_when_they_are_read():
     rng, computed = np.random.default_rng(0), []
     shown = rng.normal(size=(6, 8)).astype(np.float32)
-    known = Appearances(shown[0])
 
     def later(i):
         def compute():
@@ -91,14 +90,15 @@ def test_an_object_is_known_by_several_appearances_which_are_computed_when_they_
 
         return compute
 
+    known = Appearances(later(0))
     for i in range(1, 5):
         known.add(later(i))
-    assert known.known
     assert not computed
     assert known.likeness(shown[0]) == pytest.approx(1)
     assert known.likeness(shown[4]) == pytest.approx(1)
     assert known.likeness(shown[1]) < 0.99  # forgotten: the number is bounded
-    assert computed == [2, 3, 4]  # once each, and only what is kept
+    assert computed == [0, 2, 3, 4]  # once each, and only what is kept
     assert np.isnan(known.likeness(None))
     assert np.isnan(Appearances().likeness(shown[0]))
-    assert not Appearances().known
+    assert len(Appearances().values()) == 0
+    assert len(Appearances(lambda: None).values()) == 0  # too small for one

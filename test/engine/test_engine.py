@@ -293,6 +293,20 @@ def test_an_object_that_cannot_be_followed_is_lost_and_the_others_go_on(random_m
     assert not after.problems
 
 
+def test_lost_objects_are_looked_for_after_the_tracked_ones(make_engine, panorama, monkeypatch):
+    """Where they can be goes by where the others are; whoever was looked for longest ago."""
+    engine, order = make_engine(), []
+    tell(engine, image(panorama, 1), mask_at(60, 60), mask_at(200, 60), mask_at(340, 60))
+    session = engine._session
+    look_for = session.look_for
+    monkeypatch.setattr(session, "look_for", lambda i, *more: order.append(i) or look_for(i, *more))
+    session._objects[1].lost_for = 2
+    assert session.pending == ()
+    engine.take(image(panorama, 2), 0.0)
+    engine.work(0.0)
+    assert order == [2, 3, 1]
+
+
 def test_a_box_of_directions_in_an_optical_frame_is_a_box(make_engine, panorama):
     """Its corners are only upper left and lower right once they are transformed."""
     engine = make_engine(axes=ImageAxes(0.5, "optical"))
