@@ -9,8 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sap_ros.core.instances import Instances
+from sap_ros.core.instances import Instances, State
 from sap_ros.files import write_text
+
+# Below this score a mask is said to be uncertain.
+_UNSURE = 0.5
 
 
 def write_objects(path: Path, instances: Instances) -> None:
@@ -58,3 +61,16 @@ def print_objects(instances: Instances, iou: dict[int, tuple[str, float]] | None
             cells += [name, f"{value:.3f}"]
         table.add_row(*cells)
     Console().print(table)
+
+
+def advice(instances: Instances) -> list[str]:
+    """A line for each object that was not found, or whose mask is uncertain: what to give `sap segment`."""
+    lines = []
+    for instance in instances.objects:
+        i, lost = instance.object_id, instance.state != State.TRACKED
+        if lost or instance.score < _UNSURE:
+            how = "not found" if lost else f"uncertain (score {instance.score:.2f})"
+            lines.append(
+                f"Object {i} is {how}: a further point may help, on it (--point U,V:{i}) or off it (--point U,V:{i}:-)"
+            )
+    return lines

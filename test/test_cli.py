@@ -23,8 +23,10 @@ from sap_ros.cli import app
 from sap_ros.cli.shared import parse_points
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import MODELS, build_architecture
+from sap_ros.core.instances import Instances, measure
 from sap_ros.core.loading import load_model
 from sap_ros.files import read_panorama
+from sap_ros.report import advice
 from sap_ros.synthesis.fisheyes import fisheyes_of
 
 FLOOR = 210  # its first row
@@ -112,16 +114,18 @@ def test_segment_prints_a_table(segmented):
     assert "uncertain" not in segmented[0].stdout
 
 
-def test_segment_says_what_is_uncertain(tmp_path):
-    """In noise there is no object."""
-    noise = np.random.default_rng(0).integers(0, 256, (256, 512, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
-    done = sap("segment", tmp_path / "noise.png", "--point", "30,200:2", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    (found,) = json.loads((tmp_path / "objects.json").read_text())
-    assert found["score"] < 0.5
-    assert "Object 2 is uncertain" in done.stdout
-    assert "--point U,V:2:-" in done.stdout.replace("\n", " ")
+def test_what_is_uncertain_or_not_found_is_said():
+    sure, unsure, lost = np.zeros((8, 16), bool), np.zeros((8, 16), bool), np.zeros((8, 16), bool)
+    sure[:2], unsure[6:] = True, True
+    found = tuple(
+        measure(mask, i, score)
+        for i, (mask, score) in enumerate([(sure, 0.9), (unsure, 0.3), (lost, 0.0)], 1)
+    )
+    lines = advice(Instances(np.zeros((8, 16), np.uint8), found))
+    assert len(lines) == 2
+    assert "Object 2 is uncertain (score 0.30)" in lines[0]
+    assert "--point U,V:2:-" in lines[0]
+    assert "Object 3 is not found" in lines[1]
 
 
 @pytest.mark.parametrize(

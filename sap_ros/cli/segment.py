@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from sap_ros.core.search import Strategy
     from sap_ros.core.session import FusionChoice
 
-# Below this score a mask is said to be uncertain.
-_UNSURE = 0.5
-
 
 def segment(
     panorama: Annotated[
@@ -114,11 +111,10 @@ def segment(
         raise ValueError(f"--out is {out}; of a single panorama it must be a folder of a disk")
     from rich.progress import Progress
 
-    from sap_ros.core.instances import State
     from sap_ros.core.overlay import contact_sheet, draw_overlay
     from sap_ros.core.session import PanoramaSession
     from sap_ros.files import read_image, read_panorama, write_image
-    from sap_ros.report import print_objects, write_objects
+    from sap_ros.report import advice, print_objects, write_objects
 
     image = read_panorama(panorama) if projection == "equirectangular" else read_image(panorama)
     parsed = parse_points(point, opened.panorama_size((image.shape[1], image.shape[0])))
@@ -154,13 +150,8 @@ def segment(
     write_image(out / "views.jpg", contact_sheet(views))
     write_objects(out / "objects.json", instances)
     print_objects(instances)
-    for found in instances.objects:
-        if found.score < _UNSURE:
-            how = "uncertain" if found.state == State.TRACKED else "not found"
-            typer.echo(
-                f"Object {found.object_id} is {how}: a further point may help, on it "
-                f"(--point U,V:{found.object_id}) or off it (--point U,V:{found.object_id}:-)"
-            )
+    for line in advice(instances):
+        typer.echo(line)
     typer.echo(f"Written to {out}/: masks.png, overlay.jpg, views.jpg, objects.json")
 
 
