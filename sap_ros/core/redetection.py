@@ -160,12 +160,12 @@ class Redetection:
         if view is None:  # it is too wide for one
             return replace(candidate, least=FOUND_IN_VIEW)
         index = views.add(view)
+        pixel = views.locate(index, candidate.direction[None])
+        click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
         unlikely = min(max(self._away(candidate) - 1, 0) / (_UNLIKELY - 1), 1)
         least = FOUND_IN_VIEW + unlikely * (FOUND_FAR - FOUND_IN_VIEW)
         if self._away(candidate) < _NEAR:
             least -= _PARTLY_HIDDEN
-        pixel = views.locate(index, candidate.direction[None])
-        click = ViewPrompt(pixel.astype(np.float32), np.array([POSITIVE], np.int32))
         return self._decoded(index, click, least)
 
     def possible(self, found: Sequence[Candidate]) -> list[Candidate]:

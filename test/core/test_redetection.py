@@ -234,7 +234,7 @@ def test_an_object_is_found_though_the_camera_has_turned_by_more_than_the_margin
 
 
 def test_an_object_that_was_never_found_is_looked_for_on_the_next_image():
-    """Of two ids for one thing, the second has no pixel of its own."""
+    """Two objects are given the same click: all pixels of the mask go to the first."""
     scene, session = MovingScene(0), PanoramaSession(load_model())
     for k in range(3):
         image, truth = scene.render(0.2 * k, SIZE)

@@ -27,7 +27,9 @@ def _begin(search, degrees):
 
 @settings(deadline=None, max_examples=20)
 @given(turn=st.integers(0, 7), side=st.sampled_from([-1, 1]))
-def test_a_click_that_an_encoded_view_shows_well_begins_there(random_model, panorama, turn, side):
+def test_a_click_well_inside_an_encoded_view_begins_with_that_view(
+    random_model, panorama, turn, side
+):
     """25 degrees from its middle, though another view is nearer; not 40 degrees from it."""
     search, middle = _search(random_model, panorama), 45 * turn
     first = _begin(search, middle)
