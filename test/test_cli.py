@@ -226,6 +226,7 @@ def test_models_lists_the_models():
     }
     assert list(rows) == list(MODELS)
     assert rows["sap-nano"] == "256 22 its card - - shipped"
+    assert rows["sap-nano-plus"] == "320 22 its card - - shipped"
     assert rows["efficienttam-s"] == "1024 136 Apache-2.0 85.0 arXiv 2411.18933 online"
     assert rows["edgetam"] == "1024 56 Apache-2.0 150.9 EdgeTAM README online"
 

@@ -96,15 +96,21 @@ def _efficient_tam(
     )
 
 
-MODELS: dict[str, ModelInfo] = {
+def _nano(side: int) -> ModelInfo:
     # Its memory errs in some views; their mean is right where their maximum is not.
-    "sap-nano": ModelInfo(
+    return ModelInfo(
         "sap_nano.yaml",
         "sap_nano.safetensors",
         "its card",
+        settings={"side": side},
         fusion="weighted",
         weak_memory=True,
-    ),
+    )
+
+
+MODELS: dict[str, ModelInfo] = {
+    "sap-nano": _nano(side=256),
+    "sap-nano-plus": _nano(side=320),  # the same weights
     "efficienttam-ti-512": _efficient_tam(
         "efficienttam_ti_512x512.pt",
         0.0,

@@ -24,7 +24,7 @@ from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
 from sap_ros.core.tracked_object import Distractor, Track, TrackedObject
-from sap_ros.core.tracker import follow
+from sap_ros.core.tracker import candidates
 from sap_ros.core.views import PerspectiveViews, Views
 
 # Places that are tried in the view around the object's last position, and in each other view.
@@ -58,6 +58,11 @@ _AROUND = math.radians(60)
 # object may be one, and the object comes out where it is.
 _MORE_ALIKE = 0.1
 
+# A candidate is left to another lost object if it is less alike to that one by no more than this, and its distance from
+# where that one was is at most this share of the distance from where this one was.
+_AS_ALIKE = 0.2
+_MUCH_NEARER = 0.5
+
 # Two objects were taken as one if more than this share of the one is on the mask of the other.
 _MERGED = 0.5
 
@@ -74,7 +79,8 @@ class Candidate:
         mask: the mask.
         direction: (3,) unit vector to a place on it.
         radius: of a disk with its solid angle, in rad.
-        likeness: similarity to the object, see :mod:`sap_ros.core.appearance`.
+        appearance: see :func:`sap_ros.core.appearance.appearance`.
+        likeness: its similarity to the object.
         least: the least likeness with which it counts as found.
     """
 
@@ -82,6 +88,7 @@ class Candidate:
     mask: ViewMask
     direction: np.ndarray
     radius: float
+    appearance: np.ndarray | None
     likeness: float
     least: float
 
@@ -134,22 +141,21 @@ class Redetection:
         """The mask for a prompt in a view; None if it cannot be the object."""
         encoded, tracked = self._encoded, self._tracked
         solid_angle = encoded.views.solid_angle(view)
-
-        def accept(_: int, mask: ViewMask) -> bool:
-            return tracked.credible(mask, solid_angle, self._following) and tracked.of_usual_size(
-                mask, solid_angle, self._following
-            )
-
-        mask = follow(
-            encoded.model, encoded.features, (view,), ObjectMemory(), {view: prompt}, {}, accept,
-            recent=self._recent,
-        )[view]  # fmt: skip
-        direction = place_of(encoded.views, view, mask)
-        if direction is None:
-            return None
-        radius = disk_radius(float((mask.logits > 0).mean()) * solid_angle)
-        likeness = tracked.appearances.likeness(encoded.appearance(view, mask))
-        return Candidate(view, mask, direction, radius, likeness, least)
+        masks = [
+            mask
+            for mask in candidates(encoded.model, encoded.features(view), prompt)
+            if tracked.credible(mask, solid_angle, self._following)
+            and tracked.of_usual_size(mask, solid_angle, self._following)
+        ]
+        answers = []
+        for mask in masks:
+            looks = encoded.appearance(view, mask)
+            direction = place_of(encoded.views, view, mask)
+            if direction is not None:
+                radius = disk_radius(float((mask.logits > 0).mean()) * solid_angle)
+                likeness = tracked.appearances.likeness(looks)
+                answers.append(Candidate(view, mask, direction, radius, looks, likeness, least))
+        return next(iter(_most_alike_first(answers)), None)
 
     def verified(self, candidate: Candidate, framing: Framing) -> Candidate | None:
         """The candidate in a view that is fitted to it, as those views were in which the object was tracked."""
@@ -187,13 +193,28 @@ class Redetection:
 
     def choose(self, verified: Sequence[Candidate]) -> Candidate | None:
         """The most similar one that counts as found; what is unlikely to be the object is noted."""
-        sure = [each for each in verified if each.likeness > each.least]  # False for NaN: unknown
+        sure = [
+            each
+            for each in verified
+            if each.likeness > each.least  # False for NaN: unknown
+            and not self._more_likely_another(each)
+        ]
         if sure:
             return max(sure, key=lambda each: each.likeness - _DISTANCE_COST * self._away(each))
         unlikely = [each for each in verified if self._away(each) > _UNLIKELY]
         around = [each for each in unlikely if self._angle(each) < _AROUND]
         self._note(around, _ALIKE_IN_VIEW)
         return None
+
+    def _more_likely_another(self, candidate: Candidate) -> bool:
+        """Whether a candidate is as alike to another lost object, such as a twin, and nearer to where that one was."""
+        return any(
+            other.appearances.likeness(candidate.appearance) > candidate.likeness - _AS_ALIKE
+            and _apart(candidate.direction, other.track.directions.mean(0))
+            < _MUCH_NEARER * self._angle(candidate)
+            for other in self._others
+            if other.track is not None and other.lost_for and not other.masks
+        )
 
     def _note(self, elsewhere: Sequence[Candidate], alike: float) -> None:
         """Remembers candidates as distractors if their likeness is above a limit."""

@@ -186,6 +186,23 @@ def follow(
     return found
 
 
+@torch.inference_mode()
+def candidates(model: Model, features: Features, prompt: ViewPrompt) -> list[ViewMask]:
+    """The masks that answer a prompt in a view, without memory; none if the object is not there.
+
+    Args:
+        model: the model.
+        features: of the view.
+        prompt: the prompt; to one click there are three answers, such as a part and the whole.
+    """
+    view, _ = _decode(model, features, 0, 1, ObjectMemory(), prompt, RECENT)
+    score = float(view.object_scores[0])
+    if score <= 0:
+        return []
+    masks, ious = view.masks[0].float().cpu().numpy(), view.predicted_ious[0].cpu().numpy()
+    return [ViewMask(mask, float(iou), score) for mask, iou in zip(masks, ious, strict=True)]
+
+
 def _decode(
     model: Model,
     features: Features,

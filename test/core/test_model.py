@@ -35,7 +35,8 @@ def nano_file(tmp_path_factory):
 def test_every_named_architecture_is_built(name):
     sam, side = build_architecture(name), input_side(MODELS[name])
     assert sam.image_size == side
-    assert side == (256 if name.startswith("sap-nano") else 512 if name.endswith("512") else 1024)
+    sides = {"sap-nano": 256, "sap-nano-plus": 320}
+    assert side == sides.get(name, 512 if name.endswith("512") else 1024)
     assert sam.binarize_mask_from_pts_for_mem_enc
     fallback = sam.sam_mask_decoder.dynamic_multimask_via_stability
     ours = name.startswith("sap-nano")
@@ -127,7 +128,7 @@ def test_another_architecture_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "sam9"}, "'sam9'; there are sap-nano, efficienttam-ti-512"),
+        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-nano-plus, efficienttam-ti-512"),
         ({"device": "toaster"}, "'toaster' cannot be used"),
         ({"image_size": 100}, "image_size is 100"),
     ],
