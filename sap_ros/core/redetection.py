@@ -20,7 +20,6 @@ from sap_ros.core.appearance import FOUND_AGAIN, FOUND_FAR, FOUND_IN_PLACE, FOUN
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.framing import Framing, deepest_pixel, spread
 from sap_ros.core.fusion import NO_OBJECT, ViewMask
-from sap_ros.core.memory import ObjectMemory
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
 from sap_ros.core.tracked_object import Distractor, Track, TrackedObject
@@ -100,7 +99,6 @@ class Redetection:
         encoded: the views of the panorama.
         tracked: the object.
         following: limits of its motion.
-        recent: see :func:`sap_ros.core.tracker.follow`.
         others: the objects that are tracked beside it.
     """
 
@@ -109,11 +107,10 @@ class Redetection:
         encoded: EncodedViews[Views],
         tracked: TrackedObject,
         following: Following,
-        recent: int,
         others: Sequence[TrackedObject],
     ) -> None:
         self._encoded, self._tracked, self._following = encoded, tracked, following
-        self._recent, self._others = recent, others
+        self._others = others
         self._looks = tracked.appearances.values()
 
     def candidates(self, view: int, near: bool) -> list[Candidate]:
@@ -210,8 +207,7 @@ class Redetection:
         """Whether a candidate is as alike to another lost object, such as a twin, and nearer to where that one was."""
         return any(
             other.appearances.likeness(candidate.appearance) > candidate.likeness - _AS_ALIKE
-            and _apart(candidate.direction, other.track.directions.mean(0))
-            < _MUCH_NEARER * self._angle(candidate)
+            and _from_last(other, candidate) < _MUCH_NEARER * self._angle(candidate)
             for other in self._others
             if other.track is not None and other.lost_for and not other.masks
         )
@@ -236,8 +232,12 @@ class Redetection:
 
     def _angle(self, candidate: Candidate) -> float:
         """The angle between a candidate and where the object was last, in rad."""
-        assert self._tracked.track is not None
-        return _apart(candidate.direction, self._tracked.track.directions.mean(0))
+        return _from_last(self._tracked, candidate)
+
+
+def _from_last(lost: TrackedObject, candidate: Candidate) -> float:
+    assert lost.track is not None
+    return _apart(candidate.direction, lost.track.directions.mean(0))
 
 
 def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
@@ -351,7 +351,6 @@ def find_again(
     encoded: EncodedViews[Views],
     tracked: TrackedObject,
     following: Following,
-    recent: int,
     others: Sequence[TrackedObject],
     near: Sequence[int],
     far: Sequence[int],
@@ -364,7 +363,7 @@ def find_again(
     look most like it. Of the masks that may be the object, the one most similar to it is kept.
 
     Args:
-        encoded, tracked, following, recent, others: see :class:`Redetection`.
+        encoded, tracked, following, others: see :class:`Redetection`.
         near: views around its last position.
         far: further views; not searched on the first panorama without it, when it can only be near.
         framing: how views are fitted to candidates, which are compared there; None: where they were found.
@@ -373,7 +372,7 @@ def find_again(
     Returns:
         The mask that is taken for the object; None if it was not found.
     """
-    search = Redetection(encoded, tracked, following, recent, others)
+    search = Redetection(encoded, tracked, following, others)
     found = []
     for views, is_near in ((near, True), (far, False)):
         for view in views:

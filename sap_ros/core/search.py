@@ -465,9 +465,7 @@ def _find_again(
     far: Sequence[int],
     framing: Framing | None,
 ) -> Found:
-    best = find_again(
-        encoded, tracked, run.following, run.recent, run.others, near, far, framing, run.visited
-    )
+    best = find_again(encoded, tracked, run.following, run.others, near, far, framing, run.visited)
     if best is None:
         return Found({}, None)
     # This view alone: in a weighted mean, views with less of the object would outvote it.

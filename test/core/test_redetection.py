@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from sap_ros.core import sphere
 from sap_ros.core.appearance import FOUND_FAR, FOUND_IN_VIEW, Appearances, similar_places
 from sap_ros.core.camera import View
+from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.framing import Framing
 from sap_ros.core.fusion import ViewMask
 from sap_ros.core.instances import State
@@ -19,11 +20,12 @@ from sap_ros.core.motion import Following, turn_between
 from sap_ros.core.network import Features
 from sap_ros.core.panorama import Region
 from sap_ros.core.projection import Panorama
-from sap_ros.core.prompts import Prompt
+from sap_ros.core.prompts import POSITIVE, Prompt, ViewPrompt
 from sap_ros.core.redetection import Candidate, Redetection, on_another
 from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracked_object import Distractor, TrackedObject
+from sap_ros.core.tracker import candidates
 from sap_ros.core.views import PerspectiveViews
 from sap_ros.synthesis.moving import MovingScene
 
@@ -47,12 +49,13 @@ def _tracked(degrees, lost_for=0):
 
 
 def _candidate(degrees, likeness=0.9, least=FOUND_IN_VIEW):
-    return Candidate(0, None, _towards(degrees), np.radians(5), likeness, least)
+    looks = np.ones(4, np.float32)
+    return Candidate(0, None, _towards(degrees), np.radians(5), looks, likeness, least)
 
 
 def _redetection(tracked, others=()):
     views = PerspectiveViews(Panorama(np.zeros((256, 512, 3), np.uint8)), 64, Scan())
-    return Redetection(SimpleNamespace(views=views), tracked, Following(margin=8), 6, others)
+    return Redetection(SimpleNamespace(views=views), tracked, Following(margin=8), others)
 
 
 def _azimuths(directions):
@@ -104,7 +107,7 @@ def test_a_candidate_needs_the_less_likeness_the_nearer_it_is(monkeypatch):
     for degrees in (5, 15, 60):
         view = redetection._encoded.views.add(View(np.radians(degrees), 0.0))
         mask = ViewMask(logits, 0.9, 1.0)
-        found = Candidate(view, mask, _towards(degrees), np.radians(5), 0.9, 0.55)
+        found = replace(_candidate(degrees, least=0.55), view=view, mask=mask)
         redetection.verified(found, Framing())
     assert least == sorted(least)
     assert least[1:] == [pytest.approx(FOUND_IN_VIEW), pytest.approx(FOUND_FAR)]
@@ -115,7 +118,7 @@ def test_a_candidate_too_wide_for_a_view_of_its_own_must_be_as_alike_as_in_one()
     redetection = _redetection(_tracked(0, lost_for=3))
     view = redetection._encoded.views.add(View(0.0, 0.0))
     mask = ViewMask(np.ones((16, 16), np.float32), 0.9, 1.0)
-    found = Candidate(view, mask, _towards(0), np.radians(40), 0.7, 0.55)
+    found = replace(_candidate(0, 0.7, 0.55), view=view, mask=mask, radius=np.radians(40))
     checked = redetection.verified(found, Framing())
     assert checked.least == FOUND_IN_VIEW
     assert redetection.choose([checked]) is None
@@ -166,6 +169,37 @@ def test_what_another_lost_object_was_just_found_on_is_not_taken():
     left = redetection.possible([_candidate(12), _candidate(-10)])
     assert _azimuths(c.direction for c in left) == [-10]
     assert not on_another(views, None, [other])
+
+
+def test_what_is_as_alike_to_another_lost_object_is_left_to_it_if_that_was_much_nearer():
+    tracked, twin, other = (_tracked(degrees, lost_for=3) for degrees in (0, 25, 25))
+    other.appearances = Appearances(lambda: np.array([1, -1, 1, -1], np.float32))
+    found = _candidate(18, 0.95)
+    assert _redetection(tracked, [twin]).choose([found]) is None
+    assert _redetection(twin, [tracked]).choose([found]) is found
+    assert _redetection(tracked, [other]).choose([found]) is found
+    between = _candidate(12, 0.95)
+    assert _redetection(tracked, [twin]).choose([between]) is between
+    twin.lost_for = 0  # where it is tracked is not taken anyway
+    assert _redetection(tracked, [twin]).choose([found]) is found
+
+
+def test_of_the_answers_to_a_click_the_most_alike_is_compared(random_model, panorama):
+    """Not the one with the highest predicted IoU."""
+    encoded = EncodedViews(random_model, PerspectiveViews(Panorama(panorama), 64, Scan()))
+    click = ViewPrompt(np.array([[30, 34]], np.float32), np.array([POSITIVE]))
+    answers = candidates(random_model, encoded.features(4), click)
+    assert len(answers) == 3
+    best = max(answers, key=lambda mask: mask.predicted_iou)
+    (known, *_) = (mask for mask in answers if mask is not best)
+    looks = encoded.appearance(4, known)
+    assert looks is not None
+    tracked = _tracked(0, lost_for=1)
+    tracked.appearances = Appearances(lambda: looks)
+    unlimited = Following(min_score=0, max_growth=1e9)
+    found = Redetection(encoded, tracked, unlimited, [])._decoded(4, click, 0.5)
+    assert found.likeness == pytest.approx(1)
+    np.testing.assert_array_equal(found.mask.logits, known.logits)
 
 
 def test_candidates_of_unknown_likeness_come_last():
