@@ -225,8 +225,8 @@ def test_models_lists_the_models():
         for line in done.stdout.splitlines()[1 : 1 + len(MODELS)]
     }
     assert list(rows) == list(MODELS)
-    assert rows["sap-nano"] == "256 22 its card - - shipped"
-    assert rows["sap-nano-plus"] == "320 22 its card - - shipped"
+    assert rows["sap-nano"] == "320 22 its card - - shipped"
+    assert rows["sap-micro"] == "256 22 its card - - shipped"
     assert rows["efficienttam-s"] == "1024 136 Apache-2.0 85.0 arXiv 2411.18933 online"
     assert rows["edgetam"] == "1024 56 Apache-2.0 150.9 EdgeTAM README online"
 
@@ -238,7 +238,7 @@ def test_models_are_measured_on_each_backend():
     assert any(line.startswith("cpu: ") for line in lines)
     rows = [line.split() for line in lines if line.startswith("sap-nano ")]
     assert [row[:6] for row in rows] == [
-        ["sap-nano", "256", "22", "own", backend, "cpu"] for backend in ("torch", "onnxruntime")
+        ["sap-nano", "320", "22", "own", backend, "cpu"] for backend in ("torch", "onnxruntime")
     ]
     assert all(float(ms) > 0 and float(rate) > 0 for *_, ms, rate in rows)
 

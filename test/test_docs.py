@@ -22,7 +22,7 @@ from sap_ros.evaluation.metrics import iou
 from sap_ros.files import read_panorama
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
-SIZE = 256
+SIZE = 320  # of sap-nano's views
 _COLUMN = 4  # its label
 
 # Makes torch, and this package, as if they were not installed.

@@ -109,8 +109,8 @@ def _nano(side: int) -> ModelInfo:
 
 
 MODELS: dict[str, ModelInfo] = {
-    "sap-nano": _nano(side=256),
-    "sap-nano-plus": _nano(side=320),  # the same weights
+    "sap-nano": _nano(side=320),
+    "sap-micro": _nano(side=256),  # the same weights
     "efficienttam-ti-512": _efficient_tam(
         "efficienttam_ti_512x512.pt",
         0.0,

@@ -47,7 +47,7 @@ def test_what_is_not_the_object_is_seldom_said_to_be_tracked(monkeypatch):
 
 @pytest.mark.parametrize("corner", [(8, 8), (150, 40), (96, 180)])
 def test_what_looks_like_the_object_is_found_wherever_it_is(panorama, corner):
-    model = load_model()
+    model = load_model("sap-micro")  # views of 256 pixels
     ground = np.ascontiguousarray(np.tile(panorama[:128, :128], (2, 2, 1)))
 
     def view(top, left):
@@ -65,7 +65,7 @@ def test_what_looks_like_the_object_is_found_wherever_it_is(panorama, corner):
 
 
 def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):
-    model = load_model()
+    model = load_model("sap-micro")  # views of 256 pixels
     view = np.ascontiguousarray(np.tile(panorama[:128, :128], (2, 2, 1)))
     view[100:160, 90:150] = (200, 40, 40)
     features = model.encode(view)

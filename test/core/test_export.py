@@ -13,7 +13,7 @@ from sap_ros.core.checkpoints import MODELS, build_architecture
 from sap_ros.core.download import sha256_of
 from sap_ros.core.export import MANIFEST, export, graph_files, graphs
 
-OTHERS = [name for name in MODELS if not name.startswith("sap-nano")]
+OTHERS = [name for name in MODELS if not name.startswith("sap-")]
 
 
 def random_weights(name, size):

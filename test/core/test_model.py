@@ -35,11 +35,11 @@ def nano_file(tmp_path_factory):
 def test_every_named_architecture_is_built(name):
     sam, side = build_architecture(name), input_side(MODELS[name])
     assert sam.image_size == side
-    sides = {"sap-nano": 256, "sap-nano-plus": 320}
+    sides = {"sap-nano": 320, "sap-micro": 256}
     assert side == sides.get(name, 512 if name.endswith("512") else 1024)
     assert sam.binarize_mask_from_pts_for_mem_enc
     fallback = sam.sam_mask_decoder.dynamic_multimask_via_stability
-    ours = name.startswith("sap-nano")
+    ours = name.startswith("sap-")
     assert fallback == (not ours)  # as SAM 2's predictor has it; ours says otherwise
 
 
@@ -128,7 +128,7 @@ def test_another_architecture_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-nano-plus, efficienttam-ti-512"),
+        ({"name": "sam9"}, "'sam9'; there are sap-nano, sap-micro, efficienttam-ti-512"),
         ({"device": "toaster"}, "'toaster' cannot be used"),
         ({"image_size": 100}, "image_size is 100"),
     ],

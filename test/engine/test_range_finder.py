@@ -99,7 +99,9 @@ def test_a_tilted_camera_knows_the_ground_by_tf(make_engine, panorama):
     (found,) = tell(engine, image(panorama, 1), mask_at(256, 150))[-1].objects
     foot = turned @ sphere.pixel_to_direction((256, 162), SIZE)
     level = found.range * math.cos(math.asin(found.direction[2]))
-    assert level == pytest.approx(1.5 * np.hypot(*foot[:2]) / -foot[2], rel=0.02)
+    assert level == pytest.approx(
+        1.5 * np.hypot(*foot[:2]) / -foot[2], rel=0.03
+    )  # a pixel is 2.5 %
     high = make_engine(KnownTransforms(), ground_frame="base_footprint")
     answers = tell(high, image(panorama, 1), mask_at(*AHEAD))
     assert "no ranges from the ground" in answers[-1].problems[0]
