@@ -88,7 +88,7 @@ PARAMETERS = (
     Parameter(
         "fusion",
         "auto",
-        "how overlapping views are fused; auto: max (the paper's method), but weighted for sap-nano",
+        "how overlapping views are fused; auto: max (the paper's method), but weighted for sap-nano and sap-micro",
         ("auto", "max", "weighted"),
     ),
     Parameter(
