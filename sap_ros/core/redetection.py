@@ -23,7 +23,7 @@ from sap_ros.core.fusion import NO_OBJECT, ViewMask
 from sap_ros.core.motion import Following, disk_radius
 from sap_ros.core.prompts import POSITIVE, ViewPrompt, ViewPrompts
 from sap_ros.core.tracked_object import Distractor, Track, TrackedObject
-from sap_ros.core.tracker import candidates
+from sap_ros.core.tracker import answers
 from sap_ros.core.views import PerspectiveViews, Views
 
 # Places that are tried in the view around the object's last position, and in each other view.
@@ -140,19 +140,19 @@ class Redetection:
         solid_angle = encoded.views.solid_angle(view)
         masks = [
             mask
-            for mask in candidates(encoded.model, encoded.features(view), prompt)
+            for mask in answers(encoded.model, encoded.features(view), prompt)
             if tracked.credible(mask, solid_angle, self._following)
             and tracked.of_usual_size(mask, solid_angle, self._following)
         ]
-        answers = []
+        found = []
         for mask in masks:
             looks = encoded.appearance(view, mask)
             direction = place_of(encoded.views, view, mask)
             if direction is not None:
                 radius = disk_radius(float((mask.logits > 0).mean()) * solid_angle)
                 likeness = tracked.appearances.likeness(looks)
-                answers.append(Candidate(view, mask, direction, radius, looks, likeness, least))
-        return next(iter(_most_alike_first(answers)), None)
+                found.append(Candidate(view, mask, direction, radius, looks, likeness, least))
+        return next(iter(_most_alike_first(found)), None)
 
     def verified(self, candidate: Candidate, framing: Framing) -> Candidate | None:
         """The candidate in a view that is fitted to it, as those views were in which the object was tracked."""

@@ -187,7 +187,7 @@ def follow(
 
 
 @torch.inference_mode()
-def candidates(model: Model, features: Features, prompt: ViewPrompt) -> list[ViewMask]:
+def answers(model: Model, features: Features, prompt: ViewPrompt) -> list[ViewMask]:
     """The masks that answer a prompt in a view, without memory; none if the object is not there.
 
     Args:
@@ -196,10 +196,9 @@ def candidates(model: Model, features: Features, prompt: ViewPrompt) -> list[Vie
         prompt: the prompt; to one click there are three answers, such as a part and the whole.
     """
     view, _ = _decode(model, features, 0, 1, ObjectMemory(), prompt, RECENT)
-    score = float(view.object_scores[0])
+    masks, ious, score = _on_host(view, view.masks[0])
     if score <= 0:
         return []
-    masks, ious = view.masks[0].float().cpu().numpy(), view.predicted_ious[0].cpu().numpy()
     return [ViewMask(mask, float(iou), score) for mask, iou in zip(masks, ious, strict=True)]
 
 
@@ -232,19 +231,23 @@ def _sent(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _mask(view: Decoded, prior: np.ndarray | None = None, reach: float = 0.0) -> ViewMask:
-    """An object's mask in a view; with a prior (h, w), the candidate that agrees with it.
+    """An object's mask in a view; with a prior (h, w), the candidate that agrees with it."""
+    masks, ious, score = _on_host(view, view.best[0] if prior is None else view.masks[0])
+    if prior is None:
+        return ViewMask(masks[0], float(ious.max()), score)
+    chosen = _nearest_candidate(masks, ious, prior, reach)
+    return ViewMask(masks[chosen], float(ious[chosen]), score)
 
-    All that the host needs is copied to it at once: on a GPU it waits here, once a view.
+
+def _on_host(view: Decoded, shown: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
+    """Masks of an object (M, h, w), the predicted IoUs of its candidates, and its object score, on the host.
+
+    All are copied at once: on a GPU the host waits here, once a view.
     """
-    shown = view.best[0] if prior is None else view.masks[0]
     parts = shown, view.predicted_ious[0], view.object_scores[0]
     packed = torch.cat([part.float().flatten() for part in parts]).cpu().numpy()
     masks, ious, score = np.split(packed, [shown.numel(), -1])
-    masks = masks.reshape(shown.shape)
-    if prior is None:
-        return ViewMask(masks[0], float(ious.max()), float(score[0]))
-    chosen = _nearest_candidate(masks, ious, prior, reach)
-    return ViewMask(masks[chosen], float(ious[chosen]), float(score[0]))
+    return masks.reshape(shown.shape), ious, float(score[0])
 
 
 def _nearest_candidate(

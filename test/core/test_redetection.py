@@ -25,7 +25,7 @@ from sap_ros.core.redetection import Candidate, Redetection, on_another
 from sap_ros.core.scan import Scan
 from sap_ros.core.session import PanoramaSession
 from sap_ros.core.tracked_object import Distractor, TrackedObject
-from sap_ros.core.tracker import candidates
+from sap_ros.core.tracker import answers
 from sap_ros.core.views import PerspectiveViews
 from sap_ros.synthesis.moving import MovingScene
 
@@ -188,10 +188,10 @@ def test_of_the_answers_to_a_click_the_most_alike_is_compared(random_model, pano
     """Not the one with the highest predicted IoU."""
     encoded = EncodedViews(random_model, PerspectiveViews(Panorama(panorama), 64, Scan()))
     click = ViewPrompt(np.array([[30, 34]], np.float32), np.array([POSITIVE]))
-    answers = candidates(random_model, encoded.features(4), click)
-    assert len(answers) == 3
-    best = max(answers, key=lambda mask: mask.predicted_iou)
-    (known, *_) = (mask for mask in answers if mask is not best)
+    three = answers(random_model, encoded.features(4), click)
+    assert len(three) == 3
+    best = max(three, key=lambda mask: mask.predicted_iou)
+    (known, *_) = (mask for mask in three if mask is not best)
     looks = encoded.appearance(4, known)
     assert looks is not None
     tracked = _tracked(0, lost_for=1)
