@@ -62,7 +62,7 @@ class PanoramaSession:
         strategy: a strategy's name, see :mod:`sap_ros.core.search`, or a function that was made by
             :func:`sap_ros.core.search.search_by` (``framing`` and ``coarse`` are then arguments of that).
         fusion: how views are fused, see :class:`sap_ros.core.fusion.Canvas`; ``auto``: the model's
-            default, ``max`` (the paper's method), but ``weighted`` for sap-nano.
+            default, ``max`` (the paper's method), but ``weighted`` for sap-nano and sap-micro.
         following: how objects are followed in a stream; can be changed later.
         framing: how a strategy that fits views to an object chooses them.
         coarse: side in pixels of the views in which a clicked object is searched for first; then it is
