@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,20 +126,25 @@ def stopwatch(
 ) -> Iterator[list[float]]:
     """Times all calls of an object's methods in its block; the list's only element is their sum in s.
 
-    Each measurement waits until ``device`` has finished its work. Nested calls are counted once.
+    Each measurement waits until ``device`` has finished its work. Nested calls, and calls of several threads at the
+    same time, are counted once.
     """
-    total, depth = [0.0], [0]
+    total, depth, began = [0.0], [0], [0.0]
+    lock = threading.Lock()
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            began = _now(device)
-            depth[0] += 1
+            with lock:
+                if not depth[0]:
+                    began[0] = _now(device)
+                depth[0] += 1
             try:
                 return method(*args, **kwargs)
             finally:
-                depth[0] -= 1
-                if not depth[0]:
-                    total[0] += _now(device) - began
+                with lock:
+                    depth[0] -= 1
+                    if not depth[0]:
+                        total[0] += _now(device) - began[0]
 
         return call
 

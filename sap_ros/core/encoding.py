@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -19,7 +21,7 @@ V = TypeVar("V", bound=Views, covariant=True)
 
 
 class EncodedViews(Generic[V]):
-    """The views of one panorama; a view is encoded when its features are first needed.
+    """The views of one panorama; a view is encoded when its features are first needed, by whichever thread.
 
     Args:
         model: encodes the views.
@@ -31,13 +33,20 @@ class EncodedViews(Generic[V]):
         #: Number of views that have been encoded, including released ones.
         self.count = 0
         self._features: dict[int, Features] = {}
+        self._lock = threading.Lock()
+        self._of_view: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
     def features(self, view: int) -> Features:
         """The features of a view."""
-        if view not in self._features:
-            self.count += 1
-            self._features[view] = self.model.encode(self.views.upload(view))
-        return self._features[view]
+        with self._lock:
+            encoding = self._of_view[view]
+        with encoding:
+            if view not in self._features:
+                features = self.model.encode(self.views.upload(view))
+                with self._lock:
+                    self._features[view] = features
+                    self.count += 1
+            return self._features[view]
 
     @property
     def kept(self) -> tuple[int, ...]:

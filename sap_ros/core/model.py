@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,8 @@ class Network(Protocol):
     ) -> Decoded: ...
 
     def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]: ...
+
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None: ...
 
 
 def _silent(_: str) -> None:
@@ -136,3 +138,11 @@ class Model:
     def remember(self, features: Features, decoded: Decoded) -> dict[str, Any]:
         """Encodes what SAM 2 reads of a decoded view in later ones, and keeps it as SAM 2 does."""
         return self._network.remember(features, decoded)
+
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """Does pieces of work that call this model: several at once, in threads, if that is faster, or in turn.
+
+        Args:
+            works: independent of each other; they must not raise exceptions.
+        """
+        self._network.side_by_side(works)

@@ -113,8 +113,12 @@ def main_part(directions: np.ndarray, solid_angle: float) -> np.ndarray:
     of those connected with them.
     """
     radius = disk_radius(solid_angle)
+    farthest = min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi)
+    limit = 1 - math.cos(farthest)
+    centre = directions.mean(0)
+    if sphere.angle_between(directions, centre).max() < farthest / 2:
+        return directions  # no two are farther apart
     apart = (1 - directions @ directions.T).astype(np.float32)  # 1 - the cosine of each angle
-    limit = 1 - math.cos(min(_STRAY_RADII * radius + _STRAY_MARGIN, math.pi))
     if apart.max() < limit:
         return directions
     density = np.exp(apart * (-2 / max(radius, _LEAST_RADIUS) ** 2)).sum(1)

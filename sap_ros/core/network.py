@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -216,6 +217,11 @@ class TorchNetwork:
             "maskmem_pos_enc": self._memory_positions,
             "obj_ptr": pointer,
         }
+
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """See :meth:`sap_ros.core.model.Model.side_by_side`: one after the other."""
+        for work in works:
+            work()
 
     def _precision(self) -> AbstractContextManager[Any]:
         """bf16 autocast on a GPU that has it, else nothing: fp32."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from sap_ros.core.export import graph_files
 from sap_ros.core.network import Decoded, Features, Memory, as_kept, correction
 
 _CPU = "CPUExecutionProvider"
+
+# Graphs of more bytes than this in all are not loaded a second time for work side by side: in large networks a
+# single view keeps all cores busy.
+_SMALL = 100e6
 
 
 class OnnxNetwork:
@@ -33,20 +39,20 @@ class OnnxNetwork:
         self, sam: SAM2Base, name: str, device: torch.device, log: Callable[[str], None]
     ) -> None:
         self._sam = sam
-        files = graph_files(sam, name, log)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin while they wait take CPU time from the robot's other processes.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors
-        providers = _providers(device, files["image_encoder"].parent, log)
-        self._sessions = {}
-        for graph, file in files.items():
-            session = onnxruntime.InferenceSession(file, options, providers=providers)
+        self._files = graph_files(sam, name, log)
+        providers = _providers(device, self._files["image_encoder"].parent, log)
+        threads = torch.get_num_threads()
+        self._sessions = _opened(self._files, threads, providers)
+        for graph, session in self._sessions.items():
             wanted, got = providers[0][0], session.get_providers()[0]
             if got != wanted:
                 log(f"{graph}: ONNX Runtime cannot use {wanted} here and falls back to {got}")
-            self._sessions[graph] = session
+        # For work side by side: as many threads as cores, each with sessions of one thread.
+        small = sum(file.stat().st_size for file in self._files.values()) < _SMALL
+        self._threads = threads if device.type == "cpu" and small else 1
+        self._narrow: dict[str, onnxruntime.InferenceSession] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._in_pool = threading.local()
 
     def encode(self, view: np.ndarray | Tensor) -> Features:
         """See :meth:`sap_ros.core.model.Model.encode`."""
@@ -91,6 +97,25 @@ class OnnxNetwork:
             "maskmem_features": as_kept(torch.from_numpy(memory), pointer.dtype),
             "obj_ptr": pointer,
         }
+
+    def side_by_side(self, works: Sequence[Callable[[], None]]) -> None:
+        """See :meth:`sap_ros.core.model.Model.side_by_side`.
+
+        A view of a small network keeps few cores busy, the work around it one: as many pieces of work as there are
+        cores take less time together, with a thread for each, than one by one with all threads for each.
+        """
+        if self._threads == 1 or len(works) == 1:
+            for work in works:
+                work()
+            return
+        if self._pool is None:
+            self._narrow = _opened(self._files, 1, [(_CPU, {})])
+            # The initializer must not refer to this network, or it would live as long as its threads.
+            self._pool = ThreadPoolExecutor(
+                self._threads, "sap network", setattr, (self._in_pool, "here", True)
+            )
+        for done in [self._pool.submit(work) for work in works]:
+            done.result()
 
     def _taken(self, features: Features, mask: Tensor) -> Decoded:
         """Uses a mask (N, 1, S, S) as the output; the object pointer is the decoder's."""
@@ -177,7 +202,23 @@ class OnnxNetwork:
 
     def _run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
         given = {name: np.ascontiguousarray(values) for name, values in inputs.items()}
-        return self._sessions[graph].run(None, given)
+        sessions = self._narrow if hasattr(self._in_pool, "here") else self._sessions
+        return sessions[graph].run(None, given)
+
+
+def _opened(
+    files: Mapping[str, Path], threads: int, providers: list[tuple[str, dict[str, Any]]]
+) -> dict[str, onnxruntime.InferenceSession]:
+    """Sessions of the graphs, of so many threads each."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait take CPU time from the robot's other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    return {
+        graph: onnxruntime.InferenceSession(file, options, providers=providers)
+        for graph, file in files.items()
+    }
 
 
 def _map(features: Features, level: int) -> np.ndarray:

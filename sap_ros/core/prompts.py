@@ -335,7 +335,7 @@ class ViewPrompts:
     @cached_property
     def _masks(self) -> Views:
         assert self.prompt.mask is not None
-        return self.views.of_labels(self.prompt.mask.astype(np.uint8))
+        return self.views.of_labels(self.prompt.mask.astype(np.uint8), self.views.size)
 
     def _mask(self, view: int) -> np.ndarray | None:
         """The mask (S, S) bool in a view; None if it is empty there."""

@@ -86,6 +86,7 @@ class Run:
         visited: called with each view after it was decoded.
         coarse_visited: called after each view of a coarse search.
         others: the other objects, for which a lost object is not to be mistaken.
+        first: the view to begin with, see :meth:`Search.first_view`.
     """
 
     following: Following
@@ -93,6 +94,7 @@ class Run:
     visited: Callable[[int], None] = lambda _: None
     coarse_visited: Callable[[], None] = lambda: None
     others: Sequence[TrackedObject] = ()
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,17 @@ class Hint:
 
 
 class Search(Protocol):
-    """Searches one panorama for objects."""
+    """Searches one panorama for objects; several threads may do so, for one object each."""
 
     @property
     def encoded(self) -> EncodedViews[Views]:
         """The views of the panorama, and their features."""
+
+    def first_view(self, tracked: TrackedObject) -> int | None:
+        """The view to begin with for a prompted object, if that goes by which views were begun with before.
+
+        It is asked for all objects, in order, before they are searched for side by side.
+        """
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
         """Searches for an object that was prompted on this panorama, with a hint only around it."""
@@ -204,6 +212,9 @@ class ViewSearch:
         self.encoded = encoded
         self._prompted = prompted
 
+    def first_view(self, tracked: TrackedObject) -> int | None:
+        return None
+
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
         loop = self.encoded.views.order(tracked.prompt.anchor)
         order = _hinted(loop, hint)
@@ -219,6 +230,9 @@ class FrontierSearch:
     def __init__(self, encoded: EncodedViews[PerspectiveViews], framing: Framing) -> None:
         self.encoded = encoded
         self._framing = framing
+
+    def first_view(self, tracked: TrackedObject) -> int | None:
+        return None
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
         if hint is not None and hint.views:
@@ -241,7 +255,7 @@ class ObjectViewSearch:
         encoded: the views of the scan; fitted views are added to them.
         framing: how views are fitted.
         begin_on_scan: the first view for a click is one of the scan, whose features all objects share: the
-            nearest, or one that is encoded already and shows the click well; otherwise a view centred on the click.
+            nearest, or one that is needed already and shows the click well; otherwise a view centred on the click.
     """
 
     def __init__(
@@ -249,6 +263,15 @@ class ObjectViewSearch:
     ) -> None:
         self.encoded = encoded
         self._framing, self._begin_on_scan = framing, begin_on_scan
+        self._begun: list[int] = []  # views of the scan that searches begin with
+
+    def first_view(self, tracked: TrackedObject) -> int | None:
+        one_click = len(_view_prompts(self.encoded, tracked).extent()) == 1
+        if not self._begin_on_scan or tracked.own_view is not None or not one_click:
+            return None
+        view = self._scan_view(tracked.prompt.anchor)
+        self._begun.append(view)
+        return view
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
         views = self.encoded.views
@@ -262,8 +285,8 @@ class ObjectViewSearch:
             if fitted is None and hint.views:
                 return _find_hinted(self.encoded, tracked, run, hint)
             first = None if fitted is None else views.add(fitted)
-        if first is None and self._begin_on_scan and len(prompts.extent()) == 1:
-            first = self.scan_view(tracked.prompt.anchor)
+        if first is None:
+            first = run.first
         if first is not None and prompts.at(first) is None:  # it does not see a new box or mask
             first = None
         carry = self.encoded.model.weak_memory
@@ -273,18 +296,18 @@ class ObjectViewSearch:
         tracked.own_view = views.views[own[0]] if own else None
         return found
 
-    def scan_view(self, click: np.ndarray) -> int:
-        """The view of the scan to begin with for a click (3,): the nearest, or one that is encoded already.
+    def _scan_view(self, click: np.ndarray) -> int:
+        """The view of the scan to begin with for a click (3,): the nearest, or one that is needed already.
 
         So a click near another one is answered in less time; its mask may then differ a little.
         """
         views = self.encoded.views
         nearest = views.scan.nearest(click)
-        if nearest in self.encoded.kept:
+        needed = [view for view in (*self.encoded.kept, *self._begun) if view < len(views)]
+        if nearest in needed:
             return nearest
-        kept = [view for view in self.encoded.kept if view < len(views)]
-        near = [float(nearness_in(views, view, click[None])[0]) for view in kept]
-        return kept[int(np.argmax(near))] if max(near, default=0.0) >= _NEAR_ENOUGH else nearest
+        near = [float(nearness_in(views, view, click[None])[0]) for view in needed]
+        return needed[int(np.argmax(near))] if max(near, default=0.0) >= _NEAR_ENOUGH else nearest
 
     def follow(self, tracked: TrackedObject, run: Run) -> Found:
         views, known = self.encoded.views, tracked.track
@@ -343,6 +366,9 @@ class CoarseToFine:
     @property
     def encoded(self) -> EncodedViews[Views]:
         return self._fine.encoded
+
+    def first_view(self, tracked: TrackedObject) -> int | None:
+        return self._fine.first_view(tracked)
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
         clicked = len(tracked.prompt.labels) > 0
@@ -484,8 +510,8 @@ def _follow_in(
     prompts = ViewPrompts(views, clicks).all(order) if clicks is not None else {}
     priors = {}
     if weak and tracked.track is not None and not tracked.lost_for:
-        last = views.of_labels(tracked.track.mask)
-        priors = {view: last.render(view)[2::4, 2::4] > 0 for view in order}
+        last = views.of_labels(tracked.track.mask, views.size // 4)
+        priors = {view: last.render(view) > 0 for view in order}
 
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):

@@ -15,9 +15,11 @@ The session composes other modules: :mod:`sap_ros.core.search` searches for obje
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -262,27 +264,80 @@ class PanoramaSession:
         Raises:
             ValueError: there is no panorama.
         """
-        for object_id in self.pending:
-            self.look_for(object_id, progress)
+        for error in self.look_for(self.pending, progress).values():
+            raise error
         return self.instances()
 
-    def look_for(self, object_id: int, progress: Progress = _silent) -> None:
-        """Searches for one object. An exception leaves it pending; other objects are unaffected.
+    def look_for(
+        self, object_ids: Iterable[int], progress: Progress = _silent
+    ) -> dict[int, Exception]:
+        """Searches for some objects, side by side if the model is faster so.
+
+        Those that are lost are searched for after the others, one by one: their search goes by where those are.
 
         Args:
-            object_id: one of :attr:`object_ids`.
-            progress: called after each view; an exception that it raises ends the search.
+            object_ids: some of :attr:`object_ids`.
+            progress: called after each view; an exception that it raises ends the search, and is raised here.
+
+        Returns:
+            By id, why the search for an object failed. It stays pending; other objects are unaffected.
 
         Raises:
             ValueError: there is no panorama, or no such object.
         """
+        size, search = self.size, self._search  # raises if there is no panorama
+        assert search is not None
+        failed: dict[int, Exception] = {}
+        ended: list[Exception] = []
+        telling = threading.Lock()
+
+        def told(done: int, count: int, object_id: int) -> None:
+            with telling:
+                try:
+                    progress(done, count, object_id)
+                except Exception as error:
+                    ended.append(error)
+                    raise
+
+        def work(object_id: int, objects: Mapping[int, TrackedObject], first: int | None) -> None:
+            others = [each for i, each in objects.items() if i != object_id]
+            try:
+                if not ended:
+                    self._look_for(search, size, object_id, others, first, told)
+            except Exception as error:
+                failed[object_id] = error
+
+        before = {i: copy(tracked) for i, tracked in self._objects.items()}
+        together, lost = [], []
+        for object_id in object_ids:
+            self._check_id(object_id)
+            tracked = self._objects[object_id]
+            first = search.first_view(tracked) if tracked.prompted_here else None
+            if tracked.prompted_here or not tracked.lost_for:
+                together.append(partial(work, object_id, before, first))
+            else:
+                lost.append(partial(work, object_id, self._objects, None))
+        self.model.side_by_side(together)
+        for each in lost:
+            each()
+        if ended:
+            raise ended[0]
+        return failed
+
+    def _look_for(
+        self,
+        search: Search,
+        size: tuple[int, int],
+        object_id: int,
+        others: Sequence[TrackedObject],
+        first: int | None,
+        progress: Progress,
+    ) -> None:
+        """Searches for one object. An exception leaves it pending."""
         from sap_ros.core.search import Run
 
-        size = self.size
-        self._check_id(object_id)
-        search, tracked = self._search, self._objects[object_id]
-        assert search is not None
-        encoded, done = search.encoded, []
+        tracked, encoded = self._objects[object_id], search.encoded
+        done: list[int] = []
 
         def visited(view: int) -> None:
             done.append(view)
@@ -291,8 +346,7 @@ class PanoramaSession:
         def coarse_visited() -> None:
             progress(len(done), max(len(done), len(encoded.views)), object_id)
 
-        others = [each for i, each in self._objects.items() if i != object_id]
-        run = Run(self.following, self.recent, visited, coarse_visited, others)
+        run = Run(self.following, self.recent, visited, coarse_visited, others, first)
         find = search.find if tracked.prompted_here else search.follow
         memory = tracked.memory.copy()
         try:

@@ -72,11 +72,16 @@ def direction_to_pixel(direction: ArrayLike, size: tuple[int, int]) -> Array:
 def components_to_pixel(x: Array, y: Array, z: Array, size: tuple[int, int]) -> tuple[Array, Array]:
     """:func:`direction_to_pixel` for vectors given by components (...); faster for many vectors."""
     width, height = size
-    u = (0.5 - np.arctan2(y, x) / (2 * np.pi)) * width
-    u -= np.floor(u / width) * width  # np.mod takes ten times as long
-    u = np.where((u < 0) | (u >= width), 0, u)  # rounding errors next to the seam
-    elevation = np.arctan2(z, np.sqrt(x * x + y * y))
-    return u, (0.5 - elevation / np.pi) * height
+    u = np.asarray(np.arctan2(y, x))
+    u *= -1 / (2 * np.pi)
+    u += 0.5
+    u -= np.floor(u)  # np.mod takes ten times as long
+    u *= width
+    u[(u < 0) | (u >= width)] = 0  # rounding errors next to the seam
+    v = np.asarray(np.arctan2(z, np.sqrt(x * x + y * y)))
+    v *= -height / np.pi
+    v += height / 2
+    return u, v
 
 
 def view_rotation(yaw: float, pitch: float) -> Array:
@@ -117,8 +122,10 @@ def row_solid_angles(size: tuple[int, int]) -> Array:
 
 def angle_between(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between vectors (..., 3), in rad; exact for small and for opposite directions too."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1))
+    (x, y, z), (u, v, w) = (np.moveaxis(np.asarray(each, np.float64), -1, 0) for each in (a, b))
+    # By components: np.cross takes several times as long for single vectors.
+    across = np.sqrt((y * w - z * v) ** 2 + (z * u - x * w) ** 2 + (x * v - y * u) ** 2)
+    return np.arctan2(across, x * u + y * v + z * w)
 
 
 def grid_dot(

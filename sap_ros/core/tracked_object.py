@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -95,17 +96,17 @@ class Track:
     clicks: Clicks
     prompted_iou: float
 
-    @property
+    @cached_property
     def expected(self) -> np.ndarray:
         """Expected mean of its directions (3,) on the next panorama, if it moves on as before."""
         return self.directions.mean(0) + self.motion
 
-    @property
+    @cached_property
     def moved(self) -> np.ndarray:
         """Its directions (P, 3) on the next panorama, if it moves on as before."""
         return rotation_between(self.directions.mean(0), self.expected).apply(self.directions)
 
-    @property
+    @cached_property
     def radius(self) -> float:
         """Approximate angular radius in rad, along the longer axis of an elongated object."""
         return max(disk_radius(self.solid_angle), angular_radius(self.directions))

@@ -258,25 +258,19 @@ def _nearest_candidate(
     A part and the whole are both good answers to a click; on the next panorama it should be the same
     one. The prior may be moved by up to ``reach`` of its side so that the centres agree.
     """
-    worth = []
-    for mask, predicted_iou in zip(candidates > 0, predicted_ious, strict=True):
-        moved = _moved_onto(mask, prior, reach * len(prior)) if reach else prior
-        shared, either = (mask & moved).sum(), (mask | moved).sum()
+    worth, expected = [], prior.astype(np.uint8)
+    limit, centre = reach * len(prior), _centre(expected)
+    for mask, predicted_iou in zip((candidates > 0).view(np.uint8), predicted_ious, strict=True):
+        u, v = np.clip(_centre(mask) - centre, -limit, limit)
+        translation = np.array([[1, 0, u], [0, 1, v]])
+        moved = cv2.warpAffine(expected, translation, prior.shape, flags=cv2.INTER_NEAREST)
+        shared, either = cv2.countNonZero(mask & moved), cv2.countNonZero(mask | moved)
         worth.append(predicted_iou + shared / max(either, 1))
     return int(np.argmax(worth))
 
 
-def _moved_onto(mask: np.ndarray, prior: np.ndarray, limit: float) -> np.ndarray:
-    """A prior, moved so that its centre comes to the mask's, by at most ``limit`` pixels in u and in v."""
-    offset = np.clip(_centre(mask) - _centre(prior), -limit, limit)
-    translation = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
-    moved = cv2.warpAffine(
-        prior.astype(np.uint8), translation, prior.shape, flags=cv2.INTER_NEAREST
-    )
-    return moved > 0
-
-
 def _centre(mask: np.ndarray) -> np.ndarray:
-    """The mean pixel (u, v) of a mask; the image's middle where it is empty."""
-    v, u = np.nonzero(mask)
-    return np.array([u.mean(), v.mean()] if len(u) else [len(mask) / 2, len(mask) / 2])
+    """The mean pixel (u, v) of a mask of 0 and 1; the image's middle where it is empty."""
+    of = cv2.moments(mask, binaryImage=True)
+    half = len(mask) / 2
+    return np.array([of["m10"], of["m01"]]) / of["m00"] if of["m00"] else np.array([half, half])

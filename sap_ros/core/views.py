@@ -1,12 +1,14 @@
 """Sets of views, which show a panorama as square images for SAM 2: perspective views, the whole, or crops.
 
 All sets have the same methods (:class:`Views`), so that they share the tracker, the fusion and everything
-after it. A *view* is one of these images, identified by its index in the set.
+after it. A *view* is one of these images, identified by its index in the set. Objects may be searched for in one
+set side by side, by several threads.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Protocol
@@ -69,8 +71,8 @@ class Views(Protocol):
     def solid_angle(self, index: int) -> float:
         """Approximate solid angle of a view, in sr."""
 
-    def of_labels(self, labels: np.ndarray) -> Views:
-        """The same views of a label image (H, 2H); each pixel takes the nearest label."""
+    def of_labels(self, labels: np.ndarray, size: int) -> Views:
+        """The same views of a label image (H, 2H), of ``size`` pixels; each pixel takes the nearest label."""
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         """An object's logits on the panorama, from its mask logits in views."""
@@ -134,24 +136,29 @@ class PerspectiveViews:
         self.size, self.scan = size, scan
         self.views = list(scan.views)
         self._picture, self._device = picture, device
+        # A picture is reduced for wider views when they are first rendered.
+        self._adding, self._rendering = threading.Lock(), threading.Lock()
 
     def __len__(self) -> int:
         return len(self.scan)
 
     def add(self, view: View) -> int:
         """Adds a view to those of the scan, unless it was added before; returns its index."""
-        added = self.views[len(self) :]
-        if view not in added:
-            self.views.append(view)
-            return len(self.views) - 1
-        return len(self) + added.index(view)
+        with self._adding:
+            added = self.views[len(self) :]
+            if view not in added:
+                self.views.append(view)
+                return len(self.views) - 1
+            return len(self) + added.index(view)
 
     def render(self, index: int) -> np.ndarray:
-        return self._picture.render(self.views[index], self.size, keep=index < len(self))
+        with self._rendering:
+            return self._picture.render(self.views[index], self.size, keep=index < len(self))
 
     def upload(self, index: int) -> np.ndarray | Tensor:
         keep = index < len(self)
-        return self._picture.upload(self.views[index], self.size, keep, self._device)
+        with self._rendering:
+            return self._picture.upload(self.views[index], self.size, keep, self._device)
 
     def locate(self, index: int, directions: np.ndarray) -> np.ndarray:
         view = self.views[index]
@@ -168,8 +175,8 @@ class PerspectiveViews:
     def solid_angle(self, index: int) -> float:
         return self.views[index].solid_angle
 
-    def of_labels(self, labels: np.ndarray) -> Views:
-        other = PerspectiveViews(Panorama(labels, labels=True), self.size, self.scan)
+    def of_labels(self, labels: np.ndarray, size: int) -> Views:
+        other = PerspectiveViews(Panorama(labels, labels=True), size, self.scan)
         other.views = self.views
         return other
 
@@ -220,8 +227,8 @@ class WholePanorama:
     def solid_angle(self, index: int) -> float:
         return 4 * math.pi
 
-    def of_labels(self, labels: np.ndarray) -> Views:
-        return WholePanorama(labels, self.size, labels=True)
+    def of_labels(self, labels: np.ndarray, size: int) -> Views:
+        return WholePanorama(labels, size, labels=True)
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         for _, mask in masks:  # there is one view
@@ -292,8 +299,8 @@ class Crops:
     def solid_angle(self, index: int) -> float:
         return math.pi
 
-    def of_labels(self, labels: np.ndarray) -> Views:
-        return Crops(labels, self.size, labels=True)
+    def of_labels(self, labels: np.ndarray, size: int) -> Views:
+        return Crops(labels, size, labels=True)
 
     def fuse(self, masks: Masks, fusion: Fusion) -> Fused:
         canvas = Canvas(self.panorama_size, fusion)

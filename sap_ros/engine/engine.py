@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -275,53 +275,65 @@ class Engine:
 
     def _look(self) -> None:
         """Searches for objects: newly prompted ones first, then those searched for longest ago."""
-        session, inbox = self._session, self._inbox
-        for accepted in inbox.accepted[:PROMPTS_PER_ANSWER]:
-            object_id = accepted.prompt.object_id
-            try:
-                self._look_at(accepted)
-            except InterruptedWorkError:
-                session.withdraw_prompt(object_id)
-                raise
-            except Exception as error:
-                session.withdraw_prompt(object_id)
-                expected = isinstance(error, ValueError)
-                reason = str(error) if expected else repr(error)
-                trace = "" if expected else traceback.format_exc()
-                label = inbox.labels.get(object_id, "")
-                inbox.add_rejection(Rejection(object_id, label, reason, trace))
-                if object_id not in session.object_ids:
-                    self._forget(object_id)
-            else:
-                self._looked(object_id)
-                self._velocities.forget(object_id)  # its mask is another one
-            inbox.accepted = [a for a in inbox.accepted if a is not accepted]
+        session, accepted = self._session, self._inbox.accepted[:PROMPTS_PER_ANSWER]
+        while accepted:
+            together = _of_different_objects(accepted)
+            self._look_at(together)
+            accepted = accepted[len(together) :]
         longest_ago = sorted(session.pending, key=lambda i: self._order.get(i, 0))
         chosen = longest_ago[:OBJECTS_PER_ANSWER]
-        for object_id in [i for i in session.pending if i in chosen]:
-            try:
-                session.look_for(object_id, self._check)
-            except InterruptedWorkError:
-                raise
-            except Exception as error:
+        ids = [i for i in session.pending if i in chosen]
+        failed = session.look_for(ids, self._check)
+        for object_id in ids:
+            if object_id in failed:
                 session.give_up(object_id)
+                error = failed[object_id]
                 self._problem(f"object {object_id} could not be followed: {error!r}")
-                self._traces.append(traceback.format_exc())
+                self._traces.append("".join(traceback.format_exception(error)))
             self._looked(object_id)
 
     def _looked(self, object_id: int) -> None:
         self._looks += 1
         self._order[object_id] = self._looks
 
-    def _look_at(self, accepted: Accepted) -> None:
-        """Searches for a prompted object on the image of the prompt, then follows it to the current image."""
+    def _look_at(self, accepted: Sequence[Accepted]) -> None:
+        """Searches for prompted objects, each another one, side by side; takes the prompts out of the inbox."""
+        session, inbox = self._session, self._inbox
+        failed: dict[int, Exception] = {}
+        added: list[int] = []
+        try:
+            for each in accepted:
+                object_id = each.prompt.object_id
+                try:
+                    self._add(each)
+                    added.append(object_id)
+                except InterruptedWorkError:
+                    raise
+                except Exception as error:
+                    failed[object_id] = error
+            failed |= session.look_for(added, self._check)
+        finally:  # also of those that were found before the interruption
+            for each in accepted:
+                object_id = each.prompt.object_id
+                pending = object_id not in added or object_id in session.pending
+                if object_id in failed:
+                    self._reject(object_id, failed[object_id])
+                elif pending:
+                    session.withdraw_prompt(object_id)
+                    continue
+                else:
+                    self._looked(object_id)
+                    self._velocities.forget(object_id)  # its mask is another one
+                inbox.accepted = [a for a in inbox.accepted if a is not each]
+
+    def _add(self, accepted: Accepted) -> None:
+        """Adds a prompted object to the session; one of an earlier image is searched for on that image first."""
         session, prompt, image = self._session, accepted.prompt, accepted.image
         corrects = (
             not prompt.complete
         )  # only negative points: they apply to the object on this image
         if image is self._current or corrects:
             session.add_prompt(prompt)
-            session.look_for(prompt.object_id, self._check)
             return
         pixels = image.read()
         past = session.sibling()
@@ -329,7 +341,18 @@ class Engine:
         past.add_prompt(prompt)
         past.segment(self._check)
         session.adopt(past, prompt.object_id)
-        session.look_for(prompt.object_id, self._check)
+
+    def _reject(self, object_id: int, error: Exception) -> None:
+        """Reports a prompt that failed; the object is as before it."""
+        session, inbox = self._session, self._inbox
+        session.withdraw_prompt(object_id)
+        expected = isinstance(error, ValueError)
+        reason = str(error) if expected else repr(error)
+        trace = "" if expected else "".join(traceback.format_exception(error))
+        label = inbox.labels.get(object_id, "")
+        inbox.add_rejection(Rejection(object_id, label, reason, trace))
+        if object_id not in session.object_ids:
+            self._forget(object_id)
 
     def _answer(self, accepted: float) -> Answer:
         session, settings, inbox = self._session, self._settings, self._inbox
@@ -398,6 +421,12 @@ class Engine:
     def _problem(self, text: str) -> None:
         if text not in self._problems:
             self._problems.append(text)
+
+
+def _of_different_objects(accepted: Sequence[Accepted]) -> Sequence[Accepted]:
+    """The first prompts of some, up to the second one of any object."""
+    ids = [each.prompt.object_id for each in accepted]
+    return accepted[: next((i for i, each in enumerate(ids) if each in ids[:i]), len(ids))]
 
 
 def run(engine: Engine, now: float) -> list[Answer]:

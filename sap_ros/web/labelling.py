@@ -218,7 +218,8 @@ class Labelling:
             if known.prompt is not None and object_id not in prompted:
                 session.add_prompt(known.prompt)
                 prompted[object_id] = known.prompt
-                session.look_for(object_id, told)
+                for error in session.look_for([object_id], told).values():
+                    raise error
 
     def _known(self, object_id: int) -> LabelledObject:
         if object_id not in self.objects:

@@ -1,7 +1,9 @@
 """bench: goals, the stopwatch, the scenes, and the quick benchmarks themselves."""
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -48,6 +50,24 @@ def test_a_stopwatch_counts_a_call_within_a_call_once(monkeypatch):
     assert spent[0] == 21
     assert "outer" not in vars(thing)
     assert timed(thing.inner, 3, warm=0) == Timing(10, 10, 10)
+
+
+def test_a_stopwatch_counts_calls_at_the_same_time_once(monkeypatch):
+    class Thing:
+        clock = 0.0
+
+        def work(self):
+            meeting.wait(60)
+            if meeting.wait(60) == 0:  # one of the two
+                self.clock += 10
+            meeting.wait(60)
+
+    meeting, thing = threading.Barrier(2), Thing()
+    monkeypatch.setattr(time, "perf_counter", lambda: thing.clock)
+    with stopwatch(thing, ("work",)) as spent, ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(thing.work) for _ in range(2)]:
+            done.result()
+    assert spent[0] == 10
 
 
 def test_scenes_have_clicks_on_all_of_their_objects():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -154,6 +155,50 @@ def test_masks_of_the_shipped_model_are_the_same_on_both(strategy):
         a, b = (labels == i for labels in found)
         assert a.any()
         assert (a & b).sum() >= 0.999 * (a | b).sum()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_work_is_done_side_by_side(two_threads):
+    model = load_model(backend="onnxruntime", image_size=64)
+    meeting = threading.Barrier(2)
+    model.side_by_side([lambda: meeting.wait(60)] * 2)  # in turn, the first would wait in vain
+    view = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    alone, found = model.encode(view), []
+    model.side_by_side([lambda: found.append(model.encode(view))] * 5)
+    assert len(found) == 5
+    for features in found:
+        for one, other in zip(features.maps, alone.maps, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_objects_that_are_looked_for_side_by_side_are_the_same(two_threads):
+    """Found, and followed; two begin in the same view of the scan, which is encoded once."""
+    made = labelled(3, (1024, 512), shapes=6)
+    ids = np.unique(made.labels[made.labels > 0]).tolist()
+    sessions = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        session = PanoramaSession(load_model(backend="onnxruntime"))
+        session.set_image(made.image)
+        for i, click in enumerate(clicks_on(made.labels, ids), 1):
+            session.add_prompt(from_pixels(i, [click], session.size))
+        sessions.append(session)
+    for shift in (0, 4, 8):
+        if shift:
+            for session in sessions:
+                session.next_image(np.roll(made.image, shift, axis=1))
+        one, other = (session.segment().labels for session in sessions)
+        assert sessions[0].encoded == sessions[1].encoded
+        for i in range(1, len(ids) + 1):
+            assert (one == i).any()
+            assert ((one == i) & (other == i)).sum() >= 0.999 * ((one == i) | (other == i)).sum()
 
 
 def test_another_view_size_is_exported_by_itself():

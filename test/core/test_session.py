@@ -10,7 +10,7 @@ from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
 from sap_ros.core.prompts import Prompt, from_pixels
 from sap_ros.core.scan import Scan
-from sap_ros.core.search import STRATEGIES, search_by
+from sap_ros.core.search import STRATEGIES, ObjectViewSearch, search_by
 from sap_ros.core.session import PanoramaSession
 
 SIZE = (512, 256)
@@ -260,6 +260,30 @@ def test_what_is_raised_while_an_object_is_looked_for_leaves_it_pending(random_m
     fresh.add_prompt(from_pixels(2, [(300, 40)], SIZE))
     session.remove_object(1)
     np.testing.assert_array_equal(session.segment().labels, fresh.segment().labels)
+
+
+def test_an_object_that_fails_does_not_touch_the_others(random_model, panorama, monkeypatch):
+    session = _session(random_model, panorama)
+    for i, click in enumerate([(100, 100), (300, 40), (420, 200)], 1):
+        session.add_prompt(from_pixels(i, [click], SIZE))
+    find = ObjectViewSearch.find
+
+    def fails(search, tracked, *more):
+        if tracked.prompt.object_id == 2:
+            raise MemoryError("no memory left")
+        return find(search, tracked, *more)
+
+    monkeypatch.setattr(ObjectViewSearch, "find", fails)
+    failed = session.look_for([1, 2, 3])
+    assert list(failed) == [2]
+    assert str(failed[2]) == "no memory left"
+    assert session.pending == (2,)
+    with pytest.raises(MemoryError):
+        session.segment()
+    monkeypatch.undo()
+    assert not session.look_for([2])
+    with pytest.raises(ValueError, match="no object has the id 4"):
+        session.look_for([1, 4])
 
 
 def test_an_object_that_is_given_up_is_lost_on_this_panorama_alone(random_model, panorama):

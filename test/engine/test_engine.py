@@ -298,8 +298,13 @@ def test_lost_objects_are_looked_for_after_the_tracked_ones(make_engine, panoram
     engine, order = make_engine(), []
     tell(engine, image(panorama, 1), mask_at(60, 60), mask_at(200, 60), mask_at(340, 60))
     session = engine._session
-    look_for = session.look_for
-    monkeypatch.setattr(session, "look_for", lambda i, *more: order.append(i) or look_for(i, *more))
+    look_for = session._look_for
+
+    def noted(search, size, object_id, *more):
+        order.append(object_id)
+        look_for(search, size, object_id, *more)
+
+    monkeypatch.setattr(session, "_look_for", noted)
     session._objects[1].lost_for = 2
     assert session.pending == ()
     engine.take(image(panorama, 2), 0.0)
