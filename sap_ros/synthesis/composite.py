@@ -169,9 +169,8 @@ def compose(
     Returns:
         The panorama (H, W, 3) uint8 BGR, and its instances (H, W) uint16: 0 background, 1 to n.
     """
-    panorama = cv2.resize(
-        _background(backgrounds[rng.integers(len(backgrounds))]), size, interpolation=cv2.INTER_AREA
-    )
+    background = _background(backgrounds[rng.integers(len(backgrounds))], max(2048, size[0]))
+    panorama = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
     panorama = np.roll(panorama, int(rng.integers(size[0])), axis=1)
     if rng.random() < 0.5:
         panorama = panorama[:, ::-1]
@@ -224,9 +223,9 @@ def _cast_shadow(
 
 
 @lru_cache(maxsize=64)
-def _background(path: Path) -> np.ndarray:
+def _background(path: Path, width: int) -> np.ndarray:
     image = cv2.imread(str(path))
-    return cv2.resize(image, (2048, 1024), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, width // 2), interpolation=cv2.INTER_AREA)
 
 
 def composite_writer(

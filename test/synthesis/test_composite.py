@@ -145,3 +145,15 @@ def test_colours_of_backgrounds_and_photographs_keep_their_channels(photographs,
         assert red > blue + 40
         red, _, blue = np.median(image[ids == 0], axis=0)
         assert blue > red + 40
+
+
+def test_a_background_keeps_its_own_resolution(photographs, tmp_path):
+    stripes = np.zeros((2048, 4096, 3), np.uint8)
+    stripes[:, ::2] = 200
+    cv2.imwrite(str(tmp_path / "stripes.png"), stripes)
+    out = tmp_path / "out"
+    composite_writer(out, [tmp_path / "stripes.png"], CutOuts(photographs), (4096, 2048))(0)
+    image = read_panorama(out / "images" / "00000000.jpg").astype(int)
+    ids = cv2.imread(str(out / "instances" / "00000000.png"), cv2.IMREAD_UNCHANGED)
+    steps = np.abs(np.diff(image[..., 0], axis=1))[(ids == 0)[:, 1:] & (ids == 0)[:, :-1]]
+    assert np.median(steps) > 100
