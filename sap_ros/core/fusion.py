@@ -30,6 +30,9 @@ _BLOCK = 1 << 20
 #: Logits are clipped to +-this for the weighted mean; otherwise one value of -1024 would outweigh all others.
 CERTAIN = 10.0
 
+# A cell of a mask and those around it.
+_AROUND = np.ones((3, 3), np.uint8)
+
 # Weight of a view's border in the weighted mean; its centre has 1.
 _LEAST_WEIGHT = 1e-3
 
@@ -159,17 +162,17 @@ class Canvas:
         )
         behind = z < 1e-6
         z[behind] = 1
-        # Offsets from the view's centre, as shares of half its side.
-        np.divide(focal_length(size, view.fov) / (size / 2), z, out=z)
+        # Offsets from the view's centre, in pixels. The view ends half a pixel beyond the centres of its outermost
+        # pixels.
+        np.divide(focal_length(size, view.fov), z, out=z)
         x *= z
         y *= z
-        off_centre = np.maximum(np.abs(x), np.abs(y))
-        # The view ends half a pixel beyond the centres of its outermost pixels.
-        outside = behind | (off_centre > 1)
-        for offset in (x, y):  # converts it to the index in the mask
-            offset += 1
-            offset *= size / 2
-            offset += 0.5
+        half = size / 2
+        outside = behind
+        if max(x.max(), -x.min(), y.max(), -y.min()) > half:
+            outside = behind | (np.abs(x) > half) | (np.abs(y) > half)
+        x += half + 0.5  # its index in the mask
+        y += half + 0.5
         x[outside] = -1000.0  # outside of the mask: gives borderValue
         inside = cv2.remap(
             mask,
@@ -181,7 +184,8 @@ class Canvas:
         )
 
         def nearness() -> np.ndarray:
-            near = np.maximum(1 - off_centre, np.float32(_LEAST_WEIGHT))
+            off_centre = np.maximum(np.abs(x - (half + 0.5)), np.abs(y - (half + 0.5)))
+            near = np.maximum(1 - off_centre / half, np.float32(_LEAST_WEIGHT))
             near[outside] = 0
             return near
 
@@ -213,7 +217,11 @@ def reached(
     hit = np.zeros(width, bool)
     for view, mask in masks:
         grid = len(mask)
-        v, u = np.nonzero(cv2.dilate((mask > 0).astype(np.uint8), np.ones((3, 3), np.uint8)))
+        cells = cv2.dilate((mask > 0).astype(np.uint8), _AROUND)
+        # Its outline reaches as far as the mask, unless there is a pole inside: then every third cell says so.
+        inner = cv2.erode(cells, _AROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        inner[1::3, 1::3] = 0
+        v, u = np.nonzero(cells > inner)
         if not len(v):
             continue
         pixels = (np.stack([u, v], -1) + 0.5) * (view_size / grid)
@@ -225,8 +233,12 @@ def reached(
         first = min(first, int(pixels[:, 1].min()) - above)
         last = max(last, int(pixels[:, 1].max()) + above + 1)
         level = np.hypot(directions[:, 0], directions[:, 1])
-        if level.min() < 3 * cell:  # near a pole: all columns
+        if level.min() < 3 * cell:  # near a pole: all columns, and all rows up to it
             hit[:] = True
+            if directions[level.argmin(), 2] > 0:
+                first = 0
+            else:
+                last = height
             continue
         reach = (beside / level + 1).astype(int)
         columns = pixels[:, 0].astype(int)

@@ -152,10 +152,15 @@ def grown(directions: np.ndarray, margin: float) -> np.ndarray:
 
 def rotation_between(source: np.ndarray, target: np.ndarray) -> Rotation:
     """The smallest rotation from the direction of one vector (3,) to that of another."""
-    axis = np.cross(source, target)
-    length = float(np.linalg.norm(axis))
-    angle = float(sphere.angle_between(source, target))
-    return Rotation.from_rotvec(axis * (angle / length if length > 1e-12 else 0.0))
+    (x, y, z), (u, v, w) = source.tolist(), target.tolist()
+    axis = y * w - z * v, z * u - x * w, x * v - y * u
+    across, along = math.hypot(*axis), x * u + y * v + z * w
+    if across < 1e-12:  # also where no smallest rotation is known
+        return Rotation.identity()
+    length = math.hypot(across, along)
+    # length + along, which loses its digits where the two are almost opposite.
+    half = length + along if along > 0 else across * across / (length - along)
+    return Rotation.from_quat([*axis, half])
 
 
 def turn_between(before: np.ndarray, after: np.ndarray) -> float:

@@ -210,9 +210,11 @@ def _render_table(
     u, v = sphere.components_to_pixel(x, y, z, panorama)
     # cv2.remap's coordinates have pixel centres at integers, ours at +0.5.
     u -= np.float32(0.5 + region.left)
-    u -= np.floor(u / panorama[0]) * panorama[0]
+    turns = np.floor(u / np.float32(panorama[0]))
+    turns *= panorama[0]
+    u -= turns
     v -= np.float32(0.5 + region.top)
-    return cv2.convertMaps(u.astype(np.float32), v.astype(np.float32), cv2.CV_16SC2)
+    return cv2.convertMaps(u, v, cv2.CV_16SC2)
 
 
 # A view that is fitted to an object is rendered once, or twice (image and mask), so few tables are kept.

@@ -77,7 +77,7 @@ def components_to_pixel(x: Array, y: Array, z: Array, size: tuple[int, int]) -> 
     u += 0.5
     u -= np.floor(u)  # np.mod takes ten times as long
     u *= width
-    u[(u < 0) | (u >= width)] = 0  # rounding errors next to the seam
+    u[u >= width] = 0  # rounding errors next to the seam
     v = np.asarray(np.arctan2(z, np.sqrt(x * x + y * y)))
     v *= -height / np.pi
     v += height / 2

@@ -1,5 +1,6 @@
 """fusion: masks of views fused onto the panorama; parts that are connected on the sphere."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, sees
-from sap_ros.core.fusion import NO_OBJECT, Canvas, connected
+from sap_ros.core.fusion import NO_OBJECT, Canvas, connected, reached
+from sap_ros.core.panorama import NOWHERE
 from sap_ros.core.scan import Scan, steady, tilted
 
 SCAN = Scan()
@@ -61,6 +63,24 @@ def test_one_view_covers_what_it_sees_and_nothing_else(size, view):
     covered = canvas.logits() == 0
     assert covered[sees(view, directions)].all()
     assert not covered[~sees(view, directions, slack=0.01)].any()
+
+
+@given(
+    sizes,
+    st.builds(View, st.floats(-3.2, 3.2), st.floats(-1.57, 1.57), st.floats(0.2, 1.6)),
+    st.tuples(*[st.integers(0, 63)] * 2, *[st.integers(1, 30)] * 2),
+)
+@settings(max_examples=60)
+def test_the_region_that_is_reached_holds_all_of_a_mask(size, view, ellipse):
+    """Also one across the seam, over a pole, or cut off by its view."""
+    u, v, across, down = ellipse
+    mask = np.full((64, 64), -5, np.float32)
+    cv2.ellipse(mask, (u, v), (across, down), 20, 0, 360, 5, -1)
+    canvas = Canvas(size)
+    canvas.add_view(view, mask, 256)
+    positive = canvas.logits() > 0
+    region = reached([(view, mask)], 256, size) or NOWHERE
+    assert region.read(positive).sum() == positive.sum()
 
 
 def test_the_maximum_wins_and_the_mean_prefers_the_centre():
