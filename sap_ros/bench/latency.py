@@ -102,7 +102,8 @@ Pairs = tuple[list[float], list[float]]
 def _answers(client: Client, session: PanoramaSession, width: int) -> tuple[Pairs, Pairs]:
     """Times to the mask of each click on a new object, and of each image on which one object is tracked.
 
-    The node and the session answer in turn, so that a slow moment of the machine meets both.
+    The node and the session answer in turn, so that a slow moment of the machine meets both, and images are drawn
+    before: whoever comes after that work would have none of its own data in the CPU's caches.
     """
     scene = MovingScene(0)
     image, labels = scene.render(0.0, _RENDERED)
@@ -114,8 +115,11 @@ def _answers(client: Client, session: PanoramaSession, width: int) -> tuple[Pair
         session.reset()
         first = _enlarged(image, width)
         clicked.append((_ask_node(client, first, click), _ask_session(session, first, click)))
-    for k in range(1, 1 + _WARM + _IMAGES):
-        image = _enlarged(scene.render(_STEP * k, _RENDERED)[0], width)
+    count = _WARM + _IMAGES
+    stream = [
+        _enlarged(scene.render(_STEP * k, _RENDERED)[0], width) for k in range(1, 1 + count)
+    ]
+    for image in stream:
         followed.append((_ask_node(client, image, None), _ask_session(session, image, None)))
     return _pairs(clicked[_WARM:]), _pairs(followed[_WARM:])
 
