@@ -118,7 +118,7 @@ class Search(Protocol):
         """The views of the panorama, and their features."""
 
     def first_view(self, tracked: TrackedObject) -> int | None:
-        """The view to begin with for a prompted object, if that goes by which views were begun with before.
+        """The view to begin with for a prompted object, if that depends on the first views of earlier objects.
 
         It is asked for all objects, in order, before they are searched for side by side.
         """
@@ -263,14 +263,14 @@ class ObjectViewSearch:
     ) -> None:
         self.encoded = encoded
         self._framing, self._begin_on_scan = framing, begin_on_scan
-        self._begun: list[int] = []  # views of the scan that searches begin with
+        self._first_views: list[int] = []  # views of the scan that searches begin with
 
     def first_view(self, tracked: TrackedObject) -> int | None:
         one_click = len(_view_prompts(self.encoded, tracked).extent()) == 1
         if not self._begin_on_scan or tracked.own_view is not None or not one_click:
             return None
         view = self._scan_view(tracked.prompt.anchor)
-        self._begun.append(view)
+        self._first_views.append(view)
         return view
 
     def find(self, tracked: TrackedObject, run: Run, hint: Hint | None = None) -> Found:
@@ -303,7 +303,7 @@ class ObjectViewSearch:
         """
         views = self.encoded.views
         nearest = views.scan.nearest(click)
-        needed = [view for view in (*self.encoded.kept, *self._begun) if view < len(views)]
+        needed = [view for view in (*self.encoded.kept, *self._first_views) if view < len(views)]
         if nearest in needed:
             return nearest
         near = [float(nearness_in(views, view, click[None])[0]) for view in needed]

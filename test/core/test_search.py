@@ -52,7 +52,7 @@ def test_views_fitted_to_objects_are_none_of_the_scan(random_model, panorama):
 
 
 @pytest.mark.parametrize("degrees", [0, 25])
-def test_an_encoded_view_of_the_scan_is_begun_with(random_model, panorama, degrees):
+def test_an_encoded_view_of_the_scan_comes_first(random_model, panorama, degrees):
     search = _search(random_model, panorama)
     view = DEFAULT_SCAN.nearest(np.array([1.0, 0.0, 0.0]))
     search.encoded.features(view)
