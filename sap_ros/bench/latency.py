@@ -116,9 +116,7 @@ def _answers(client: Client, session: PanoramaSession, width: int) -> tuple[Pair
         first = _enlarged(image, width)
         clicked.append((_ask_node(client, first, click), _ask_session(session, first, click)))
     count = _WARM + _IMAGES
-    stream = [
-        _enlarged(scene.render(_STEP * k, _RENDERED)[0], width) for k in range(1, 1 + count)
-    ]
+    stream = [_enlarged(scene.render(_STEP * k, _RENDERED)[0], width) for k in range(1, 1 + count)]
     for image in stream:
         followed.append((_ask_node(client, image, None), _ask_session(session, image, None)))
     return _pairs(clicked[_WARM:]), _pairs(followed[_WARM:])

@@ -101,7 +101,11 @@ def test_thin_masks_have_a_sample(mask):
 def test_the_smallest_rotation_takes_one_direction_to_the_other(values):
     source = np.array(values[:3]) + np.eye(3)[0] * 2
     aside = np.array(values[3:]) + np.eye(3)[1] * 2
-    for target in (aside, source + 1e-6 * aside, 1e-4 * aside - source):  # also almost the same, or opposite
+    for target in (
+        aside,
+        source + 1e-6 * aside,
+        1e-4 * aside - source,
+    ):  # also almost the same, or opposite
         rotation = rotation_between(source, target)
         assert sphere.angle_between(rotation.apply(source), target) < 1e-6
         angle = float(sphere.angle_between(source, target))
