@@ -218,7 +218,8 @@ def reached(
     for view, mask in masks:
         grid = len(mask)
         cells = cv2.dilate((mask > 0).astype(np.uint8), _AROUND)
-        # Its outline reaches as far as the mask, unless there is a pole inside: then every third cell says so.
+        # The outline spans the mask's extent, unless there is a pole inside; of the cells inside, those of every third
+        # row and column are kept, so that one is near any pole.
         inner = cv2.erode(cells, _AROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         inner[1::3, 1::3] = 0
         v, u = np.nonzero(cells > inner)

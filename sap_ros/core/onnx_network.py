@@ -104,7 +104,7 @@ class OnnxNetwork:
         A view of a small network keeps few cores busy, the work around it one: as many pieces of work as there are
         cores take less time together, with a thread for each, than one by one with all threads for each.
         """
-        if self._threads == 1 or len(works) == 1:
+        if self._threads == 1 or len(works) < 2:
             for work in works:
                 work()
             return

@@ -178,6 +178,17 @@ def test_work_is_done_side_by_side(two_threads):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+def test_a_single_object_opens_no_second_sessions(two_threads, monkeypatch):
+    model, opened = load_model(backend="onnxruntime", image_size=64), []
+    monkeypatch.setattr(onnx_network, "_opened", lambda *given: opened.append(given))
+    session = PanoramaSession(model)
+    session.set_image(np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8))
+    session.segment()  # no object at all
+    session.add_prompt(from_pixels(1, [(100, 100)], session.size))
+    session.segment()
+    assert not opened
+
+
 def test_objects_that_are_looked_for_side_by_side_are_the_same(two_threads):
     """Found, and followed; two begin in the same view of the scan, which is encoded once."""
     made = labelled(3, (1024, 512), shapes=6)
