@@ -182,6 +182,9 @@ def infinigen(
     seed: _SEED = 0,
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 64,
+    positions: Annotated[
+        int, typer.Option(min=1, help="Number of panoramas of a scene, from places apart.")
+    ] = 1,
     at_once: Annotated[int, typer.Option(help="Number of concurrent jobs of InfiniGen.")] = 1,
     manager: Annotated[
         str, typer.Option(help="InfiniGen's configuration of the machine: local_64GB, slurm, ...")
@@ -212,6 +215,7 @@ def infinigen(
         cast("Any", place),
         (width, width // 2),
         samples,
+        positions,
         at_once,
         manager,
         setting or [],
@@ -220,7 +224,7 @@ def infinigen(
         raise ValueError(
             f"no panorama was made for the seeds {missing}; the logs are in {out}/work/"
         )
-    typer.echo(f"{len(seeds)} panoramas are in {out}/")
+    typer.echo(f"The panoramas of {len(seeds)} scenes are in {out}/")
 
 
 def _make(

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import sap_ros
 from sap_ros.synthesis.dataset import DatasetWriter, write_index
 
@@ -42,6 +44,10 @@ _HOUSE = re.compile(
     r"\.(wall|floor|ceiling|exterior|meshed)|skirting|Staircase|Pillar|atmosphere|terrain|cloud",
     re.I,
 )
+#: Other places of the camera are within this of InfiniGen's, in m (x, y, z) ...
+_REACH = (4.0, 4.0, 0.4)
+#: ... and have nothing within this, in m.
+_CLEARANCE = 0.5
 
 
 def write_scenes(
@@ -50,11 +56,12 @@ def write_scenes(
     place: Place,
     size: tuple[int, int],
     samples: int,
+    positions: int = 1,
     at_once: int = 1,
     manager: str = "local_64GB",
     overrides: Iterable[str] = (),
 ) -> list[int]:
-    """Makes one scene per seed with InfiniGen's job manager and renders each as a labelled panorama.
+    """Makes one scene per seed with InfiniGen's job manager and renders each as labelled panoramas.
 
     Existing panoramas are kept. Unfinished scenes continue after their last finished task.
 
@@ -64,6 +71,8 @@ def write_scenes(
         place: which of InfiniGen's two scene scripts is used.
         size: (width, height) of the panoramas.
         samples: Cycles' samples per pixel.
+        positions: number of panoramas of a scene: from InfiniGen's camera, and from other free places that
+            it sees. A scene where there is room for fewer has fewer.
         at_once: number of concurrent jobs.
         manager: InfiniGen's configuration of the machine: ``local_64GB``, ``slurm``, ...
         overrides: overrides of InfiniGen's scene settings (gin).
@@ -71,8 +80,11 @@ def write_scenes(
     Returns:
         The seeds for which no panorama was made; their logs are in ``work/``.
     """
-    settings = {"kind": "infinigen", "place": place, "size": list(size), "samples": samples}
-    writer = DatasetWriter(folder, {**settings, "overrides": list(overrides)})
+    settings = {
+        "kind": "infinigen", "place": place, "size": list(size), "samples": samples,
+        "positions": positions, "overrides": list(overrides),
+    }  # fmt: skip
+    writer = DatasetWriter(folder, settings)
     missing = [seed for seed in seeds if not writer.has(_name(seed))]
     batches = [path.parent for path in sorted(folder.glob("work/*/scenes_db.csv"))]
     begun = {int(path.name, 16): batch for batch in batches for path in batch.glob("*/")}
@@ -153,7 +165,7 @@ def _run_scene() -> None:
     from infinigen.core import execute_tasks
 
     def render(*_: object, **__: object) -> None:
-        _render(DatasetWriter(folder, settings), _name(seed), settings)
+        _render(DatasetWriter(folder, settings), seed, settings)
 
     execute_tasks.render = render
     if settings["place"] == "outdoors":
@@ -163,8 +175,11 @@ def _run_scene() -> None:
     runpy.run_module(_SCRIPTS[settings["place"]], run_name="__main__", alter_sys=True)
 
 
-def _render(writer: DatasetWriter, name: str, settings: Mapping[str, Any]) -> None:
-    """Renders the open scene from the position of InfiniGen's camera, upright, and writes it."""
+def _render(writer: DatasetWriter, seed: int, settings: Mapping[str, Any]) -> None:
+    """Renders the open scene from InfiniGen's camera and other places, upright, and writes that.
+
+    The first one, by whose name a scene is known to be finished, is written last.
+    """
     import bpy
 
     from sap_ros.synthesis.blender import render
@@ -172,13 +187,51 @@ def _render(writer: DatasetWriter, name: str, settings: Mapping[str, Any]) -> No
     names = _number_objects()
     camera = bpy.context.scene.camera.matrix_world
     ahead = -camera.col[2]
-    panorama, instances = render(
-        tuple(settings["size"]),
-        settings["samples"],
-        tuple(camera.translation),
-        heading=math.atan2(ahead[1], ahead[0]),
-    )
-    writer.write(name, panorama, instances, names)
+    eyes = _positions(tuple(camera.translation), settings["positions"], seed)
+    for number, eye in reversed(list(enumerate(eyes))):
+        name = f"{_name(seed)}_{number}" if number else _name(seed)
+        if not writer.has(name):
+            heading = math.atan2(ahead[1], ahead[0])
+            panorama, instances = render(tuple(settings["size"]), settings["samples"], eye, heading)
+            writer.write(name, panorama, instances, names)
+
+
+def _positions(
+    first: tuple[float, float, float], count: int, seed: int
+) -> list[tuple[float, float, float]]:
+    """Places for a camera in the open scene: ``first``, and free ones that it sees, far from each other.
+
+    Args:
+        first: position of InfiniGen's camera, in m.
+        count: number of places; fewer are returned if there is no room for them.
+        seed: seed of the places.
+    """
+    import bpy
+
+    scene, evaluated = bpy.context.scene, bpy.context.evaluated_depsgraph_get()
+    random = np.random.default_rng(seed)
+
+    def is_free(start: np.ndarray, way: np.ndarray) -> bool:
+        length = float(np.linalg.norm(way))
+        return not scene.ray_cast(evaluated, tuple(start), tuple(way / length), distance=length)[0]
+
+    origin = np.array(first)
+    candidates = origin + random.uniform(-1, 1, (200, 3)) * _REACH
+    around = random.normal(size=(24, 3))
+    around *= _CLEARANCE / np.linalg.norm(around, axis=1, keepdims=True)
+    free = [
+        place
+        for place in candidates
+        if is_free(origin, place - origin) and all(is_free(place, way) for way in around)
+    ]
+    chosen = [origin]
+    while free and len(chosen) < count:
+        apart = [min(float(np.linalg.norm(place - other)) for other in chosen) for place in free]
+        farthest = int(np.argmax(apart))
+        if apart[farthest] < _CLEARANCE:
+            break
+        chosen.append(free.pop(farthest))
+    return [(float(x), float(y), float(z)) for x, y, z in chosen]
 
 
 def _number_objects() -> dict[int, str]:
