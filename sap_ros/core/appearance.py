@@ -34,6 +34,9 @@ FOUND_AGAIN = 0.8
 FOUND_IN_VIEW = 0.87
 FOUND_FAR = 0.98
 
+#: What is less similar than this is not the object, even if it was followed to there.
+UNLIKE = 0.5
+
 # Number of appearances that are kept of an object beside that of its prompted mask.
 _LATER = 3
 
@@ -88,7 +91,7 @@ def similar_places(
     """The places in a view that look most like an object, the most similar first.
 
     Args:
-        features: features of the view; the coarsest map, of stride 16, is used.
+        features: features of the view; places are cells of the coarsest map, of stride 16.
         appearances: (K, channels), see :func:`appearance`; a place is compared with each of them.
         count: number of places, at least 1.
         avoided: (P, 2) as shares (u, v): the map's cells that hold one of these are left out.
@@ -100,27 +103,28 @@ def similar_places(
     import torch.nn.functional as F
 
     height, width = features.sizes[-1]
-    values = features.maps[-1][:, 0].float().T.unflatten(1, (height, width))[None]
     reach = 2 * round(width * _BACKGROUND) + 1
-    around = F.avg_pool2d(values, reach, 1, reach // 2, count_include_pad=False)
-    coarsest = np.ascontiguousarray(appearances[:, -values.shape[1] :])
-    object_like = torch.from_numpy(coarsest).to(values.device, non_blocking=True)
-    cosines = (
-        F.cosine_similarity(values - around, object_like[:, :, None, None], dim=1)
-        .amax(0)
-        .cpu()
-        .numpy()
-    )
+    cosines, begin = torch.zeros((), device=features.maps[-1].device), 0
+    for values, size in zip(features.maps, features.sizes, strict=True):
+        cells = values[:, 0].float().T.unflatten(1, size)[None]
+        cells = F.adaptive_avg_pool2d(cells, (height, width))
+        around = F.avg_pool2d(cells, reach, 1, reach // 2, count_include_pad=False)
+        end = begin + cells.shape[1]
+        looks = torch.from_numpy(np.ascontiguousarray(appearances[:, begin:end]))
+        looks = looks.to(cells.device, non_blocking=True)[:, :, None, None]
+        cosines = cosines + F.cosine_similarity(cells - around, looks, dim=1)
+        begin = end
+    likeness = cosines.amax(0).cpu().numpy()
     columns, rows = (avoided * (width, height)).astype(int).clip(0, (width - 1, height - 1)).T
-    cosines[rows, columns] = -np.inf
+    likeness[rows, columns] = -np.inf
     places: list[list[float]] = []
     for _ in range(count):
-        v, u = divmod(int(cosines.argmax()), width)
-        if cosines[v, u] == -np.inf:
+        v, u = divmod(int(likeness.argmax()), width)
+        if likeness[v, u] == -np.inf:
             break
         places.append([(u + 0.5) / width, (v + 0.5) / height])
         near = reach // 2  # the next place is elsewhere
-        cosines[max(v - near, 0) : v + near + 1, max(u - near, 0) : u + near + 1] = -np.inf
+        likeness[max(v - near, 0) : v + near + 1, max(u - near, 0) : u + near + 1] = -np.inf
     return np.array(places).reshape(-1, 2)
 
 

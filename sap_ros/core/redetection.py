@@ -169,7 +169,12 @@ class Redetection:
         least = FOUND_IN_VIEW + unlikely * (FOUND_FAR - FOUND_IN_VIEW)
         if self._away(candidate) < _NEAR:
             least -= _PARTLY_HIDDEN
-        return self._decoded(index, click, least)
+        found = self._decoded(index, click, least)
+        return None if found is None or self._on_another(found) else found
+
+    def _on_another(self, candidate: Candidate) -> bool:
+        views, others = self._encoded.views, self._others
+        return on_another(views, candidate.view, candidate.mask, candidate.direction, others)
 
     def possible(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Those of a panorama that can be the object by where they are; the distractors are noted."""
@@ -178,7 +183,7 @@ class Redetection:
         distinct: list[Candidate] = []
         for one in _most_alike_first(found):
             apart = all(_apart(one.direction, each.direction) > each.radius for each in distinct)
-            if apart and not on_another(self._encoded.views, one.direction, self._others):
+            if apart and not self._on_another(one):
                 distinct.append(one)
         left = _without_matched(distinct, tracked.distractors, reach)
         if tracked.lost_for > _SOON_AFTER:
@@ -204,13 +209,23 @@ class Redetection:
         return None
 
     def _more_likely_another(self, candidate: Candidate) -> bool:
-        """Whether a candidate is as alike to another lost object, such as a twin, and nearer to where that one was."""
-        return any(
-            other.appearances.likeness(candidate.appearance) > candidate.likeness - _AS_ALIKE
-            and _from_last(other, candidate) < _MUCH_NEARER * self._angle(candidate)
-            for other in self._others
-            if other.track is not None and other.lost_for and not other.masks
-        )
+        """Whether a candidate is rather another lost object, such as a twin.
+
+        That one is as alike, and was lost much nearer to it; or it is the better choice by likeness and distance, unless
+        this object was tracked until now.
+        """
+        own = candidate.likeness - _DISTANCE_COST * self._away(candidate)
+        for other in self._others:
+            if other.track is None or not other.lost_for or other.masks:
+                continue
+            likeness = other.appearances.likeness(candidate.appearance)
+            as_alike = likeness > candidate.likeness - _AS_ALIKE
+            if as_alike and _from_last(other, candidate) < _MUCH_NEARER * self._angle(candidate):
+                return True
+            worth = likeness - _DISTANCE_COST * _away(other, candidate, self._following.reach)
+            if self._tracked.lost_for and worth > own:
+                return True
+        return False
 
     def _note(self, elsewhere: Sequence[Candidate], alike: float) -> None:
         """Remembers candidates as distractors if their likeness is above a limit."""
@@ -221,18 +236,21 @@ class Redetection:
         known += new[: _DISTRACTORS - len(known)]
 
     def _away(self, candidate: Candidate) -> float:
-        """How far a candidate is from where the object was last, relative to how far it is likely to have gone.
-
-        Objects go to and fro, so that this grows with the square root of time.
-        """
-        track = self._tracked.track
-        assert track is not None
-        likely = self._following.reach * math.sqrt(self._tracked.lost_for + 1)
-        return self._angle(candidate) / (likely + disk_radius(track.whole_solid_angle))
+        return _away(self._tracked, candidate, self._following.reach)
 
     def _angle(self, candidate: Candidate) -> float:
         """The angle between a candidate and where the object was last, in rad."""
         return _from_last(self._tracked, candidate)
+
+
+def _away(lost: TrackedObject, candidate: Candidate, reach: float) -> float:
+    """How far a candidate is from where an object was last, relative to how far that is likely to have gone.
+
+    Objects go to and fro, so that this grows with the square root of time.
+    """
+    assert lost.track is not None
+    likely = reach * math.sqrt(lost.lost_for + 1)
+    return _from_last(lost, candidate) / (likely + disk_radius(lost.track.whole_solid_angle))
 
 
 def _from_last(lost: TrackedObject, candidate: Candidate) -> float:
@@ -248,20 +266,34 @@ def place_of(views: Views, view: int, mask: ViewMask) -> np.ndarray | None:
     return views.direction(view, np.array(middle) * (views.size / len(mask.logits)))
 
 
-def on_another(views: Views, direction: np.ndarray | None, others: Sequence[TrackedObject]) -> bool:
-    """Whether a direction (3,) is on another object.
+def on_another(
+    views: Views,
+    view: int,
+    mask: ViewMask,
+    direction: np.ndarray | None,
+    others: Sequence[TrackedObject],
+) -> bool:
+    """Whether a mask in a view is on another object, or holds most of it, too.
 
     That is one that is tracked, where it is expected, or one that was lost and has just been found on this panorama.
+
+    Args:
+        views, view, mask: the mask.
+        direction: (3,) to a place on it, see :func:`place_of`; None: it is empty.
+        others: the other objects.
     """
     if direction is None:
         return False
-    if any(_apart(direction, each.expected) < each.radius for each in _tracks(others)):
-        return True
+    for track in _tracks(others):
+        if _apart(direction, track.expected) < track.radius:
+            return True
+        if _share_on(views, view, mask, track.moved) > _MERGED:
+            return True
     found = [each.masks for each in others if each.lost_for and each.masks]
     return any(
-        _share_on(views, view, mask, direction[None]) > 0
+        _share_on(views, other, of_other, direction[None]) > 0
         for masks in found
-        for view, mask in masks.items()
+        for other, of_other in masks.items()
     )
 
 

@@ -22,7 +22,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from sap_ros.core import sphere
-from sap_ros.core.appearance import FOUND_IN_VIEW
+from sap_ros.core.appearance import FOUND_IN_VIEW, UNLIKE
 from sap_ros.core.camera import level_view
 from sap_ros.core.encoding import EncodedViews
 from sap_ros.core.exploration import Frontier, ObjectViews
@@ -317,7 +317,10 @@ class ObjectViewSearch:
             return _follow_in_scan(self.encoded, tracked, run)
         view = self._framing.following(views, known.moved, run.following.reach)
         if view is None:
-            return _follow_in_scan(self.encoded, tracked, run)
+            found = _follow_in_scan(self.encoded, tracked, run)
+            if self.encoded.model.weak_memory and self._unlike(tracked, found):
+                return self._find_again(tracked, run)
+            return found
         index = views.add(view)
         found = _follow_in(self.encoded, tracked, run, (index,))
         mask = found.masks[index]
@@ -340,6 +343,13 @@ class ObjectViewSearch:
                 likeness = tracked.appearances.likeness(self.encoded.appearance(view, mask))
                 return not likeness > FOUND_IN_VIEW  # also where it is unknown
         return False
+
+    def _unlike(self, tracked: TrackedObject, found: Found) -> bool:
+        """Whether none of the masks looks like the object: a wide object's mask may drift onto the wall behind it."""
+        shown = [(view, mask) for view, mask in found.masks.items() if (mask.logits > 0).any()]
+        looks = (self.encoded.appearance(view, mask) for view, mask in shown)
+        likenesses = [tracked.appearances.likeness(each) for each in looks]
+        return bool(likenesses) and max(likenesses) < UNLIKE  # False where it is unknown
 
     def _find_again(self, tracked: TrackedObject, run: Run) -> Found:
         """Searches for a lost object by its appearance, in one view around its last position and some others."""
@@ -516,8 +526,10 @@ def _follow_in(
     def accept(view: int, mask: ViewMask) -> bool:
         if not tracked.credible(mask, views.solid_angle(view), run.following):
             return False
-        if tracked.lost_for and on_another(views, place_of(views, view, mask), run.others):
-            return False
+        if tracked.lost_for:
+            direction = place_of(views, view, mask)
+            if on_another(views, view, mask, direction, run.others):
+                return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
         # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an
         # object that is known to be that large.

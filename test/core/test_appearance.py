@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.appearance import Appearances, appearance, similar_places, similarity
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
+from sap_ros.core.network import Features
 from sap_ros.core.prompts import Prompt
 from sap_ros.core.session import PanoramaSession
 from sap_ros.synthesis.moving import MovingScene
@@ -62,6 +64,21 @@ def test_what_looks_like_the_object_is_found_wherever_it_is(panorama, corner):
     assert corner[1] <= u <= corner[1] + 60
     assert corner[0] <= v <= corner[0] + 60
     assert np.abs(other - [u, v]).max() > 32  # the second place is another one
+
+
+def test_a_place_is_compared_by_all_maps_of_the_features():
+    """One that is a little more alike in the coarsest map alone, such as the rim of a pillar, comes later."""
+    sizes = [(64, 64), (32, 32), (16, 16)]
+    maps = [torch.zeros(h * w, 1, 4) for h, w in sizes]
+    for values, (height, width) in zip(maps, sizes, strict=True):
+        cell = height // 16
+        grid = values.view(height, width, 4)
+        grid[3 * cell : 4 * cell, 4 * cell : 5 * cell] = torch.tensor([1.0, 0.2, 0, 0])
+        if cell == 1:
+            grid[11, 12] = torch.tensor([1.0, 0, 0, 0])
+    looks = np.tile(np.array([1, 0, 0, 0], np.float32), 3)
+    places = similar_places(Features(maps, sizes), looks[None], 2) * 16
+    assert places.tolist() == [[4.5, 3.5], [12.5, 11.5]]
 
 
 def test_the_same_mask_is_similar_and_its_inverse_is_not(panorama):

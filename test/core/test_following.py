@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from sap_ros.core import sphere
+from sap_ros.core import search, sphere
 from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
@@ -124,6 +125,29 @@ def test_an_object_that_comes_back_elsewhere_is_found_by_its_appearance(nano):
         assert _iou(found.labels == 1, truth == 6) > 0.8
         session.next_image(image)
         found = session.segment()
+
+
+def test_a_wide_object_whose_mask_drifts_onto_the_wall_is_found_again(nano, panorama, monkeypatch):
+    """It is followed in several views, where nothing but its appearance tells that the mask is on something else."""
+    image = cv2.resize(panorama, SIZE)
+    truth = np.zeros(SIZE[::-1], bool)
+    truth[180:350, 430:600] = True  # 60 degrees wide
+    image[truth] = (200, 40, 40)
+    session = PanoramaSession(nano)
+    session.set_image(image)
+    session.add_prompt(Prompt(1, mask=truth))
+    session.segment()
+    follow_in_scan = search._follow_in_scan
+
+    def drifted(encoded, tracked, run):
+        found = follow_in_scan(encoded, tracked, run)
+        for mask in found.masks.values():
+            mask.logits[:] = -mask.logits
+        return found
+
+    monkeypatch.setattr(search, "_follow_in_scan", drifted)
+    session.next_image(image)
+    assert _iou(session.segment().labels == 1, truth) > 0.7
 
 
 def test_objects_come_and_go_with_no_effect_on_the_others(nano):

@@ -49,8 +49,8 @@ def _tracked(degrees, lost_for=0):
 
 
 def _candidate(degrees, likeness=0.9, least=FOUND_IN_VIEW):
-    looks = np.ones(4, np.float32)
-    return Candidate(0, None, _towards(degrees), np.radians(5), looks, likeness, least)
+    looks, mask = np.ones(4, np.float32), ViewMask(np.full((16, 16), -1, np.float32), 0.9, 1.0)
+    return Candidate(0, mask, _towards(degrees), np.radians(5), looks, likeness, least)
 
 
 def _redetection(tracked, others=()):
@@ -157,6 +157,20 @@ def test_an_object_that_is_tracked_is_not_taken():
     assert _azimuths(c.direction for c in left) == [-10]
 
 
+def test_a_mask_that_holds_a_tracked_object_too_is_not_taken():
+    """An object comes back beside its twin: a click between the two may mask both."""
+    tracked, other = _tracked(0, lost_for=3), _tracked(10)
+    redetection = _redetection(tracked, [other])
+    view = redetection._encoded.views.add(View(np.radians(10), 0.0))
+    logits = np.full((64, 64), -1, np.float32)
+    beside = replace(_candidate(17), view=view, mask=ViewMask(logits.copy(), 0.9, 1.0))
+    beside.mask.logits[28:36, 20:28] = 1
+    both = replace(beside, mask=ViewMask(logits, 0.9, 1.0))
+    both.mask.logits[28:36, 20:36] = 1
+    assert redetection.possible([beside]) == [beside]
+    assert not redetection.possible([both])
+
+
 def test_what_another_lost_object_was_just_found_on_is_not_taken():
     """On the same panorama: it counts as lost until all objects were looked for."""
     tracked, other = _tracked(0, lost_for=3), _tracked(-10, lost_for=1)
@@ -168,19 +182,31 @@ def test_what_another_lost_object_was_just_found_on_is_not_taken():
     other.masks = {view: ViewMask(logits, 0.9, 1.0)}
     left = redetection.possible([_candidate(12), _candidate(-10)])
     assert _azimuths(c.direction for c in left) == [-10]
-    assert not on_another(views, None, [other])
+    nothing = ViewMask(np.full((16, 16), -1, np.float32), 0.9, 1.0)
+    assert not on_another(views, view, nothing, None, [other])
 
 
 def test_what_is_as_alike_to_another_lost_object_is_left_to_it_if_that_was_much_nearer():
     tracked, twin, other = (_tracked(degrees, lost_for=3) for degrees in (0, 25, 25))
     other.appearances = Appearances(lambda: np.array([1, -1, 1, -1], np.float32))
-    found = _candidate(18, 0.95)
+    found = _candidate(18, 1.0)
     assert _redetection(tracked, [twin]).choose([found]) is None
     assert _redetection(twin, [tracked]).choose([found]) is found
     assert _redetection(tracked, [other]).choose([found]) is found
-    between = _candidate(12, 0.95)
+    between = _candidate(12, 1.0)
     assert _redetection(tracked, [twin]).choose([between]) is between
+    assert _redetection(twin, [tracked]).choose([between]) is None  # a little farther
     twin.lost_for = 0  # where it is tracked is not taken anyway
+    assert _redetection(tracked, [twin]).choose([found]) is found
+
+
+def test_of_two_lost_objects_the_one_that_is_more_alike_and_nearer_gets_what_is_found():
+    tracked, twin = _tracked(0, lost_for=3), _tracked(24, lost_for=3)
+    found = _candidate(12, 0.9)  # to the twin, its likeness is 1
+    assert _redetection(tracked, [twin]).choose([found]) is None
+    near = _candidate(1, 0.99)
+    assert _redetection(tracked, [twin]).choose([near]) is near
+    twin.masks = {0: near.mask}  # it has been found already
     assert _redetection(tracked, [twin]).choose([found]) is found
 
 
