@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -351,6 +352,20 @@ def declare_parameters(node: Node) -> None:
             given = node._parameter_overrides[parameter.name].value
             checked(parameter, given)  # raises an error with the allowed values
             raise
+
+
+def misspelt_parameters(node: Node) -> list[str]:
+    """A line for each given parameter that the node does not have, but for one with a similar name.
+
+    Others are usual, and not for this node: a file's part ``/**`` is given to all nodes.
+    """
+    unknown = {name for name in node._parameter_overrides if not node.has_parameter(name)}
+    similar = {name: get_close_matches(name, _BY_NAME, n=1, cutoff=0.8) for name in sorted(unknown)}
+    return [
+        f"there is no parameter {name}; did you mean {meant[0]}?"
+        for name, meant in similar.items()
+        if meant
+    ]
 
 
 def read_parameters(node: Node) -> dict[str, Any]:

@@ -65,6 +65,7 @@ from sap_ros.node.outputs import Outputs
 from sap_ros.node.parameters import (
     check_changes,
     declare_parameters,
+    misspelt_parameters,
     read_parameters,
     settings,
 )
@@ -88,6 +89,8 @@ class SapNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("sap", **kwargs)
         declare_parameters(self)
+        for line in misspelt_parameters(self):
+            self.get_logger().warning(line)
         self.add_on_set_parameters_callback(self._change_parameters)
         self._values: dict[str, Any] = {}
         self._enabled = True

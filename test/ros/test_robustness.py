@@ -22,6 +22,8 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import UInt16
 from visualization_msgs.msg import Marker, MarkerArray
 
+from sap_ros.node.parameters import misspelt_parameters
+
 EXECUTABLE = Path(__file__).parents[2] / "scripts" / "sap_node"
 
 
@@ -65,6 +67,14 @@ def test_a_parameter_that_cannot_be_ends_the_node_in_a_line(setting, named):
     assert run.returncode == 1
     assert named in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_misspelt_parameter_is_named_and_one_of_another_node_is_not(make_rig):
+    rig = make_rig(stategy="scan", max_object=3, robot_radius=0.2, use_sim_time=False)
+    assert misspelt_parameters(rig.sap) == [
+        "there is no parameter max_object; did you mean max_objects?",
+        "there is no parameter stategy; did you mean strategy?",
+    ]
 
 
 def test_a_whole_number_is_taken_for_a_float(make_rig):
