@@ -183,7 +183,7 @@ def infinigen(
     width: _WIDTH = 2048,
     samples: Annotated[int, typer.Option(help="Cycles' samples per pixel.")] = 64,
     positions: Annotated[
-        int, typer.Option(min=1, help="Number of panoramas of a scene, from places apart.")
+        int, typer.Option(min=1, help="Number of panoramas of an indoor scene, from places apart.")
     ] = 1,
     at_once: Annotated[int, typer.Option(help="Number of concurrent jobs of InfiniGen.")] = 1,
     manager: Annotated[

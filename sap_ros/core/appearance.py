@@ -34,8 +34,8 @@ FOUND_AGAIN = 0.8
 FOUND_IN_VIEW = 0.87
 FOUND_FAR = 0.98
 
-#: What is less similar than this is not the object, even if it was followed to there.
-UNLIKE = 0.5
+#: A mask in a view of the scan that is less similar than this is not the object's, even if it was followed to there.
+UNLIKE = 0.3
 
 # Number of appearances that are kept of an object beside that of its prompted mask.
 _LATER = 3
@@ -143,8 +143,8 @@ LazyAppearance = Callable[[], np.ndarray | None]
 class Appearances:
     """The appearances of one object: where it was prompted, and on a few later panoramas.
 
-    They are computed when they are first read, that is, when the object is lost; until then each keeps the features
-    of one view.
+    They are computed when they are first read: when the object is lost, or followed in views of the scan. Until then
+    each keeps the features of one view.
 
     Args:
         prompted: computes the first one; None: there is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,13 +85,18 @@ def _read(part: dict[int, dict[str, Any] | Entry]) -> dict[int, dict[str, Any]]:
 
 
 def once(work: Callable[[], T]) -> Callable[[], T]:
-    """Does a piece of work when it is first called; afterwards keeps the result, and not what it is made from."""
+    """Does a piece of work when it is first called; afterwards keeps the result, and not what it is made from.
+
+    Several threads may call it.
+    """
     done: list[T] = []
     to_do = [work]
+    doing = threading.Lock()
 
     def result() -> T:
-        if to_do:
-            done.append(to_do.pop()())
+        with doing:
+            if to_do:
+                done.append(to_do.pop()())
         return done[0]
 
     return result

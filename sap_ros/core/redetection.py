@@ -62,8 +62,10 @@ _MORE_ALIKE = 0.1
 _AS_ALIKE = 0.2
 _MUCH_NEARER = 0.5
 
-# Two objects were taken as one if more than this share of the one is on the mask of the other.
+# Two objects were taken as one if more than this share of the one is on the mask of the other. A mask that is proposed for a
+# lost object is so if, besides, the tracked one has this share of the mask's solid angle.
 _MERGED = 0.5
+_CONSIDERABLE = 0.25
 
 # For so many panoramas after the first without the object, what looks like it where it cannot be is remembered.
 _SOON_AFTER = 2
@@ -211,19 +213,28 @@ class Redetection:
     def _more_likely_another(self, candidate: Candidate) -> bool:
         """Whether a candidate is rather another lost object, such as a twin.
 
-        That one is as alike, and was lost much nearer to it; or it is the better choice by likeness and distance, unless
-        this object was tracked until now.
+        Of two that it is as alike to, the one that was lost much nearer to it gets it, otherwise the one that is the better
+        choice by likeness and distance: never each leaves it to the other. An object that was tracked until now leaves
+        it only to one that is much nearer.
         """
-        own = candidate.likeness - _DISTANCE_COST * self._away(candidate)
+        angle = self._angle(candidate)
         for other in self._others:
             if other.track is None or not other.lost_for or other.masks:
                 continue
-            likeness = other.appearances.likeness(candidate.appearance)
-            as_alike = likeness > candidate.likeness - _AS_ALIKE
-            if as_alike and _from_last(other, candidate) < _MUCH_NEARER * self._angle(candidate):
+            likeness, apart = (
+                other.appearances.likeness(candidate.appearance),
+                _from_last(other, candidate),
+            )
+            more_alike = likeness - candidate.likeness
+            if more_alike > -_AS_ALIKE and apart < _MUCH_NEARER * angle:
                 return True
-            worth = likeness - _DISTANCE_COST * _away(other, candidate, self._following.reach)
-            if self._tracked.lost_for and worth > own:
+            much_nearer = more_alike < _AS_ALIKE and angle < _MUCH_NEARER * apart
+            if much_nearer or not self._tracked.lost_for:
+                continue
+            likely = max(self._likely(self._tracked), self._likely(other))
+            # Where it will be sure soon, as when it comes out from behind something, it is waited for.
+            may_be = likeness > FOUND_IN_VIEW - _PARTLY_HIDDEN
+            if may_be and more_alike > _DISTANCE_COST * (apart - angle) / likely:
                 return True
         return False
 
@@ -236,21 +247,21 @@ class Redetection:
         known += new[: _DISTRACTORS - len(known)]
 
     def _away(self, candidate: Candidate) -> float:
-        return _away(self._tracked, candidate, self._following.reach)
+        """How far a candidate is from where the object was last, relative to how far it is likely to have gone."""
+        return self._angle(candidate) / self._likely(self._tracked)
+
+    def _likely(self, lost: TrackedObject) -> float:
+        """How far an object is likely to have gone since it was lost, in rad.
+
+        Objects go to and fro, so that this grows with the square root of time.
+        """
+        assert lost.track is not None
+        went = self._following.reach * math.sqrt(lost.lost_for + 1)
+        return went + disk_radius(lost.track.whole_solid_angle)
 
     def _angle(self, candidate: Candidate) -> float:
         """The angle between a candidate and where the object was last, in rad."""
         return _from_last(self._tracked, candidate)
-
-
-def _away(lost: TrackedObject, candidate: Candidate, reach: float) -> float:
-    """How far a candidate is from where an object was last, relative to how far that is likely to have gone.
-
-    Objects go to and fro, so that this grows with the square root of time.
-    """
-    assert lost.track is not None
-    likely = reach * math.sqrt(lost.lost_for + 1)
-    return _from_last(lost, candidate) / (likely + disk_radius(lost.track.whole_solid_angle))
 
 
 def _from_last(lost: TrackedObject, candidate: Candidate) -> float:
@@ -273,9 +284,10 @@ def on_another(
     direction: np.ndarray | None,
     others: Sequence[TrackedObject],
 ) -> bool:
-    """Whether a mask in a view is on another object, or holds most of it, too.
+    """Whether a mask in a view is on another object, or holds most of it as a considerable part of itself.
 
-    That is one that is tracked, where it is expected, or one that was lost and has just been found on this panorama.
+    That is one that is tracked, where it is expected. On one that was lost and has just been found on this panorama, only
+    the mask's own place is looked at.
 
     Args:
         views, view, mask: the mask.
@@ -284,10 +296,13 @@ def on_another(
     """
     if direction is None:
         return False
+    solid_angle = float((mask.logits > 0).mean()) * views.solid_angle(view)
     for track in _tracks(others):
         if _apart(direction, track.expected) < track.radius:
             return True
-        if _share_on(views, view, mask, track.moved) > _MERGED:
+        # A cup on a table that is lost is not why the table's mask is not the table.
+        large = track.solid_angle > _CONSIDERABLE * solid_angle
+        if large and _share_on(views, view, mask, track.moved) > _MERGED:
             return True
     found = [each.masks for each in others if each.lost_for and each.masks]
     return any(

@@ -249,7 +249,8 @@ class FrontierSearch:
 class ObjectViewSearch:
     """Visits views that are fitted to the object, see :class:`ObjectViews`; follows it in one such view.
 
-    An object that is lost, or too wide for one view, is followed as by ``scan``.
+    An object that is too wide for one view is followed as by ``scan``; one that is lost is searched for by its
+    appearance, or, where that is not known, as by ``scan``.
 
     Args:
         encoded: the views of the scan; fitted views are added to them.
@@ -318,7 +319,7 @@ class ObjectViewSearch:
         view = self._framing.following(views, known.moved, run.following.reach)
         if view is None:
             found = _follow_in_scan(self.encoded, tracked, run)
-            if self.encoded.model.weak_memory and self._unlike(tracked, found):
+            if found.empty and _known_by_appearance(self.encoded, tracked):
                 return self._find_again(tracked, run)
             return found
         index = views.add(view)
@@ -343,13 +344,6 @@ class ObjectViewSearch:
                 likeness = tracked.appearances.likeness(self.encoded.appearance(view, mask))
                 return not likeness > FOUND_IN_VIEW  # also where it is unknown
         return False
-
-    def _unlike(self, tracked: TrackedObject, found: Found) -> bool:
-        """Whether none of the masks looks like the object: a wide object's mask may drift onto the wall behind it."""
-        shown = [(view, mask) for view, mask in found.masks.items() if (mask.logits > 0).any()]
-        looks = (self.encoded.appearance(view, mask) for view, mask in shown)
-        likenesses = [tracked.appearances.likeness(each) for each in looks]
-        return bool(likenesses) and max(likenesses) < UNLIKE  # False where it is unknown
 
     def _find_again(self, tracked: TrackedObject, run: Run) -> Found:
         """Searches for a lost object by its appearance, in one view around its last position and some others."""
@@ -484,7 +478,7 @@ def _follow_in_scan(encoded: EncodedViews[Views], tracked: TrackedObject, run: R
         far = _further_views(encoded.views, tracked, run.following)
         near = [view for view in order if view not in far]
         return _find_again(encoded, tracked, run, near, far, None)
-    return _follow_in(encoded, tracked, run, order)
+    return _follow_in(encoded, tracked, run, order, compared=encoded.model.weak_memory)
 
 
 def _known_by_appearance(encoded: EncodedViews[Views], tracked: TrackedObject) -> bool:
@@ -509,11 +503,17 @@ def _find_again(
 
 
 def _follow_in(
-    encoded: EncodedViews[Views], tracked: TrackedObject, run: Run, order: tuple[int, ...]
+    encoded: EncodedViews[Views],
+    tracked: TrackedObject,
+    run: Run,
+    order: tuple[int, ...],
+    compared: bool = False,
 ) -> Found:
     """Searches views for an object from an earlier panorama, by memory and, if that is weak, by moved clicks.
 
-    With a weak memory, the object's last mask also chooses among the candidate masks.
+    With a weak memory, the object's last mask also chooses among the candidate masks; ``compared``: masks that do not
+    look like the object at all are not accepted. In a view of the scan, the mask of an object that reaches beyond it may
+    drift onto the wall behind.
     """
     views, weak = encoded.views, encoded.model.weak_memory
     clicks = tracked.expected_clicks() if weak else None
@@ -531,6 +531,10 @@ def _follow_in(
             if on_another(views, view, mask, direction, run.others):
                 return False
         whole = float((mask.logits > 0).mean()) > _WHOLE_VIEW
+        if compared and not whole:  # a mask of the whole view has no surroundings to differ from
+            likeness = tracked.appearances.likeness(encoded.appearance(view, mask))
+            if likeness < UNLIKE:  # False where it is unknown
+                return False
         # When the object is gone, the decoder often masks the whole view. Such a mask is accepted only for an
         # object that is known to be that large.
         return not whole or tracked.usual_solid_angle >= _WHOLE_VIEW * views.solid_angle(view)

@@ -7,8 +7,9 @@ number. And each mask is returned with its predicted IoU and its object score.
 
 On a GPU the host only queues work, but for one copy of each view's mask to the host. :func:`explore` and
 :func:`follow` need it before the next view: whether the object is there, and where, decides which view that
-is and what is remembered. :func:`track` makes these copies after the last view. For a lost object, the features that its
-appearance (:mod:`sap_ros.core.appearance`) is computed from are copied, too.
+is and what is remembered. :func:`track` makes these copies after the last view. For an object that is lost, or followed in views
+of the scan with a weak memory, the features that its appearance (:mod:`sap_ros.core.appearance`) is computed from are
+copied, too.
 """
 
 from __future__ import annotations

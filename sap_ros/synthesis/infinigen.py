@@ -46,7 +46,7 @@ _HOUSE = re.compile(
 )
 #: Other places of the camera are within this of InfiniGen's, in m (x, y, z) ...
 _REACH = (4.0, 4.0, 0.4)
-#: ... and have nothing within this, in m.
+#: ... and nothing in any of many directions within this, in m.
 _CLEARANCE = 0.5
 
 
@@ -72,17 +72,23 @@ def write_scenes(
         size: (width, height) of the panoramas.
         samples: Cycles' samples per pixel.
         positions: number of panoramas of a scene: from InfiniGen's camera, and from other free places that
-            it sees. A scene where there is room for fewer has fewer.
+            it sees. A scene where there is room for fewer has fewer. Of indoor scenes: outdoors, what is
+            rendered is hidden from the rays that look for free places.
         at_once: number of concurrent jobs.
         manager: InfiniGen's configuration of the machine: ``local_64GB``, ``slurm``, ...
         overrides: overrides of InfiniGen's scene settings (gin).
 
     Returns:
-        The seeds for which no panorama was made; their logs are in ``work/``.
+        The seeds whose scenes were not finished; their logs are in ``work/``.
+
+    Raises:
+        ValueError: several positions outdoors, or the folder was made with other settings.
     """
+    if positions > 1 and place != "indoors":
+        raise ValueError(f"positions is {positions}; of scenes outdoors it must be 1")
     settings = {
         "kind": "infinigen", "place": place, "size": list(size), "samples": samples,
-        "positions": positions, "overrides": list(overrides),
+        "overrides": list(overrides), **({"positions": positions} if positions > 1 else {}),
     }  # fmt: skip
     writer = DatasetWriter(folder, settings)
     missing = [seed for seed in seeds if not writer.has(_name(seed))]
@@ -187,11 +193,11 @@ def _render(writer: DatasetWriter, seed: int, settings: Mapping[str, Any]) -> No
     names = _number_objects()
     camera = bpy.context.scene.camera.matrix_world
     ahead = -camera.col[2]
-    eyes = _positions(tuple(camera.translation), settings["positions"], seed)
+    eyes = _positions(tuple(camera.translation), settings.get("positions", 1), seed)
+    heading = math.atan2(ahead[1], ahead[0])
     for number, eye in reversed(list(enumerate(eyes))):
         name = f"{_name(seed)}_{number}" if number else _name(seed)
         if not writer.has(name):
-            heading = math.atan2(ahead[1], ahead[0])
             panorama, instances = render(tuple(settings["size"]), settings["samples"], eye, heading)
             writer.write(name, panorama, instances, names)
 
@@ -206,6 +212,8 @@ def _positions(
         count: number of places; fewer are returned if there is no room for them.
         seed: seed of the places.
     """
+    if count == 1:
+        return [first]
     import bpy
 
     scene, evaluated = bpy.context.scene, bpy.context.evaluated_depsgraph_get()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sap_ros.core import search, sphere
+from sap_ros.core import search, sphere, tracker
 from sap_ros.core.camera import sees
 from sap_ros.core.instances import State
 from sap_ros.core.loading import load_model
@@ -128,7 +128,7 @@ def test_an_object_that_comes_back_elsewhere_is_found_by_its_appearance(nano):
 
 
 def test_a_wide_object_whose_mask_drifts_onto_the_wall_is_found_again(nano, panorama, monkeypatch):
-    """It is followed in several views, where nothing but its appearance tells that the mask is on something else."""
+    """It is followed in views of the scan, where nothing but its appearance tells that the mask is on something else."""
     image = cv2.resize(panorama, SIZE)
     truth = np.zeros(SIZE[::-1], bool)
     truth[180:350, 430:600] = True  # 60 degrees wide
@@ -137,17 +137,22 @@ def test_a_wide_object_whose_mask_drifts_onto_the_wall_is_found_again(nano, pano
     session.set_image(image)
     session.add_prompt(Prompt(1, mask=truth))
     session.segment()
-    follow_in_scan = search._follow_in_scan
+    drifted = []
 
-    def drifted(encoded, tracked, run):
-        found = follow_in_scan(encoded, tracked, run)
-        for mask in found.masks.values():
+    def follow(model, features, order, memory, prompts, priors, accept, *more):
+        def after(view, mask):
+            drifted.append(view)
             mask.logits[:] = -mask.logits
-        return found
+            return accept(view, mask)
 
-    monkeypatch.setattr(search, "_follow_in_scan", drifted)
+        return tracker.follow(model, features, order, memory, prompts, priors, after, *more)
+
+    monkeypatch.setattr(search, "follow", follow)
     session.next_image(image)
-    assert _iou(session.segment().labels == 1, truth) > 0.7
+    found = session.segment().labels == 1
+    assert drifted
+    assert all(view < 24 for view in drifted)  # of the scan
+    assert _iou(found, truth) > 0.7
 
 
 def test_objects_come_and_go_with_no_effect_on_the_others(nano):

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from sap_ros.core import sphere
@@ -171,6 +173,16 @@ def test_a_mask_that_holds_a_tracked_object_too_is_not_taken():
     assert not redetection.possible([both])
 
 
+def test_a_lost_table_is_found_with_a_tracked_cup_on_it():
+    tracked, cup = _tracked(10, lost_for=3), _tracked(10)
+    redetection = _redetection(tracked, [cup])
+    view = redetection._encoded.views.add(View(np.radians(25), 0.0))
+    logits = np.full((64, 64), -1, np.float32)
+    logits[20:48, 2:62] = 1  # ten times as large as the cup, which it holds
+    table = replace(_candidate(30), view=view, mask=ViewMask(logits, 0.9, 1.0))
+    assert redetection.possible([table]) == [table]
+
+
 def test_what_another_lost_object_was_just_found_on_is_not_taken():
     """On the same panorama: it counts as lost until all objects were looked for."""
     tracked, other = _tracked(0, lost_for=3), _tracked(-10, lost_for=1)
@@ -200,14 +212,42 @@ def test_what_is_as_alike_to_another_lost_object_is_left_to_it_if_that_was_much_
     assert _redetection(tracked, [twin]).choose([found]) is found
 
 
+def _known(degrees, lost_for, likeness):
+    """A lost object to which candidates are alike so much."""
+    lost = _tracked(degrees, lost_for)
+    looks = np.full(4, likeness / 2, np.float32)
+    looks += np.array([1, -1, 1, -1], np.float32) * np.sqrt(1 - likeness**2) / 2
+    lost.appearances = Appearances(lambda: looks)
+    return lost
+
+
 def test_of_two_lost_objects_the_one_that_is_more_alike_and_nearer_gets_what_is_found():
-    tracked, twin = _tracked(0, lost_for=3), _tracked(24, lost_for=3)
-    found = _candidate(12, 0.9)  # to the twin, its likeness is 1
-    assert _redetection(tracked, [twin]).choose([found]) is None
-    near = _candidate(1, 0.99)
-    assert _redetection(tracked, [twin]).choose([near]) is near
+    one, twin = _known(0, 3, 0.9), _known(24, 3, 0.99)
+    found = _candidate(12, 0.9)
+    assert _redetection(one, [twin]).choose([found]) is None
+    near = _candidate(1, 0.9)
+    assert _redetection(one, [twin]).choose([near]) is near
+    unsure = _known(24, 3, 0.7)  # it could not get it
+    assert _redetection(_known(0, 3, 0.9), [unsure]).choose([found]) is found
     twin.masks = {0: near.mask}  # it has been found already
-    assert _redetection(tracked, [twin]).choose([found]) is found
+    assert _redetection(one, [twin]).choose([found]) is found
+
+
+@given(
+    apart=st.floats(0, 150), place=st.floats(-60, 60),
+    likenesses=st.tuples(*[st.floats(0.985, 1.0)] * 2), lost=st.tuples(*[st.integers(1, 400)] * 2),
+)  # fmt: skip
+def test_two_lost_objects_never_leave_it_to_each_other(apart, place, likenesses, lost):
+    """What is sure for both is taken by one of them."""
+    one, other = (
+        _known(degrees, *known)
+        for degrees, *known in zip((0, apart), lost, likenesses, strict=True)
+    )
+    answers = []
+    for this, that in ((one, other), (other, one)):
+        likeness = this.appearances.likeness(_candidate(place).appearance)
+        answers.append(_redetection(this, [that]).choose([_candidate(place, likeness)]))
+    assert any(answer is not None for answer in answers)
 
 
 def test_of_the_answers_to_a_click_the_most_alike_is_compared(random_model, panorama):
