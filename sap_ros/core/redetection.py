@@ -221,10 +221,8 @@ class Redetection:
         for other in self._others:
             if other.track is None or not other.lost_for or other.masks:
                 continue
-            likeness, apart = (
-                other.appearances.likeness(candidate.appearance),
-                _from_last(other, candidate),
-            )
+            likeness = other.appearances.likeness(candidate.appearance)
+            apart = _from_last(other, candidate)
             more_alike = likeness - candidate.likeness
             if more_alike > -_AS_ALIKE and apart < _MUCH_NEARER * angle:
                 return True
