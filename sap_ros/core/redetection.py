@@ -213,9 +213,9 @@ class Redetection:
     def _more_likely_another(self, candidate: Candidate) -> bool:
         """Whether a candidate is rather another lost object, such as a twin.
 
-        Of two that it is as alike to, the one that was lost much nearer to it gets it, otherwise the one that is the better
-        choice by likeness and distance: never each leaves it to the other. An object that was tracked until now leaves
-        it only to one that is much nearer.
+        Of two objects that it is as alike to, the one that was lost much nearer gets it; otherwise the better choice by
+        likeness and distance. Two objects never leave it to each other. One that was tracked until now leaves it only to
+        one that is much nearer.
         """
         angle = self._angle(candidate)
         for other in self._others:
@@ -298,7 +298,7 @@ def on_another(
     for track in _tracks(others):
         if _apart(direction, track.expected) < track.radius:
             return True
-        # A cup on a table that is lost is not why the table's mask is not the table.
+        # The mask of a lost table may hold a tracked cup that stands on it.
         large = track.solid_angle > _CONSIDERABLE * solid_angle
         if large and _share_on(views, view, mask, track.moved) > _MERGED:
             return True
