@@ -13,9 +13,9 @@ import torch
 
 from sap_ros.core import sphere
 from sap_ros.core.checkpoints import build_architecture
+from sap_ros.core.folding import fold
 from sap_ros.core.loading import Backend, FixedBackend, load_model, usable_device
 from sap_ros.core.model import Model
-from sap_ros.core.nano import PretrainedTrunk
 from sap_ros.evaluation.clicks import centre_click
 from sap_ros.files import read_panorama
 from sap_ros.synthesis.composite import draw_shape, paste
@@ -67,8 +67,7 @@ def random_model(
     """A named model's architecture with random weights: to measure cost, not quality."""
     torch.manual_seed(0)
     sam = build_architecture(name, image_size)
-    if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
-        sam.image_encoder.trunk.fold()
+    fold(sam)
     return Model(sam, name, usable_device(device), backend=backend)
 
 

@@ -54,8 +54,8 @@ def load_model(
         OSError: a file does not exist, or a download failed.
     """
     from sap_ros.core import checkpoints
+    from sap_ros.core.folding import fold
     from sap_ros.core.model import Model
-    from sap_ros.core.nano import PretrainedTrunk
 
     chosen = usable_device(device)
     info = checkpoints.model_info(name)
@@ -65,8 +65,7 @@ def load_model(
     weights = checkpoints.read_weights(path)
     checkpoints.check_architecture(sam, weights, f"{path} does not fit {name}")
     sam.load_state_dict(weights)
-    if isinstance(sam.image_encoder.trunk, PretrainedTrunk):
-        sam.image_encoder.trunk.fold()
+    fold(sam)
     made = partial(Model, sam, name, chosen, info.fusion, info.weak_memory, compiled, log=log)
     try:
         return made(backend=fixed)

@@ -104,7 +104,11 @@ class Model:
             ValueError: a size that does not fit.
         """
         sam = build_architecture(self.name, image_size)
-        sam.image_encoder = self.sam.image_encoder  # the same for all sizes
+        # The same for all sizes, and perhaps folded.
+        sam.image_encoder, sam.sam_mask_decoder = (
+            self.sam.image_encoder,
+            self.sam.sam_mask_decoder,
+        )
         sam.load_state_dict(self.sam.state_dict(), assign=True)
         return self._again(sam)
 

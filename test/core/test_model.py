@@ -11,7 +11,9 @@ from torch import nn
 
 from sap_ros.core import checkpoints
 from sap_ros.core.checkpoints import MODELS, build_architecture, input_side, read_weights
+from sap_ros.core.folding import fold
 from sap_ros.core.loading import load_model, usable_device
+from sap_ros.core.model import Model
 
 
 class _Code:
@@ -55,18 +57,18 @@ def test_the_shipped_model_is_the_default_and_small():
 
 
 def test_a_checkpoint_file_gives_its_weights(nano_file):
-    loaded, plain = load_model("sap-nano", nano_file), build_architecture("sap-nano").eval()
+    loaded = load_model("sap-nano", nano_file, backend="torch")
     weights = torch.load(nano_file, weights_only=True)["model"]
-    plain.load_state_dict(weights)
     own = loaded.sam.state_dict()
+    folded = "image_encoder.", "sam_mask_decoder.conv_s"
     for key, value in weights.items():
-        assert key.startswith("image_encoder.trunk.") or torch.equal(own[key], value), key
-    with torch.inference_mode():  # the trunk's are folded
-        image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        for a, b in zip(
-            loaded.sam.image_encoder.trunk(image), plain.image_encoder.trunk(image), strict=True
-        ):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+        assert key.startswith(folded) or torch.equal(own[key], value), key
+    sam = build_architecture("sap-nano")
+    sam.load_state_dict(weights)
+    plain = Model(sam, "sap-nano", torch.device("cpu"))
+    view = np.random.default_rng(0).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+    for one, other in zip(loaded.encode(view).maps, plain.encode(view).maps, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["sam2.1-tiny", "efficienttam-s-512", "edgetam"])
@@ -161,6 +163,25 @@ def test_a_folded_network_gives_the_same_maps():
     with torch.inference_mode():
         for a, b in zip(folded(image), plain(image), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["sap-nano", "sam2.1-tiny", "edgetam", "efficienttam-ti-512"])
+def test_a_folded_model_gives_the_same_features(name):
+    torch.manual_seed(0)
+    plain = build_architecture(name, 256)
+    folded = copy.deepcopy(plain)
+    fold(folded)
+    if plain.use_high_res_features_in_sam:
+        encoder, decoder = folded.image_encoder, folded.sam_mask_decoder
+        widths = [conv.conv.out_channels for conv in encoder.neck.convs]
+        assert widths[-2:] == [64, 32], (
+            "the neck's finer maps are those that the mask decoder takes"
+        )
+        assert not list(decoder.conv_s0.parameters()) + list(decoder.conv_s1.parameters())
+    view = np.random.default_rng(1).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    maps = [Model(sam, name, torch.device("cpu")).encode(view).maps for sam in (plain, folded)]
+    for one, other in zip(*maps, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
 
 
 def test_encoding_is_the_same_for_the_same_view(random_model, panorama):
