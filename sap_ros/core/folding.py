@@ -32,9 +32,11 @@ def fold(sam: SAM2Base) -> None:
 def _merged(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Two convolutions of 1x1 as one."""
     assert first.kernel_size == second.kernel_size == (1, 1)
-    assert first.bias is not None and second.bias is not None
     merged = nn.Conv2d(first.in_channels, second.out_channels, 1)
+    assert first.bias is not None
+    assert second.bias is not None
+    assert merged.bias is not None
     weight = second.weight.flatten(1).double()
     merged.weight.copy_((weight @ first.weight.flatten(1).double())[..., None, None])
-    merged.bias.copy_(weight @ first.bias.double() + second.bias.double())  # type: ignore[union-attr]
+    merged.bias.copy_(weight @ first.bias.double() + second.bias.double())
     return merged.train(first.training).to(first.weight)
