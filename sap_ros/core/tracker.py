@@ -33,6 +33,10 @@ from sap_ros.core.prompts import ViewPrompt
 # it to be compared with the last mask.
 _MOTION = 0.125
 
+# What a candidate's IoU with the mask of the view before counts beside its predicted IoU. A view that is fitted to an object
+# shows it better than the view before. (On the next panorama it counts in full: it should stay the same part.)
+_AGREEMENT = 0.25
+
 
 @dataclass(frozen=True)
 class Step:
@@ -42,8 +46,8 @@ class Step:
         view: its index.
         prompt: the prompt in it; None: memory must find the object.
         prior: (S / 4, S / 4) bool, where the object is expected from what was found before; None: not
-            known. Of the candidate masks, the one is taken that agrees with it; memory keeps the one
-            with the highest predicted IoU.
+            known. Of the candidate masks, the one is taken that is best by its predicted IoU and its agreement
+            with it; memory keeps the one with the highest predicted IoU.
     """
 
     view: int
@@ -134,7 +138,7 @@ def explore(
         if not found and step.prompt is None:
             raise ValueError("the first view to visit is not prompted: no click, box or mask")
         result, entry = _decode(model, features(step.view), i, i + 1, bank, step.prompt, recent)
-        found[step.view] = _mask(result, step.prior)
+        found[step.view] = _mask(result, step.prior, _AGREEMENT)
         bank.write(i, entry, step.prompt is not None)
         if memory is not None and step.prompt is not None:
             memory.write(memory.condense(), entry, prompted=True)
@@ -164,7 +168,7 @@ def follow(
         prompts: clicks where the object is expected, by view; such a view is decoded from them and
             not from memory.
         priors: its last mask (S / 4, S / 4) bool, by view: of the candidate masks of a prompted view,
-            the one is taken that agrees with it.
+            the one is taken that is best by its predicted IoU and its agreement with it.
         accept: whether a mask of a view may be the object's; else the object is taken to be absent.
         visited: called with each view when it is done.
         recent: how many of the previous views, beside the prompted ones, memory attention reads.
@@ -177,7 +181,8 @@ def follow(
         i = memory.condense()
         prompt = prompts.get(view)
         result, entry = _decode(model, features(view), i, i + POINTERS, memory, prompt, recent)
-        mask = _mask(result, priors.get(view) if prompt is not None else None, _MOTION)
+        prior = priors.get(view) if prompt is not None else None
+        mask = _mask(result, prior, reach=_MOTION)
         if mask.object_score > 0 and accept(view, mask):
             memory.write(i, entry, prompted=False)
         else:
@@ -231,12 +236,14 @@ def _sent(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _mask(view: Decoded, prior: np.ndarray | None = None, reach: float = 0.0) -> ViewMask:
-    """An object's mask in a view; with a prior (h, w), the candidate that agrees with it."""
+def _mask(
+    view: Decoded, prior: np.ndarray | None = None, agreement: float = 1.0, reach: float = 0.0
+) -> ViewMask:
+    """An object's mask in a view; with a prior (h, w), see :func:`_nearest_candidate`."""
     masks, ious, score = _on_host(view, view.best[0] if prior is None else view.masks[0])
     if prior is None:
         return ViewMask(masks[0], float(ious.max()), score)
-    chosen = _nearest_candidate(masks, ious, prior, reach)
+    chosen = _nearest_candidate(masks, ious, prior, agreement, reach)
     return ViewMask(masks[chosen], float(ious[chosen]), score)
 
 
@@ -252,12 +259,16 @@ def _on_host(view: Decoded, shown: Tensor) -> tuple[np.ndarray, np.ndarray, floa
 
 
 def _nearest_candidate(
-    candidates: np.ndarray, predicted_ious: np.ndarray, prior: np.ndarray, reach: float
+    candidates: np.ndarray,
+    predicted_ious: np.ndarray,
+    prior: np.ndarray,
+    agreement: float,
+    reach: float,
 ) -> int:
-    """Which of the masks (M, h, w) is best by its predicted IoU plus its IoU with a prior (h, w).
+    """Which of the masks (M, h, w) is best by its predicted IoU plus ``agreement`` times its IoU with a prior (h, w).
 
-    A part and the whole are both good answers to a click; on the next panorama it should be the same
-    one. The prior may be moved by up to ``reach`` of its side so that the centres agree.
+    A part and the whole are both good answers to a click; which of them it was before is known. The prior
+    may be moved by up to ``reach`` of its side so that the centres agree.
     """
     worth, expected = [], prior.astype(np.uint8)
     limit, centre = reach * len(prior), _centre(expected)
@@ -266,7 +277,7 @@ def _nearest_candidate(
         translation = np.array([[1, 0, u], [0, 1, v]])
         moved = cv2.warpAffine(expected, translation, prior.shape, flags=cv2.INTER_NEAREST)
         shared, either = cv2.countNonZero(mask & moved), cv2.countNonZero(mask | moved)
-        worth.append(predicted_iou + shared / max(either, 1))
+        worth.append(predicted_iou + agreement * shared / max(either, 1))
     return int(np.argmax(worth))
 
 

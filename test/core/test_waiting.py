@@ -88,20 +88,22 @@ def test_a_copy_that_waits_is_noticed():
     assert len(copies.waiting) == 1
 
 
-@pytest.mark.parametrize("prior", [None, np.ones((16, 16), bool)], ids=["best", "nearest"])
-def test_a_mask_and_its_scores_come_in_one_copy(prior, monkeypatch):
+@pytest.mark.parametrize(
+    ("prior", "agreement"),
+    [(None, 1.0), (np.ones((16, 16), bool), 0.25), (np.ones((16, 16), bool), 1.0)],
+    ids=["best", "rather the best", "rather the nearest"],
+)
+def test_a_mask_and_its_scores_come_in_one_copy(prior, agreement, monkeypatch):
     masks = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    ious, scores = torch.tensor([[0.2, 0.7, 0.4]]), torch.tensor([[-3.0]])
+    masks[0, 0] += 3  # the prior's whole view
+    ious, scores = torch.tensor([[0.2, 0.6, 0.4]]), torch.tensor([[-3.0]])
     decoded = Decoded(masks, ious, masks[:, 1:2], scores, {}, masks[:, 1:2], True)
     copied, to_host = [], torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copied.append(x.shape) or to_host(x))
     monkeypatch.setattr(torch.Tensor, "item", None)
-    mask = tracker._mask(decoded, prior)
+    mask = tracker._mask(decoded, prior, agreement)
     assert len(copied) == 1
-    chosen = 1
-    if prior is not None:
-        shares = (masks[0] > 0).flatten(1).float().mean(1)
-        chosen = int((ious[0] + shares).argmax())
+    chosen = 0 if prior is not None and agreement == 1.0 else 1
     np.testing.assert_array_equal(mask.logits, masks[0, chosen].numpy())
     assert mask.predicted_iou == pytest.approx(float(np.array(ious)[0, chosen]))
     assert mask.object_score == -3.0
