@@ -45,18 +45,21 @@ class Lenses:
     """The driver of two lenses of a camera, and what the node says of them."""
 
     def __init__(self, rig, transport="raw", listen=True):
-        self.rig, self.said = rig, []
+        self.rig, self.said, self.values = rig, [], {}
         self.kind = Image if transport == "raw" else CompressedImage
         end = "" if transport == "raw" else f"/{transport}"
         self.publishers = [
             rig.peer.create_publisher(self.kind, f"image_{lens}{end}", 10)
             for lens in ("front", "back")
         ]
-        rig.peer.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda m: self.said.append(m.status[0].message), 10
-        )
+        rig.peer.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
         rig.up(self.publishers[0])
         rig.until(self.publishers[1].get_subscription_count)
+
+    def _diagnosed(self, message):
+        (status,) = message.status
+        self.said.append(status.message)
+        self.values = {value.key: value.value for value in status.values}
 
     def publish(self, lens, picture, ns, encoding="rgb8", ending=".png"):
         """Publishes the half of the picture in which the preset insta360 has a lens."""
@@ -172,6 +175,7 @@ def test_what_cannot_be_used_is_one_line_and_the_next_pair_is_answered(
         lenses.publish(0, picture, (2000 + 100 * k) * MS)
         lenses.publish(1, picture, (2050 + 100 * k) * MS)
     lenses.until_said("cannot be put together: their stamps are 0.050 s apart")
+    rig.until(lambda: int(lenses.values["unpaired"]) == rig.sap._camera.pairs.unpaired >= 5)
 
 
 def test_a_silent_lens_is_said_before_there_is_any_object(make_rig, camera_file, drive):
