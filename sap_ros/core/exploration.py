@@ -133,8 +133,7 @@ class ObjectViews:
         views: the views.
         prompts: the prompt in them.
         framing: how wide a view of the object is.
-        carry: see :class:`Frontier`; if True, also chooses the candidate mask that agrees with the mask
-            of the previous view.
+        carry: see :class:`Frontier`; if True, the mask of the previous view has a say, too, in which candidate is taken.
         first: the first view; None: a view centred on the click, or fitted to the prompt's box or mask.
     """
 
