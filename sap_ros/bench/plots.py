@@ -39,11 +39,11 @@ def plot(path: Path, results: dict[str, Any]) -> None:
 
 def _views(axes: Any, figures: dict[str, Any]) -> None:
     answers = figures["answers"]
-    for name in ("scan", "frontier", "gimbal", "auto"):
+    for name in ("auto", "gimbal", "frontier", "scan"):
         views = float(np.mean([a["views"] for a in answers[name]]))
         value = float(np.mean([a["iou"] for a in answers[name]]))
-        axes.plot(views, value, "o", markersize=9)
-        axes.annotate(name, (views, value), xytext=(6, 6), textcoords="offset points")
+        axes.plot(views, value, "o", markersize=9, label=name)
+    axes.legend(frameon=False)
     axes.set(
         xscale="log", xlim=(0.8, 60), xlabel="views encoded per object", ylabel="mean IoU",
         title="fewer views",
