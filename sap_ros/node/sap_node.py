@@ -519,10 +519,9 @@ class SapNode(LifecycleNode):
             "received": worker.received if worker else 0,
             "dropped": worker.dropped if worker else 0,
         }
-        if self._camera is not None and self._camera.pairs is not None:
-            facts["unpaired"] = (
-                self._camera.pairs.unpaired
-            )  # images of one lens without the other's
+        pairs = self._camera.pairs if self._camera else None
+        if pairs is not None:
+            facts["unpaired"] = pairs.unpaired
         report = self._health.report(
             self.get_fully_qualified_name(),
             self._topics(),
