@@ -22,7 +22,7 @@ from torch import Tensor
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, focal_length
 from sap_ros.core.fisheye import DualFisheye, Lens
-from sap_ros.core.rendering import halvings
+from sap_ros.core.rendering import arctan2, halvings
 
 #: Rays of a grid of pixels by components, each (rows, columns) float32, multiplied by a matrix (3, 3); and
 #: their lengths, which the matrix does not change.
@@ -289,7 +289,7 @@ def _lens_pixels(lens: Lens, x: Any, y: Any, z: Any, module: Any = np) -> tuple[
     The rays are float32 arrays of ``module``, numpy or torch, and so are the results.
     """
     across = module.sqrt(x * x + y * y)
-    theta = module.arctan2(across, z)
+    theta = arctan2(across, z) if module is np else module.arctan2(across, z)
     scale = lens.radius(theta) / (across + _LEAST_LENGTH)
     u = x * scale * lens.focal_length[0] + lens.centre[0]
     v = y * scale * lens.focal_length[1] + lens.centre[1]

@@ -165,6 +165,11 @@ class _Half(_Level):
         cv2.resize(source, tiles.shape[1::-1], dst=tiles, interpolation=cv2.INTER_AREA)
 
 
+def arctan2(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """numpy's arctan2 of float32 arrays, by torch: in a tenth of the time."""
+    return torch.atan2(torch.from_numpy(y), torch.from_numpy(x)).numpy()
+
+
 def halvings(resolution: float, wanted: float) -> int:
     """How many times an image is halved before it is sampled at another resolution, both in pixels per rad."""
     return max(0, math.floor(math.log2(resolution / wanted) + 1e-6))
@@ -207,7 +212,7 @@ def _render_table(
     offset = offset.astype(np.float32)
     right, down, forward = view.rotation.T.astype(np.float32)[..., None]
     x, y, z = (right[i] * offset + (down[i] * offset + forward[i])[:, None] for i in range(3))
-    u, v = sphere.components_to_pixel(x, y, z, panorama)
+    u, v = sphere.components_to_pixel(x, y, z, panorama, arctan2)
     # cv2.remap's coordinates have pixel centres at integers, ours at +0.5.
     u -= np.float32(0.5 + region.left)
     turns = np.floor(u / np.float32(panorama[0]))

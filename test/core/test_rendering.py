@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sap_ros.core import sphere
 from sap_ros.core.camera import View, view_to_direction
 from sap_ros.core.projection import Panorama
-from sap_ros.core.rendering import TorchRenderer, ViewRenderer
+from sap_ros.core.rendering import TorchRenderer, ViewRenderer, arctan2
 from sap_ros.core.scan import Scan, steady, tilted
 from sap_ros.core.views import PerspectiveViews
 
@@ -138,3 +138,12 @@ def test_a_view_is_the_same_whichever_views_were_rendered_before(height, before)
     assert len(reduced) < height
     expected = ViewRenderer(reduced, 32).render(view)
     assert np.array_equal(renderer.render(view), expected)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_arctan2_is_numpys(seed):
+    rng = np.random.default_rng(seed)
+    y, x = rng.normal(size=(2, 50, 40)).astype(np.float32) * 10.0 ** rng.integers(-6, 6)
+    y[rng.random(y.shape) < 0.1], x[rng.random(x.shape) < 0.1] = 0, 0
+    expected = np.arctan2(y.astype(np.float64), x.astype(np.float64))
+    assert np.abs(arctan2(y, x) - expected).max() < 4e-7  # rounding of pi
