@@ -30,19 +30,19 @@ _STD = (0.229, 0.224, 0.225)
 
 def normalize(views: Tensor) -> Tensor:
     """RGB views (B, S, S, 3), 0 to 255, to SAM 2's input (B, 3, S, S) float32, on the same device."""
-    scale, shift = _statistics(views.device)
-    return views.permute(0, 3, 1, 2).float() * scale - shift
+    scale, offset = _statistics(views.device)
+    return views.permute(0, 3, 1, 2).float() * scale + offset
 
 
 @lru_cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """By channel, what a pixel is multiplied by, and what is then subtracted: (3, 1, 1) each.
+    """By channel, what a pixel is multiplied by, and what is then added: (3, 1, 1) each.
 
     They are kept on the device, for a host waits when it makes a tensor of numbers.
     """
     with torch.inference_mode(False):  # they serve training, too
         mean, std = torch.tensor([_MEAN, _STD], device=device)[..., None, None]
-        return 1 / (255 * std), mean / std
+        return 1 / (255 * std), -mean / std
 
 
 class ImageEncoder(nn.Module):
