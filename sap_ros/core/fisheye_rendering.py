@@ -1,8 +1,8 @@
 """Renders views, and the panorama, straight from a picture with two fisheye lenses.
 
 As in :mod:`sap_ros.core.rendering`, a view is one cv2.remap by a look-up table that is kept for further
-pictures; on a torch device it is a ``grid_sample``. A view on the border between the lenses is put together from both, and where they meet both are
-blended. A table covers only the part of the view that its lens is needed for.
+pictures; on a torch device it is a ``grid_sample``. A view on the border between the lenses is put together from
+both, and where they meet both are blended. A table covers only the part of the view that its lens is needed for.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ number. And each mask is returned with its predicted IoU and its object score.
 
 On a GPU the host only queues work, but for one copy of each view's mask to the host. :func:`explore` and
 :func:`follow` need it before the next view: whether the object is there, and where, decides which view that
-is and what is remembered. :func:`track` makes these copies after the last view. For an object that is lost, or followed in views
-of the scan with a weak memory, the features that its appearance (:mod:`sap_ros.core.appearance`) is computed from are
-copied, too.
+is and what is remembered. :func:`track` makes these copies after the last view. For an object that is lost, or
+followed in views of the scan with a weak memory, the features that its appearance (:mod:`sap_ros.core.appearance`)
+is computed from are copied, too.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from sap_ros.core.prompts import ViewPrompt
 # it to be compared with the last mask.
 _MOTION = 0.125
 
-# What a candidate's IoU with the mask of the view before counts beside its predicted IoU. A view that is fitted to an object
-# shows it better than the view before. (On the next panorama it counts in full: it should stay the same part.)
+# What a candidate's IoU with the mask of the view before counts beside its predicted IoU. A view that is fitted to an
+# object shows it better than the view before. (On the next panorama it counts in full: it should stay the same part.)
 _AGREEMENT = 0.25
 
 
