@@ -40,6 +40,8 @@ def show_live(
 ) -> list[Answer]:
     """Streams the moving scene to the node in real time; prints a table, writes ``live.{jpg,csv}``.
 
+    With a camera also ``fisheyes.jpg``, the first picture that is sent.
+
     Args:
         client: client of an active node.
         out: folder to write to.
@@ -114,7 +116,11 @@ def show_live(
     )
     if views:
         print(f"Views encoded per image: {mean(views):.1f}; a full scan has {full}")
-    print(f"Written to {out}/: live.jpg, live.csv")
+    written = ["live.jpg", "live.csv"]
+    if camera is not None:
+        written.append("fisheyes.jpg")
+        write_image(out / written[-1], sent[0])
+    print(f"Written to {out}/: {', '.join(written)}")
     return answers
 
 

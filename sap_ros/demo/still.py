@@ -70,7 +70,7 @@ def show_still(client: Client, still: Still, out: Path) -> None:
     print(f"Masks and bearings came after {answer.latency:.1f} s")
     instances = answer.instances
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("live.jpg", "live.csv"):
+    for name in ("live.jpg", "live.csv", "fisheyes.jpg"):
         (out / name).unlink(missing_ok=True)  # from an earlier run
     write_image(out / "masks.png", instances.labels)
     write_image(out / "overlay.jpg", draw_overlay(image, instances, prompts))

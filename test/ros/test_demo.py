@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 pytest.importorskip("rclpy")
@@ -33,6 +34,11 @@ def test_the_live_part_with_the_pictures_of_two_lenses(tmp_path, preset, codec):
     found = [float(row["iou"]) for row in rows if float(row["time"]) == 0]
     assert len(found) == 3
     assert sum(found) / len(found) > 0.6
+    sent = cv2.imread(str(tmp_path / "fisheyes.jpg"))
+    width, height = camera.picture_size
+    assert sent.shape[1] / sent.shape[0] == pytest.approx(width / height, rel=0.01)
+    assert sent[:4, :4].max() < 30  # outside of the lenses' circles
+    assert sent.max() > 100
 
 
 def _need_the_build():
