@@ -34,6 +34,9 @@ _PARAMETERS: dict[str, type] = {
     "use_sim_time": bool,
 }
 
+# Arguments that remap the node's topic of the same name.
+_TOPICS = ("image", "image_front", "image_back", "points", "depth")
+
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
@@ -45,6 +48,16 @@ def generate_launch_description() -> LaunchDescription:
             "imu",
             default_value="imu/data",
             description="topic of the IMU with which views are laid out level, in the namespace",
+        ),
+        DeclareLaunchArgument(
+            "points",
+            default_value="points",
+            description="topic of the point cloud that ranges are taken from, in the namespace",
+        ),
+        DeclareLaunchArgument(
+            "depth",
+            default_value="depth",
+            description="topic of the depth panorama that ranges are taken from, in the namespace",
         ),
         DeclareLaunchArgument(
             "image_transport",
@@ -187,7 +200,7 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
         remappings=[
-            *((name, LaunchConfiguration(name)) for name in ("image", "image_front", "image_back")),
+            *((name, LaunchConfiguration(name)) for name in _TOPICS),
             ("imu/data", LaunchConfiguration("imu")),
         ],
         output="screen",

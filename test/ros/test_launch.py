@@ -127,14 +127,16 @@ def _parameters(node, *names):
     ids=["brought up", "left alone", "a bad parameter"],
 )
 def test_the_launch_file_brings_the_node_up(arguments, state):
-    with _launched("namespace:=front", "image:=/camera/image", *arguments) as node:
+    topics = ("image:=/camera/image", "depth:=/camera/depth", "imu:=/imu/data")
+    with _launched("namespace:=front", *topics, *arguments) as node:
         if "model:=sam9" in arguments:
             _until_refused(node)
         _until_state(node, state)
         time.sleep(2)
         assert _state(node) == state
         if state == State.PRIMARY_STATE_ACTIVE:
-            assert node.count_subscribers("/camera/image") == 1
+            for topic in ("/camera/image", "/camera/depth", "/imu/data"):
+                assert node.count_subscribers(topic) == 1
 
 
 _NAMES = (
