@@ -61,9 +61,9 @@ PARAMETERS = (
     Parameter(
         "strategy",
         "auto",
-        "how the panorama is shown to the model: in views centred on the object (auto, gimbal), in views of "
-        "the scan (frontier: those that the mask extends into; scan: all), resized as a whole (direct), or in "
-        "crops (patches)",
+        "how the panorama is shown to the model: in a view that shows the click, then views centred on the "
+        "object (auto), or in these alone (gimbal), in views of the scan (frontier: those that the mask extends "
+        "into; scan: all), resized as a whole (direct), or in crops (patches)",
         STRATEGIES,
     ),
     Parameter(
@@ -239,7 +239,7 @@ PARAMETERS = (
     Parameter(
         "margin",
         _FOLLOWING.margin,
-        "largest angle that an object moves by from image to image, in degrees",
+        "how far beyond its last mask an object is looked for in the next image, in degrees",
         limits=(0.0, 90.0),
         dynamic=True,
     ),
