@@ -39,7 +39,6 @@ def main() -> None:
         default=[],
         help="index.csv; photographs of its split val (source coco:ID or coco128:ID) are left out",
     )
-    parser.add_argument("--most", type=int, default=1000, help="largest number of photographs")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     index = given.out / "index.csv"
@@ -52,12 +51,7 @@ def main() -> None:
         outlines[annotation["image_id"]].append(annotation)
     for image in sorted(content["images"], key=lambda image: image["id"]):
         picture = given.images / image["file_name"]
-        if (
-            image["license"] not in given.licence
-            or image["id"] in left_out
-            or len(rows) >= given.most
-            or not picture.exists()
-        ):
+        if image["license"] not in given.licence or image["id"] in left_out or not picture.exists():
             continue
         masks = _masks(outlines[image["id"]], image["height"], image["width"])
         if not masks:

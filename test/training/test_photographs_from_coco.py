@@ -33,7 +33,7 @@ def _annotation(image, number, polygons, crowd=0):
 
 @pytest.fixture
 def coco(tmp_path):
-    """Pictures 1 to 5: 1 and 5 may be used, 2 has another licence, 3 a box, a crowd and a tiny thing, 4 is held out."""
+    """Pictures 1 to 5: 1 and 5 may be used, 2 has another licence, 3 a box, a crowd and a tiny mask, 4 is held out."""
     images = tmp_path / "images"
     images.mkdir()
     for number in (1, 2, 3, 4, 5):
@@ -86,12 +86,3 @@ def test_the_permitted_photographs_with_outlines_are_written(coco, tmp_path, mon
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.jpg")} == before
     with (out / "index.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
-
-
-def test_most_limits_the_number(coco, tmp_path, monkeypatch):
-    out = tmp_path / "one"
-    _run(
-        monkeypatch,
-        [*coco[:2], str(out), *coco[2:], "--licence", "4", "--licence", "5", "--most", "1"],
-    )
-    assert len(list(out.glob("*.jpg"))) == 1
